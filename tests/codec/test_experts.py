@@ -1,0 +1,71 @@
+"""The experts trained from scratch: rates, local context, batching."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from uniaudio2.codec.experts import ExpertConfig, SoundExpert, SpeechExpert, rotary
+from uniaudio2.codec.mel import LogMel, mel_filterbank
+
+TINY = ExpertConfig(width=32, num_layers=2, num_heads=2, feed_forward=32, kernel_size=5, context_frames=4, num_bands=20)
+
+
+@pytest.fixture
+def speech() -> SpeechExpert:
+    torch.manual_seed(0)
+    return SpeechExpert(TINY).eval()
+
+
+def test_feature_shapes_match_what_is_declared(speech: SpeechExpert) -> None:
+    audio = torch.randn(2, 1, 9600)
+    sound = SoundExpert(TINY).eval()
+    for expert in (speech, sound):
+        for role, feature in expert(audio).items():
+            info = expert.feature_info[role]
+            assert feature.shape == (2, round(9600 / 24000 * info.frame_rate_hz), info.channels)
+
+
+def test_batched_equals_single(speech: SpeechExpert) -> None:
+    audio = torch.randn(3, 1, 19200)
+    with torch.no_grad():
+        together = speech(audio)["phone"]
+        alone = torch.cat([speech(a[None])["phone"] for a in audio])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_and_convolution_reach_only_the_context(speech: SpeechExpert) -> None:
+    audio = torch.randn(1, 1, 960 * 60)
+    changed = audio.clone()
+    changed[..., -960:] = 0
+    with torch.no_grad():
+        a, b = speech(audio)["phone"], speech(changed)["phone"]
+    # Two layers of 4 frames of attention and 2 of convolution, and the stem's own reach.
+    assert torch.equal(a[:, : 60 - 16], b[:, : 60 - 16])
+    assert not torch.allclose(a[:, -1], b[:, -1])
+
+
+def test_rotary_scores_depend_on_distance_only() -> None:
+    q, k = torch.randn(8), torch.randn(8)
+    rows = rotary(torch.stack([q] * 6 + [k] * 6).view(2, 1, 6, 8))
+    scores = rows[0, 0] @ rows[1, 0].T
+    torch.testing.assert_close(scores[0, 2], scores[3, 5], atol=1e-5, rtol=1e-5)
+    assert not torch.isclose(scores[0, 2], scores[0, 3])
+
+
+def test_log_mel_places_a_tone_in_its_band_and_every_hop_gives_a_frame() -> None:
+    mel = LogMel(40)
+    t = torch.arange(24000) / 24000
+    low, high = (mel(torch.sin(2 * torch.pi * f * t)[None, None]) for f in (300.0, 6000.0))
+    assert low.shape == (1, 100, 40)
+    assert int(low[0, 50].argmax()) < int(high[0, 50].argmax())
+
+
+def test_filters_have_unit_area() -> None:
+    bank = mel_filterbank(40, 1024, 24000, 20.0, 12000.0)
+    torch.testing.assert_close(bank.sum(1), torch.ones(40))
+
+
+def test_width_must_fit_the_heads() -> None:
+    with pytest.raises(ValueError, match="num_heads"):
+        ExpertConfig(width=30, num_heads=4)

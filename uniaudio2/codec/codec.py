@@ -1,0 +1,594 @@
+"""The ReasoningCodec: audio <-> two streams of codes, assembled from the parts of this folder.
+
+Owns the order of the parts, the windows in which long audio is encoded and decoded, and the names of published
+parameters. Source: UniAudio 2.0 (arXiv:2602.04683), the ReasoningCodec section, and the released weights.
+
+Shapes: ``B`` batch, ``N`` samples, ``T`` latent frames (25 Hz), ``T_rea`` 5 Hz frames, ``T_rec`` 12.5 Hz frames, ``K``
+codebooks, ``C`` channels, ``D`` width. Audio is (B, 1, N), features and latents (B, T, C), codes (B, K, T).
+
+Only clips of one length are batched, so nothing needs a mask and a clip's codes do not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from uniaudio2.codec.autoencoder import SQCodec, build_autoencoder, fold_weight_norm
+from uniaudio2.codec.autoencoder import rename_published as rename_published_autoencoder
+from uniaudio2.codec.dit import DiTConfig
+from uniaudio2.codec.features import AudioEncoder, FeatureInfo, build_encoder
+from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder, Solver
+from uniaudio2.codec.flow_matching import rename_published as rename_published_flow
+from uniaudio2.codec.quantize import check_codes
+from uniaudio2.codec.reasoning import ReasoningConfig, ReasoningEncoder
+from uniaudio2.codec.reasoning import rename_published as rename_published_reasoning
+from uniaudio2.codec.reconstruction import ReconstructionConfig, ReconstructionEncoder
+from uniaudio2.codec.reconstruction import rename_published as rename_published_reconstruction
+from uniaudio2.codes import (
+    LATENT_HOP,
+    LATENT_RATE_HZ,
+    REASONING_RATE_HZ,
+    RECONSTRUCTION_HOP,
+    RECONSTRUCTION_RATE_HZ,
+    SAMPLE_RATE,
+    UNIT,
+    AudioCodes,
+    num_units,
+    reasoning_length,
+    reconstruction_length,
+)
+
+AUTOENCODER_LATENTS = "autoencoder_latents"
+"""Name in a preset of the encoder that is the codec's own autoencoder, for the role "acoustic"."""
+
+LATENTS_PER_CODE = RECONSTRUCTION_HOP // LATENT_HOP
+"""Latent frames per reconstruction frame, 2."""
+
+PUBLISHED_WINDOW = 720_240
+"""Samples by which the published code advances when it encodes: 30 s and 240 samples too many."""
+
+Fill = Literal["silence", "repeat"]
+
+
+@dataclass(frozen=True)
+class RegisteredConfig:
+    """A class chosen by its registered name, with the values of that class's own config."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How long audio is cut. The defaults are those of the published code."""
+
+    encode_units: int = 75  # window of the encoder in units of 0.4 s; 75 = 30 s
+    decode_codes: int = 250  # window of the decoder in reconstruction frames; 250 = 20 s
+    overlap_codes: int = 64  # frames that consecutive decoder windows share
+    context_latents: int = 32  # latents of the window before that are given to the next one; also the cross-fade
+
+    def __post_init__(self) -> None:
+        if self.encode_units < 1:
+            raise ValueError(f"encode_units must be at least 1, got {self.encode_units}")
+        most = self.decode_codes // 2
+        if not 1 <= self.overlap_codes <= most:
+            raise ValueError(f"overlap_codes must lie in 1..{most} (half of decode_codes), got {self.overlap_codes}")
+        most = LATENTS_PER_CODE * self.overlap_codes
+        if not 1 <= self.context_latents <= most:
+            raise ValueError(f"context_latents must lie in 1..{most} (the overlap), got {self.context_latents}")
+
+    @property
+    def hop_codes(self) -> int:
+        """Reconstruction frames from one decoder window to the next."""
+        return self.decode_codes - self.overlap_codes
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What decoding does unless told otherwise."""
+
+    steps: int = 10  # of the ODE solver
+    guidance_scale: float = 1.5  # 1 is no guidance
+    solver: Solver = "euler"
+    with_reasoning: bool = False  # whether the reasoning vectors are added to the reconstruction vectors
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Everything that a codec is built from."""
+
+    encoders: dict[str, dict[str, Any]]  # registered name -> values of its config; "autoencoder_latents" has none
+    autoencoder: RegisteredConfig
+    reasoning: ReasoningConfig
+    reconstruction: ReconstructionConfig
+    dit: DiTConfig
+    flow: FlowConfig
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+    def __post_init__(self) -> None:
+        if not self.encoders:
+            raise ValueError("encoders must name at least one registered encoder")
+        if self.encoders.get(AUTOENCODER_LATENTS):
+            raise ValueError(f"the encoder '{AUTOENCODER_LATENTS}' takes no values")
+        if self.flow.frames_per_code != LATENTS_PER_CODE:
+            raise ValueError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
+
+
+class ReasoningCodec(nn.Module):
+    """Encodes 24 kHz mono audio as reasoning (5 Hz) and reconstruction (12.5 Hz) codes, and decodes it again.
+
+    Children: ``encoders`` (frozen, by registered name), ``autoencoder`` (frozen here), ``reasoning``,
+    ``reconstruction`` and ``decoder`` (the flow decoder).
+
+    Args:
+        config: Sizes and registered names.
+
+    Raises:
+        ValueError: If a name is not registered, two encoders serve one role, or a role is missing.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = build_autoencoder(config.autoencoder.name, config.autoencoder.config)
+        if self.autoencoder.hop_length != LATENT_HOP:
+            raise ValueError(
+                f"the autoencoder must have {LATENT_HOP} samples per latent frame, it has {self.autoencoder.hop_length}"
+            )
+        self.autoencoder.requires_grad_(False)
+        self.encoders = nn.ModuleDict()
+        self.feature_info: dict[str, FeatureInfo] = {}
+        for name, values in config.encoders.items():
+            if name == AUTOENCODER_LATENTS:
+                self._add_roles(name, {"acoustic": FeatureInfo(self.autoencoder.latent_dim, LATENT_RATE_HZ)})
+                continue
+            encoder: AudioEncoder = build_encoder(name, values)
+            self.encoders[name] = encoder.freeze()
+            self._add_roles(name, encoder.feature_info)
+        self.reasoning = ReasoningEncoder(config.reasoning, self.feature_info)
+        self.reconstruction = ReconstructionEncoder(
+            config.reconstruction, self.feature_info, reasoning_dim=config.reasoning.dim
+        )
+        self.decoder = FlowDecoder(
+            config.flow, config.dit, latent_dim=self.autoencoder.latent_dim, condition_dim=config.reconstruction.dim
+        )
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> ReasoningCodec:
+        """Load a codec from a model folder; the shipped one without ``source``. See `checkpoint.load_codec`."""
+        from uniaudio2.checkpoint import load_codec
+
+        return load_codec(source, **options) if source is not None else load_codec(**options)
+
+    def train(self, mode: bool = True) -> ReasoningCodec:
+        """Set training mode for the trained parts; encoders and autoencoder stay in evaluation mode."""
+        super().train(mode)
+        self.encoders.eval()
+        self.autoencoder.eval()
+        return self
+
+    def _add_roles(self, name: str, infos: Mapping[str, FeatureInfo]) -> None:
+        for role, info in infos.items():
+            if role in self.feature_info:
+                raise ValueError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
+            self.feature_info[role] = info
+
+    # Encoding
+
+    @torch.no_grad()
+    def extract_features(self, audio: Tensor) -> dict[str, Tensor]:
+        """Features of all encoders for audio that fits one window.
+
+        Args:
+            audio: (B, 1, N), N a positive multiple of 9600 samples (0.4 s).
+
+        Returns:
+            Role -> (B, T_role, C).
+
+        Raises:
+            ValueError: If the shape is another.
+        """
+        if audio.dim() != 3 or audio.shape[1] != 1 or audio.shape[2] == 0 or audio.shape[2] % UNIT:
+            raise ValueError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
+        features: dict[str, Tensor] = {}
+        if AUTOENCODER_LATENTS in self.config.encoders:
+            features["acoustic"] = self.autoencoder.encode(audio)
+        for encoder in self.encoders.values():
+            features.update(encoder(audio))
+        return features
+
+    def encode(self, audio: Tensor, *, windows_at_once: int = 4, fill: Fill = "silence") -> AudioCodes:
+        """Tokenise mono audio of any length.
+
+        Audio is encoded in windows of exactly 30 s; the last one is padded with silence to a multiple of 0.4 s.
+        Deterministic in evaluation mode.
+
+        Args:
+            audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0; clips of one batch all have N samples.
+            windows_at_once: Windows (of 30 s, over batch and time) that are encoded together; bounds the memory.
+            fill: "silence", or "repeat" for the published way, which fills windows by repeating the clip, always
+                encodes at least two, and lets windows drift by 10 ms each.
+
+        Returns:
+            ``reasoning`` (B, K, T_rea) and ``reconstruction`` (B, K, T_rec), int64, on the codec's device.
+
+        Raises:
+            ValueError: If ``audio`` is not (B, 1, N), is empty or holds values that are not finite.
+        """
+        _check_audio(audio)
+        if fill == "repeat":
+            return self._encode_repeated(audio, windows_at_once)
+        if fill != "silence":
+            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+        return self.encode_stream([audio], windows_at_once=windows_at_once)
+
+    def encode_stream(self, chunks: Iterable[Tensor], *, windows_at_once: int = 4) -> AudioCodes:
+        """Tokenise audio that comes piece by piece, in constant memory: the codes of :meth:`encode` on all of it.
+
+        Args:
+            chunks: Consecutive pieces (B, 1, n) of any lengths.
+            windows_at_once: See :meth:`encode`.
+
+        Raises:
+            ValueError: If there is no sample, or a piece has another shape or values that are not finite.
+        """
+        window = self.config.windows.encode_units * UNIT
+        reasoning: list[Tensor] = []
+        reconstruction: list[Tensor] = []
+        num_samples = 0
+        pending: list[Tensor] = []
+
+        def flush() -> None:
+            for codes_5hz, codes_12hz in self._encode_windows(pending, windows_at_once):
+                reasoning.append(codes_5hz)
+                reconstruction.append(codes_12hz)
+            pending.clear()
+
+        for piece in _windows(chunks, window):
+            num_samples += piece.shape[2]
+            if piece.shape[2] < window:
+                flush()
+                piece = nn.functional.pad(piece, (0, num_units(piece.shape[2]) * UNIT - piece.shape[2]))
+            pending.append(piece)
+            if len(pending) * len(piece) >= windows_at_once:
+                flush()
+        flush()
+        if num_samples == 0:
+            raise ValueError("there is no audio to encode (0 samples)")
+        return AudioCodes(
+            torch.cat(reasoning, dim=2)[:, :, : reasoning_length(num_samples)],
+            torch.cat(reconstruction, dim=2)[:, :, : reconstruction_length(num_samples)],
+            num_samples,
+        )
+
+    @torch.no_grad()
+    def _encode_windows(self, windows: Sequence[Tensor], at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Codes of each of several windows (B, 1, n) of one length; rows are encoded a bounded number at a time."""
+        if not windows:
+            return
+        batch, length = windows[0].shape[0], windows[0].shape[2]
+        rows = torch.cat(list(windows), dim=0)
+        rows_at_once = max(1, at_once * self.config.windows.encode_units * UNIT // length)
+        parts = [self._encode_rows(part) for part in rows.split(rows_at_once)]
+        reasoning, reconstruction = (torch.cat(codes) for codes in zip(*parts, strict=True))
+        yield from zip(reasoning.split(batch), reconstruction.split(batch), strict=True)
+
+    def _encode_rows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams of codes for audio (B, 1, N) that fits one window."""
+        parameter = self.reconstruction.reasoning_adaptor.weight
+        features = self.extract_features(audio.to(parameter.device, torch.float32))
+        features = {role: x.to(parameter.dtype) for role, x in features.items()}
+        reasoning = self.reasoning(features)
+        return reasoning.codes, self.reconstruction(features, reasoning.quantized).codes
+
+    def _encode_repeated(self, audio: Tensor, windows_at_once: int) -> AudioCodes:
+        """The published way: windows of the endlessly repeated clip, 720 240 samples apart, counted as 30 s each."""
+        num_samples, window = audio.shape[2], 75 * UNIT
+        filled = num_samples
+        while filled < PUBLISHED_WINDOW:
+            filled *= 2
+        reasoning, reconstruction = [], []
+        for number in range(filled // window + 1):
+            # Choice: 30 s of each window without its last 240 samples, which reach one frame of one encoder.
+            start = number * PUBLISHED_WINDOW
+            index = torch.arange(start, start + window, device=audio.device) % num_samples
+            for codes_5hz, codes_12hz in self._encode_windows([audio[:, :, index]], windows_at_once):
+                reasoning.append(codes_5hz)
+                reconstruction.append(codes_12hz)
+        return AudioCodes(
+            torch.cat(reasoning, dim=2)[:, :, : int(num_samples / SAMPLE_RATE * REASONING_RATE_HZ) + 1],
+            torch.cat(reconstruction, dim=2)[:, :, : int(num_samples / SAMPLE_RATE * RECONSTRUCTION_RATE_HZ) + 1],
+            num_samples,
+        )
+
+    # Decoding
+
+    def decode(
+        self,
+        codes: AudioCodes,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        solver: Solver | None = None,
+        with_reasoning: bool | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        fill: Fill = "silence",
+        noise: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Codes to audio of any length.
+
+        Codes are decoded in overlapping windows; each window starts from latents of the one before (in-context) and
+        is joined to it where the codes say, by a cross-fade over those common latents.
+
+        Args:
+            codes: Of one or several clips of one length.
+            steps: Of the ODE solver; the preset's by default, as for the next three.
+            guidance_scale: 1 is no guidance.
+            solver: "euler" or "midpoint".
+            with_reasoning: Add the reasoning vectors to the reconstruction vectors.
+            generator: Source of the noise, one or one per clip; makes the result reproducible.
+            fill: "silence": short clips are decoded at their own length. "repeat": codes are repeated to full
+                windows, as the published code does.
+            noise: Initial noise of every window (B, T, C) instead of drawing it.
+
+        Returns:
+            (B, 1, N): exactly ``codes.num_samples`` samples, or 1920 per reconstruction frame where that is None. Not
+            limited to [-1, 1].
+
+        Raises:
+            ValueError: If codes are out of range or an option is.
+        """
+        pieces = self.decode_stream(
+            codes,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            solver=solver,
+            with_reasoning=with_reasoning,
+            generator=generator,
+            fill=fill,
+            noise=noise,
+        )
+        audio: Tensor | None = None
+        end, num_samples = 0, _num_samples(codes)
+        for piece in pieces:
+            if audio is None:
+                audio = piece.new_zeros(len(codes), 1, num_samples)
+            audio[:, :, end : end + piece.shape[2]] = piece
+            end += piece.shape[2]
+        if audio is None:
+            return self.decoder.empty_condition.new_zeros(len(codes), 1, 0)
+        assert end == num_samples
+        return audio
+
+    @torch.no_grad()
+    def decode_stream(
+        self,
+        codes: AudioCodes,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        solver: Solver | None = None,
+        with_reasoning: bool | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        fill: Fill = "silence",
+        noise: Sequence[Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """Like :meth:`decode`, but yields the audio in consecutive pieces (B, 1, n), in constant memory."""
+        defaults, windows = self.config.sampling, self.config.windows
+        with_reasoning = defaults.with_reasoning if with_reasoning is None else with_reasoning
+        self._check_codes(codes, with_reasoning)
+        if fill not in ("silence", "repeat"):
+            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+        remaining = _num_samples(codes)
+        if remaining == 0:
+            return
+        if fill == "repeat":
+            codes = _repeat_to_windows(codes, windows)
+        fade = windows.context_latents * LATENT_HOP
+        ramp = (torch.arange(fade, device=self.device) + 0.5) / fade
+        context: Tensor | None = None
+        tail: Tensor | None = None
+        starts = window_starts(codes.reconstruction.shape[2], windows)
+        for number, start in enumerate(starts):
+            last = number == len(starts) - 1
+            condition = self.condition(codes, start, windows.decode_codes, with_reasoning=with_reasoning)
+            latents = self.decoder.sample(
+                condition,
+                context=context,
+                steps=defaults.steps if steps is None else steps,
+                guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+                solver=defaults.solver if solver is None else solver,
+                generator=generator,
+                noise=None if noise is None else noise[number],
+            )
+            audio = self.autoencoder.decode(latents)
+            if tail is not None:
+                audio[:, :, :fade] = tail * (1 - ramp) + audio[:, :, :fade] * ramp
+            if not last:
+                join = windows.hop_codes * LATENTS_PER_CODE
+                context = latents[:, join : join + windows.context_latents]
+                tail = audio[:, :, join * LATENT_HOP : join * LATENT_HOP + fade]
+                audio = audio[:, :, : join * LATENT_HOP]
+            yield audio[:, :, :remaining]
+            remaining -= audio.shape[2]
+            if remaining <= 0:
+                return
+
+    @torch.no_grad()
+    def condition(
+        self, codes: AudioCodes, start: int = 0, max_frames: int | None = None, *, with_reasoning: bool = False
+    ) -> Tensor:
+        """The flow decoder's condition (B, 2 n, D) for reconstruction frames ``start`` .. ``start + max_frames``."""
+        reconstruction = codes.reconstruction.to(self.device)
+        end = reconstruction.shape[2] if max_frames is None else start + max_frames
+        vectors = self.reconstruction.decode(reconstruction[:, :, start:end])
+        if with_reasoning:
+            # Five reconstruction frames share two reasoning frames: begin where such a group begins.
+            group, num_frames = start // 5, vectors.shape[1]
+            offset = start - 5 * group
+            first = min(2 * group, codes.reasoning.shape[2] - 1)
+            part = codes.reasoning[:, :, first : first + 2 * (-(-(offset + num_frames) // 5))].to(self.device)
+            vectors = vectors + self.reconstruction.reasoning_condition(
+                self.reasoning.decode(part), num_frames, first_frame=offset
+            )
+        return self.decoder.condition(vectors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec's parameters are."""
+        return self.decoder.empty_condition.device
+
+    def _check_codes(self, codes: AudioCodes, with_reasoning: bool) -> None:
+        """Refuse codes of another codec before any work is done."""
+        config = self.config
+        check_codes(
+            codes.reconstruction,
+            config.reconstruction.num_codebooks,
+            config.reconstruction.codebook_size,
+            "reconstruction codes",
+        )
+        if with_reasoning:
+            quantizer = config.reasoning.quantizer
+            check_codes(codes.reasoning, quantizer.num_codebooks, quantizer.codebook_size, "reasoning codes")
+            if codes.reasoning.shape[2] == 0 and codes.reconstruction.shape[2] > 0:
+                raise ValueError("there are no reasoning codes to decode with; use with_reasoning=False")
+
+    # Published weights
+
+    def published_key(self, key: str) -> str | None:
+        """Our name of a key of the published codec file, or of ``sqcodec:`` + a key of the autoencoder's file.
+
+        Weight-normalised layers keep the ending of their halves; :func:`finish_published` folds them.
+
+        Args:
+            key: As in the file, without a leading ``module.``.
+
+        Returns:
+            Name in this codec's state, or None for what is not needed.
+
+        Raises:
+            KeyError: If the key is not known to this codec.
+        """
+        if key.startswith("sqcodec:"):
+            assert isinstance(self.autoencoder, SQCodec)
+            return "autoencoder." + rename_published_autoencoder(key.removeprefix("sqcodec:"), self.autoencoder.config)
+        if key.startswith(PUBLISHED_UNUSED):
+            return None
+        if key.startswith("audio_thinking."):
+            return _below("reasoning", rename_published_reasoning(key.removeprefix("audio_thinking.")))
+        for name, encoder in self.encoders.items():
+            prefix = getattr(encoder, "published_prefix", None)
+            if prefix is not None and key.startswith(prefix):
+                rename: Any = encoder.rename_published
+                return _below(f"encoders.{name}", rename(key.removeprefix(prefix)))
+        try:
+            return _below("decoder", rename_published_flow(key))
+        except KeyError:
+            return _below("reconstruction", rename_published_reconstruction(key))
+
+
+PUBLISHED_UNUSED = ("wavlm_transfer.kernel", "film_encoder.")
+"""Published parameters that are computed here (the resampling filter) or have no part in coding."""
+
+
+def _below(prefix: str, name: str | None) -> str | None:
+    return None if name is None else f"{prefix}.{name}"
+
+
+def finish_published(state: Mapping[str, Tensor], *, wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Bring renamed published tensors into this codec's form: fold weight norms, drop the codebooks' leading axis.
+
+    Args:
+        state: Tensors by the names that :meth:`ReasoningCodec.published_key` gives.
+        wanted: Names of the codec's own state. Weight-normalised pairs that it holds itself are left alone.
+
+    Returns:
+        Tensors that load strictly.
+
+    Raises:
+        ValueError: If half of a weight-normalised pair is missing or a codebook was never initialised.
+    """
+    wanted = set(wanted)
+    kept = {name: value for name, value in state.items() if name in wanted}
+    folded = fold_weight_norm({name: value for name, value in state.items() if name not in wanted})
+    finished = {**kept, **folded}
+    for name, value in finished.items():
+        kind = name.rpartition(".")[2]
+        if kind in ("codebook", "codebook_sum", "usage") and "levels" in name.split("."):
+            finished[name] = value[0]
+        elif kind == "initialised":
+            if not bool(value.reshape(())):
+                raise ValueError(f"{name}: this codebook was never initialised; the file holds no trained codec")
+            finished[name] = value.reshape(()).bool()
+    return finished
+
+
+def window_starts(num_codes: int, windows: WindowConfig) -> list[int]:
+    """First reconstruction frames of the decoder windows for ``num_codes`` (>= 1) frames."""
+    starts = [0]
+    while starts[-1] + windows.decode_codes < num_codes:
+        starts.append(starts[-1] + windows.hop_codes)
+    return starts
+
+
+def _repeat_to_windows(codes: AudioCodes, windows: WindowConfig) -> AudioCodes:
+    """Repeat both streams until all windows are full, as the published code does."""
+    num_codes = codes.reconstruction.shape[2]
+    starts = window_starts(num_codes, windows)
+    total = starts[-1] + windows.decode_codes
+
+    def tiled(stream: Tensor, length: int) -> Tensor:
+        return stream[:, :, torch.arange(length, device=stream.device) % max(1, stream.shape[2])]
+
+    reasoning = codes.reasoning
+    if reasoning.shape[2]:
+        reasoning = tiled(reasoning, -(-total * 2 // 5))
+    return AudioCodes(reasoning, tiled(codes.reconstruction, total))
+
+
+def _num_samples(codes: AudioCodes) -> int:
+    """Samples that decoding gives."""
+    return codes.reconstruction.shape[2] * RECONSTRUCTION_HOP if codes.num_samples is None else codes.num_samples
+
+
+def _check_audio(audio: Tensor) -> None:
+    """Refuse what cannot be encoded."""
+    if not isinstance(audio, Tensor) or audio.dim() != 3 or audio.shape[1] != 1:
+        shape = tuple(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
+        raise ValueError(f"audio must be a tensor (B, 1, N), mono at 24 kHz, got {shape}")
+    if audio.shape[0] == 0 or audio.shape[2] == 0:
+        raise ValueError(f"there is no audio to encode: shape {tuple(audio.shape)}")
+    if not audio.is_floating_point():
+        raise ValueError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
+    if not bool(torch.isfinite(audio).all()):
+        raise ValueError("audio holds values that are not finite (NaN or infinity)")
+
+
+def _windows(chunks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
+    """Consecutive windows of ``length`` samples from pieces of any length; the last one may be shorter."""
+    waiting: list[Tensor] = []
+    available = 0
+    for chunk in chunks:
+        _check_audio(chunk)
+        waiting.append(chunk)
+        available += chunk.shape[2]
+        if available < length:
+            continue
+        joined = waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=2)
+        whole = available // length * length
+        yield from joined[:, :, :whole].split(length, dim=2)
+        waiting, available = [joined[:, :, whole:]], available - whole
+    if available:
+        yield torch.cat(waiting, dim=2)

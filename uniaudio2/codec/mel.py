@@ -1,0 +1,89 @@
+"""Log-mel spectrogram: the input of the experts and the autoencoder trained from scratch, and of the spectral losses.
+
+Shapes: ``B`` batch, ``N`` samples, ``T`` frames. Everything runs on the device of the audio.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def mel_filterbank(num_bands: int, fft_size: int, sample_rate: int, f_min: float, f_max: float) -> Tensor:
+    """Triangular filters equally spaced on the HTK mel scale, each of unit area.
+
+    Args:
+        num_bands: Number of filters.
+        fft_size: Size of the transform whose ``fft_size // 2 + 1`` bins are weighted.
+        sample_rate: Hz.
+        f_min: Lowest edge in Hz.
+        f_max: Highest edge in Hz.
+
+    Returns:
+        Weights (num_bands, fft_size // 2 + 1).
+    """
+    low, high = (2595 * math.log10(1 + f / 700) for f in (f_min, f_max))
+    edges = 700 * (10 ** (torch.linspace(low, high, num_bands + 2, dtype=torch.float64) / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    weights = torch.minimum(rising, falling).clamp(min=0)
+    # Choice: unit sum, because a narrow low band and a wide high band then give the same level for white noise.
+    return (weights / weights.sum(1, keepdim=True).clamp(min=1e-9)).float()
+
+
+class LogMel(nn.Module):
+    """Waveform to log-mel frames; exactly ``N // hop_length`` frames, frame ``t`` centred on sample ``(t + 1/2) hop``.
+
+    Choice: centred frames without an extra last one, so that four 100 Hz frames always make one 25 Hz latent frame.
+
+    Args:
+        num_bands: Mel bands.
+        sample_rate: Hz.
+        fft_size: Transform size in samples.
+        window_length: Hann window in samples.
+        hop_length: Samples between frames.
+        f_max: Highest edge in Hz; half the sample rate when None.
+    """
+
+    def __init__(
+        self,
+        num_bands: int = 80,
+        *,
+        sample_rate: int = 24000,
+        fft_size: int = 1024,
+        window_length: int = 600,
+        hop_length: int = 240,
+        f_max: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.fft_size, self.window_length, self.hop_length = fft_size, window_length, hop_length
+        bank = mel_filterbank(num_bands, fft_size, sample_rate, 20.0, f_max or sample_rate / 2)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Log-mel frames, shifted and scaled to roughly zero mean and unit spread.
+
+        Args:
+            audio: Waveform (B, 1, N) with N a multiple of the hop.
+
+        Returns:
+            (B, T, num_bands), float32, T = N // hop.
+        """
+        side = (self.fft_size - self.hop_length) // 2
+        padded = F.pad(audio[:, 0].float(), (side, self.fft_size - self.hop_length - side))
+        spectrum = torch.stft(
+            padded,
+            self.fft_size,
+            self.hop_length,
+            self.window_length,
+            self.window,
+            center=False,
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()  # (B, F, T)
+        return (torch.einsum("mf,bft->btm", self.bank, power).clamp(min=1e-6).log() + 3.0) / 4.0

@@ -1,0 +1,466 @@
+"""Configs: a frozen dataclass is the schema, a YAML file holds the values.
+
+Knows nothing about models. Every value is converted by the declared type of its field, so ``1e-4`` is a number in a
+float field and ``no`` is a word in a text field. Anything unknown, missing or of a wrong type is a :class:`ConfigError`
+that names the file, the key and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+ConfigT = TypeVar("ConfigT")
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+_INT = re.compile(r"[-+]?[0-9][0-9_]*")
+_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOATS = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan", "inf": "inf", "-inf": "-inf"}
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used: says which file, which key, and what would be accepted."""
+
+
+class _Plain(str):
+    """An unquoted YAML scalar, kept as written until the field's type says what it is."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML loader that leaves unquoted scalars as written and refuses repeated keys."""
+
+
+def _construct_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
+    value = str(loader.construct_scalar(node))
+    return _Plain(value) if node.style is None else value
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
+        key = str(key_node.value)
+        if key in mapping:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+def _refuse_tag(_loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    raise ConfigError(f"line {node.start_mark.line + 1}: tag '!{suffix}' is not allowed in a config")
+
+
+for _tag in ("str", "int", "float", "bool", "null", "timestamp", "value"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct_scalar)
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python", _refuse_tag)
+_Loader.add_multi_constructor("!", _refuse_tag)
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{name}{line}: not readable as YAML ({problem})") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply for a config") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping, following ``base:`` to a parent file (relative to the file that names it).
+
+    The child's mappings are merged into the parent's, key by key; any other value replaces the parent's.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The merged mapping. Scalars are still as written; :func:`load_config` gives them their type.
+
+    Raises:
+        ConfigError: If a file is missing, is not a YAML mapping, or names itself as its ancestor.
+    """
+    return _read_with_base(Path(path), ())
+
+
+def _read_with_base(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in children:
+        raise ConfigError(f"{path}: 'base' leads back to this file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file{_suggest_file(path)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; give a YAML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file; give a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    values = _parse_yaml(text, str(path))
+    if values is None or (isinstance(values, _Plain) and values in _NULLS):
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, not {_kind(values)}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: 'base' names one file, not {_kind(base)}")
+    return _merge(_read_with_base(path.parent / base, (*children, path.resolve())), values)
+
+
+def _suggest_file(path: Path) -> str:
+    folder = path.parent
+    names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
+    return _nearest(path.name, names)
+
+
+def _merge(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(parent)
+    for key, value in child.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load_config(
+    cls: type[ConfigT],
+    source: Path | str | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+) -> ConfigT:
+    """Build a config dataclass from a YAML file or a mapping, strictly.
+
+    Args:
+        cls: A dataclass. Fields may be ``int``, ``float``, ``str``, ``bool``, ``Path``, ``Literal``, enums, nested
+            dataclasses, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, ``Any`` and unions of them.
+        source: Path of a YAML file (with an optional ``base:`` parent), or a mapping.
+        overrides: ``key.subkey=value`` words as from a command line; the value is read as YAML. A number in the key
+            selects an item of a list.
+        name: What error messages call the source; by default the file's path.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        ConfigError: On an unknown key, a missing key, a wrong type, or a value that the dataclass itself refuses.
+    """
+    if isinstance(source, Mapping):
+        name = name or "config"
+        values: dict[str, Any] = dict(source)
+    else:
+        name = name or str(source)
+        values = read_yaml(source)
+    for override in overrides:
+        values = _apply_override(values, override)
+    return typing.cast(ConfigT, _to_dataclass(values, cls, "", name))
+
+
+def _apply_override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"override '{override}': write it as key=value, for example lr=1e-4 or model.dim=256")
+    value = _parse_yaml(text, f"override '{override}'")
+    return _set_in(values, parts, _Plain("null") if value is None else value, override)
+
+
+def _set_in(container: Any, parts: list[str], value: Any, override: str) -> Any:
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    if isinstance(container, (list, tuple)):
+        if not head.isdigit() or int(head) >= len(container):
+            raise ConfigError(f"override '{override}': '{head}' is not one of the items 0 to {len(container) - 1}")
+        items = list(container)
+        items[int(head)] = _set_in(items[int(head)], rest, value, override)
+        return items
+    changed = dict(container) if isinstance(container, Mapping) else {}
+    changed[head] = _set_in(changed.get(head), rest, value, override)
+    return changed
+
+
+def _to_dataclass(values: Any, cls: type[Any], where: str, name: str) -> Any:
+    if dataclasses.is_dataclass(values) and isinstance(values, cls):
+        return values
+    if isinstance(values, _Plain) and values in _NULLS:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise _error(name, where, f"needs a mapping of keys to values ({cls.__name__}), not {_kind(values)}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"{name}: unknown key '{_join(where, str(key))}'{_nearest(str(key), fields)}")
+    converted: dict[str, Any] = {}
+    for key, field in fields.items():
+        if key in values:
+            converted[key] = _convert(values[key], hints[key], _join(where, key), name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            hint = _nearest(key, [str(k) for k in values if k not in fields])
+            raise ConfigError(f"{name}: missing key '{_join(where, key)}' ({_type_name(hints[key])}){hint}")
+    try:
+        return cls(**converted)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        section = f" section '{where}':" if where else ""
+        raise ConfigError(f"{name}:{section} {error}") from error
+
+
+def _convert(value: Any, hint: Any, where: str, name: str) -> Any:
+    """Turn ``value`` into the declared type ``hint``, or say why it cannot be."""
+    if hint is Any or hint is object:
+        return _natural(value)
+    origin = typing.get_origin(hint)
+    if origin is typing.Union or origin is types.UnionType:
+        return _convert_union(value, typing.get_args(hint), where, name)
+    if origin is Literal:
+        return _convert_literal(value, typing.get_args(hint), where, name)
+    if dataclasses.is_dataclass(hint):
+        return _to_dataclass(value, typing.cast(type[Any], hint), where, name)
+    if origin in (tuple, list, Sequence) or hint in (tuple, list):
+        return _convert_sequence(value, hint, where, name)
+    if origin in (dict, Mapping) or hint is dict:
+        return _convert_mapping(value, hint, where, name)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(_convert_literal(value, tuple(member.value for member in hint), where, name))
+    return _convert_scalar(value, hint, where, name)
+
+
+def _convert_union(value: Any, options: tuple[Any, ...], where: str, name: str) -> Any:
+    if type(None) in options and (value is None or (isinstance(value, _Plain) and value in _NULLS)):
+        return None
+    rest = [option for option in options if option is not type(None)]
+    if len(rest) == 1:
+        return _convert(value, rest[0], where, name)
+    for option in sorted(rest, key=lambda option: option is str):
+        try:
+            return _convert(value, option, where, name)
+        except ConfigError:
+            continue
+    names = " or ".join(_type_name(option) for option in options)
+    raise _error(name, where, f"needs {names}, got {_show(value)}")
+
+
+def _convert_literal(value: Any, options: tuple[Any, ...], where: str, name: str) -> Any:
+    for option in options:
+        if isinstance(option, str):
+            if isinstance(value, str) and str(value) == option:
+                return option
+        elif _natural(value) == option and isinstance(_natural(value), type(option)):
+            return option
+    known = [str(option) for option in options]
+    hint = _nearest(str(value), known, lists=False)
+    raise _error(name, where, f"is {_show(value)}; allowed: {', '.join(known)}{hint}")
+
+
+def _convert_sequence(value: Any, hint: Any, where: str, name: str) -> Any:
+    kind = tuple if hint is tuple or typing.get_origin(hint) is tuple else list
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise _error(name, where, f"needs a list ({_type_name(hint)}), got {_show(value)}")
+    items = list(value)
+    arguments = typing.get_args(hint)
+    if kind is tuple and arguments and Ellipsis not in arguments:
+        if len(items) != len(arguments):
+            raise _error(name, where, f"needs {len(arguments)} values, got {len(items)}")
+        types_of_items: list[Any] = list(arguments)
+    else:
+        types_of_items = [arguments[0] if arguments else Any] * len(items)
+    pairs = enumerate(zip(items, types_of_items, strict=True))
+    return kind(_convert(item, item_type, _join(where, str(i)), name) for i, (item, item_type) in pairs)
+
+
+def _convert_mapping(value: Any, hint: Any, where: str, name: str) -> dict[Any, Any]:
+    if isinstance(value, _Plain) and value in _NULLS:
+        value = {}
+    if not isinstance(value, Mapping):
+        raise _error(name, where, f"needs a mapping ({_type_name(hint)}), got {_show(value)}")
+    key_type, value_type = typing.get_args(hint) or (str, Any)
+    return {
+        _convert(_Plain(str(key)), key_type, _join(where, str(key)), name): _convert(
+            item, value_type, _join(where, str(key)), name
+        )
+        for key, item in value.items()
+    }
+
+
+def _convert_scalar(value: Any, hint: Any, where: str, name: str) -> Any:
+    natural = _natural(value)
+    if hint is bool and isinstance(natural, bool):
+        return natural
+    if hint is int and isinstance(natural, int) and not isinstance(natural, bool):
+        return natural
+    if hint is float and isinstance(natural, (int, float)) and not isinstance(natural, bool):
+        return float(natural)
+    if hint is str and isinstance(value, str):
+        if isinstance(value, _Plain) and value in _NULLS:
+            raise _error(name, where, "needs text, but is empty; write '' for an empty text")
+        return str(value)
+    if hint is Path and isinstance(value, (str, Path)):
+        return Path(str(value))
+    if hint not in (bool, int, float, str, Path):
+        raise _error(name, where, f"has a type that configs do not support: {_type_name(hint)}")
+    raise _error(name, where, f"needs {_type_name(hint)}, got {_show(value)}")
+
+
+def _natural(value: Any) -> Any:
+    """Plain YAML words as the values they look like; ``1e-4`` is a number here."""
+    if isinstance(value, Mapping):
+        return {str(key): _natural(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_natural(item) for item in value]
+    if not isinstance(value, _Plain):
+        return value
+    if value in _NULLS:
+        return None
+    if value.lower() in _BOOLS:
+        return _BOOLS[value.lower()]
+    if value.lower() in _SPECIAL_FLOATS:
+        return float(_SPECIAL_FLOATS[value.lower()])
+    if _INT.fullmatch(value):
+        return int(value)
+    if _FLOAT.fullmatch(value):
+        return float(value)
+    return str(value)
+
+
+def to_plain(value: Any) -> Any:
+    """Plain ``dict``, ``list``, text, number, bool or None for a value from :func:`read_yaml` or a config field."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return config_to_dict(value)
+    if isinstance(value, enum.Enum):
+        return to_plain(value.value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return _natural(value)
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain nested ``dict`` and ``list``, ready for YAML or JSON.
+
+    Args:
+        config: A dataclass instance.
+
+    Returns:
+        A mapping that :func:`load_config` turns back into an equal instance.
+    """
+    return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+
+
+def dump_config(config: Any, path: Path | str) -> None:
+    """Write a config dataclass (or a plain mapping) as YAML; the file appears whole or not at all.
+
+    Args:
+        config: A dataclass instance or a mapping of plain values.
+        path: Where to write; the folder must exist.
+    """
+    values = to_plain(config)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    write_text(path, text)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file under a temporary name in the same folder, then rename it into place.
+
+    Args:
+        path: Where to write; the folder must exist.
+        text: What to write, as UTF-8.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def list_presets(kind: str) -> list[str]:
+    """Names of the presets of one kind that are shipped with the package.
+
+    Args:
+        kind: ``codec``, ``lm`` or ``train``.
+    """
+    folder = CONFIG_FOLDER / kind
+    if not folder.is_dir():
+        kinds = sorted(p.name for p in CONFIG_FOLDER.iterdir() if p.is_dir())
+        raise ConfigError(f"no presets of kind '{kind}'{_nearest(kind, kinds)}")
+    return sorted(p.stem for p in folder.glob("*.yaml"))
+
+
+def preset_path(kind: str, name: str) -> Path:
+    """The YAML file of a shipped preset.
+
+    Args:
+        kind: ``codec``, ``lm`` or ``train``.
+        name: The preset, without ``.yaml``.
+
+    Raises:
+        ConfigError: If there is no such preset; the message lists those there are.
+    """
+    names = list_presets(kind)
+    if name not in names:
+        raise ConfigError(f"no {kind} preset '{name}'{_nearest(name, names)}")
+    return CONFIG_FOLDER / kind / f"{name}.yaml"
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _error(name: str, where: str, problem: str) -> ConfigError:
+    return ConfigError(f"{name}: '{where}' {problem}" if where else f"{name}: {problem}")
+
+
+def _nearest(word: str, known: Iterable[str], *, lists: bool = True) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed: {', '.join(names)}" if names and lists else ""
+
+
+def _type_name(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    if hint in words:
+        return words[hint]
+    if hint is type(None):
+        return "null"
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _show(value: Any) -> str:
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, (list, tuple)) else f"the single value {_show(value)}"

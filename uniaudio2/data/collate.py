@@ -1,0 +1,102 @@
+"""Sequences to one padded batch, with what the auxiliary losses need to know about them.
+
+Shapes: B batch, S positions, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uniaudio2.sequence import SequenceBuilder, TokenSequence
+
+
+@dataclass(frozen=True)
+class LMBatch:
+    """A batch of the language model. Positions of ``heard`` and ``aligned`` are rows of ``tokens``."""
+
+    tokens: Tensor  # (B, S, K+1) int64, text last
+    mask: Tensor  # (B, S, K+1) bool: columns in use
+    loss_mask: Tensor  # (B, S, K+1) bool: entries that are predicted
+    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reconstruction frames with known text
+    heard_bytes: Tensor  # all texts' UTF-8 bytes one after the other, int64
+    heard_lengths: Tensor  # (n,) bytes of each text
+    aligned: Tensor  # (m, 5) int64: row, first and end of the predicted stretch, first and end of what it should attend
+    entries: tuple[str, ...]  # first entry of every row, for logs
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that are not padding."""
+        return int(self.mask.any(dim=-1).sum())
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One built example with the words that can be heard in it."""
+
+    sequence: TokenSequence
+    entry: str
+    heard_text: str | None  # words of the value "audio", None when there are none or they are unknown
+
+
+def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, align_listening: bool = True) -> LMBatch:
+    """Pad rows of segments to one batch.
+
+    Args:
+        builder: Knows the padding.
+        rows: Segments of every row, in order.
+        align_listening: Note also where transcriptions should attend, not only where speech should.
+
+    Returns:
+        The batch.
+    """
+    sequences = [
+        row[0].sequence if len(row) == 1 else builder.concatenate([segment.sequence for segment in row]) for row in rows
+    ]
+    padded = builder.collate(sequences)
+    heard: list[tuple[int, int, int]] = []
+    spoken: list[bytes] = []
+    aligned: list[tuple[int, int, int, int, int]] = []
+    for number, row in enumerate(rows):
+        start = 0
+        for segment in row:
+            spans = segment.sequence.spans
+            audio = [s for s in spans if s.value == "audio" and s.kind in ("reasoning", "reconstruction")]
+            words = [s for s in spans if s.value == "transcription"]
+            for span in audio:
+                frames = span.codes
+                if segment.heard_text and span.kind == "reconstruction":
+                    heard.append((number, start + frames.start, start + frames.stop))
+                    spoken.append(segment.heard_text.encode())
+            for text in words:
+                inside = (text.start + 2, text.stop - 2)  # without the tag and begin of text, end of text and tag
+                if inside[1] <= inside[0]:
+                    continue
+                if text.target and align_listening:
+                    listened = next((s for s in audio if s.kind == "reconstruction"), None)
+                    if listened is not None:
+                        place = listened.codes
+                        aligned.append((number, *_shift(start, *inside), *_shift(start, place.start, place.stop)))
+                elif not text.target:
+                    for span in audio:
+                        place = span.codes
+                        if span.target:
+                            aligned.append((number, *_shift(start, place.start, place.stop), *_shift(start, *inside)))
+            start += len(segment.sequence)
+    return LMBatch(
+        tokens=padded.tokens,
+        mask=padded.mask,
+        loss_mask=padded.loss_mask,
+        heard=torch.tensor(heard, dtype=torch.int64).reshape(-1, 3),
+        heard_bytes=torch.tensor(list(b"".join(spoken)), dtype=torch.int64),
+        heard_lengths=torch.tensor([len(b) for b in spoken], dtype=torch.int64),
+        aligned=torch.tensor(aligned, dtype=torch.int64).reshape(-1, 5),
+        entries=tuple(row[0].entry for row in rows),
+    )
+
+
+def _shift(start: int, first: int, last: int) -> tuple[int, int]:
+    return start + first, start + last

@@ -1,0 +1,129 @@
+"""Look at a corpus and listen to it: a sheet of log-mel pictures and a few WAV files for every class.
+
+For checking labels by eye and ear after a corpus was made. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import html
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import signal
+
+from uniaudio2.audio import SAMPLE_RATE, write_audio
+from uniaudio2.data.corpus import Corpus
+from uniaudio2.data.manifest import Example
+
+_COLUMNS = 4
+_NUM_MELS = 64
+_WINDOW = 1024
+_HOP = 256
+
+
+def class_of(example: Example) -> str:
+    """The folder that an example is shown in: engine and language of speech, label of a sound, set of a recording."""
+    if example.kind == "speech":
+        parts = ("speech", example.engine or example.source or "recorded", example.language or "", example.split)
+    elif example.engine == "mixture":
+        parts = ("mixture", example.split)
+    else:
+        parts = (example.kind, example.engine or example.source or "recorded", example.label or "", example.split)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(part for part in parts if part))
+
+
+def inspect(corpus: str | Path, out: str | Path, *, pictures: int = 12, clips: int = 3, seed: int = 0) -> list[Path]:
+    """Write one folder per class with ``sheet.png`` and WAV files, and an ``index.html`` over all of them.
+
+    Args:
+        corpus: Corpus folder or manifest.
+        out: Folder to write to; made if needed.
+        pictures: Log-mel pictures on each sheet.
+        clips: WAV files in each folder.
+        seed: Seed of the choice of clips.
+
+    Returns:
+        The sheets that were written.
+
+    Raises:
+        ManifestError: If the manifest is missing or wrong.
+    """
+    data = Corpus(corpus)
+    classes: dict[str, list[int]] = {}
+    for index, example in enumerate(data.examples):
+        classes.setdefault(class_of(example), []).append(index)
+    target = Path(out)
+    sheets: list[Path] = []
+    rows: list[str] = []
+    for name, indices in sorted(classes.items()):
+        chosen = random.Random(f"{seed}-{name}").sample(indices, min(pictures, len(indices)))
+        folder = target / name
+        folder.mkdir(parents=True, exist_ok=True)
+        _sheet(data, chosen, name, folder / "sheet.png")
+        sheets.append(folder / "sheet.png")
+        rows.append(f'<h2>{html.escape(name)} ({len(indices)} clips)</h2><img src="{name}/sheet.png" loading="lazy">')
+        for index in chosen[:clips]:
+            example = data.examples[index]
+            file = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', example.id)}.wav"
+            write_audio(folder / file, torch.from_numpy(data.wave(index))[None])
+            rows.append(f'<p><audio controls preload="none" src="{name}/{file}"></audio> {html.escape(_title(example))}</p>')
+    page = f"<!doctype html><meta charset='utf-8'><title>Corpus</title>{''.join(rows)}"
+    (target / "index.html").write_text(page, encoding="utf-8")
+    return sheets
+
+
+def _title(example: Example) -> str:
+    return example.text or example.caption or example.label or example.id
+
+
+def _sheet(data: Corpus, indices: list[int], name: str, path: Path) -> None:
+    """One picture with a log-mel panel for each clip."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num_rows = -(-len(indices) // _COLUMNS)
+    figure = Figure(figsize=(4 * _COLUMNS, 2.4 * num_rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(name)
+    axes = figure.subplots(num_rows, _COLUMNS, squeeze=False).flat
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, index in zip(figure.axes, indices, strict=False):
+        example = data.examples[index]
+        wave = data.wave(index)
+        axis.set_axis_on()
+        axis.imshow(
+            log_mel(wave),
+            origin="lower",
+            aspect="auto",
+            extent=(0, wave.size / SAMPLE_RATE, 0, _NUM_MELS),
+            vmin=-5,
+            vmax=1,
+        )
+        # Chinese letters are not in matplotlib's default font; the id says which clip it is.
+        title = _title(example)
+        axis.set_title(title[:46] if title.isascii() else example.id, fontsize=7)
+        axis.tick_params(labelsize=6)
+    figure.savefig(path, dpi=70)
+
+
+def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log10 mel power spectrogram for pictures, (64, frames)."""
+    padded = np.pad(wave, (_WINDOW // 2, _WINDOW))
+    _, _, spectrum = signal.stft(padded, SAMPLE_RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP, boundary=None, scaling="psd")
+    power = np.abs(spectrum) ** 2 * SAMPLE_RATE
+    return np.log10(_mel_filters() @ power + 1e-5).astype(np.float32)
+
+
+def _mel_filters() -> NDArray[np.float64]:
+    """Triangular filters on the mel scale, (64, 513)."""
+    edges_mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), _NUM_MELS + 2)
+    edges = 700 * (10 ** (edges_mel / 2595) - 1)
+    bins = np.linspace(0, SAMPLE_RATE / 2, _WINDOW // 2 + 1)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    return np.maximum(0, np.minimum(rising, falling))

@@ -1,0 +1,297 @@
+"""Audio clips to codes on disk: batched by padded length, in shards, resumable.
+
+A folder of codes holds, per shard, ``codes-00012.safetensors`` (``reasoning`` and ``reconstruction``, (K, frames of
+all clips)) and ``codes-00012.jsonl`` (one line per clip: its labels and where its frames lie), and ``codes.json``
+(which codec made them). A shard exists whole or not at all. Shapes: B batch, K codebooks, N samples, T frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+from uniaudio2.codes import SAMPLE_RATE, UNIT, num_units, reasoning_length, reconstruction_length
+from uniaudio2.data.manifest import Example
+from uniaudio2.data.prefetch import Prefetcher
+
+logger = logging.getLogger(__name__)
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class PrepareError(ValueError):
+    """Codes cannot be made or do not belong to this folder."""
+
+
+class ClipSource(Protocol):
+    """Labelled clips with quick access to their samples (a ``Corpus``)."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The labels, in a fixed order."""
+        ...
+
+    def wave(self, index: int) -> np.ndarray:
+        """Samples of clip ``index``: float32 in [-1, 1] at 24 kHz, (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """How clips are encoded."""
+
+    batch_s: float = 60.0  # seconds of padded audio per batch
+    shard_clips: int = 1024  # clips per shard
+    augmented_copies: int = 0  # further, augmented copies of every recording (clip without an engine) in train
+    synthetic_copies: float = 0.0  # the same for synthetic clips, may be a share: 0.3 = every clip with probability 0.3
+    max_duration_s: float = 30.0  # longer clips are left out
+    splits: tuple[str, ...] = ("train", "dev")  # parts of the manifest that are encoded
+    seed: int = 0  # augmentation and order
+    part: int = 0  # this process encodes shards part, part + parts, …
+    parts: int = 1  # processes that share the work
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.batch_s <= 0 or self.shard_clips < 1 or self.augmented_copies < 0 or self.synthetic_copies < 0:
+            raise PrepareError("batch_s and shard_clips must be above 0, copies not negative")
+        if not 0 <= self.part < self.parts:
+            raise PrepareError(f"part must be in [0, {self.parts}), got {self.part}")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One clip to encode."""
+
+    index: int  # in the source
+    copy: int  # 0 = as it is, n = augmented copy n
+
+
+def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item]]:
+    """Shards of clips in a random but fixed order, so that every shard is a fair sample."""
+    items: list[_Item] = []
+    for index, example in enumerate(examples):
+        if example.split not in config.splits or example.duration > config.max_duration_s:
+            continue
+        items.append(_Item(index, 0))
+        if example.split != "train":
+            continue
+        copies: float = config.augmented_copies
+        if example.engine is not None:
+            whole, share = divmod(config.synthetic_copies, 1.0)
+            copies = whole + (_unit_hash(example.id, config.seed) < share)
+        items.extend(_Item(index, copy) for copy in range(1, int(copies) + 1))
+    order = np.random.default_rng((config.seed, 1)).permutation(len(items))
+    size = config.shard_clips
+    return [[items[i] for i in order[start : start + size]] for start in range(0, len(items), size)]
+
+
+def _unit_hash(text: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+class _Batches:
+    """Padded batches of the shards still to do; batch number → data, so that they can be made ahead."""
+
+    def __init__(
+        self, source: ClipSource, shards: dict[int, list[_Item]], config: PrepareConfig, augment: Augment | None
+    ) -> None:
+        self.source, self.config, self.augment = source, config, augment
+        self.batches: list[tuple[int, list[_Item]]] = []
+        for shard, items in shards.items():
+            self.batches.extend((shard, batch) for batch in self._split(items))
+
+    def _split(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        """Neighbours in length together, up to ``batch_s`` seconds of padded audio."""
+        examples = self.source.examples
+        ordered = sorted(items, key=lambda item: examples[item.index].duration)
+        batch: list[_Item] = []
+        for item in ordered:
+            padded = np.ceil(examples[item.index].duration * SAMPLE_RATE / UNIT) * UNIT / SAMPLE_RATE
+            if batch and padded * (len(batch) + 1) > self.config.batch_s:
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def __call__(self, number: int) -> list[tuple[np.ndarray, list[int], list[_Item]]]:
+        """Batch ``number`` as groups of equal padded length: (audio (B, 1, N), samples of each clip, items)."""
+        if number >= len(self.batches):
+            return []
+        groups: dict[int, list[tuple[np.ndarray, _Item]]] = {}
+        for item in self.batches[number][1]:
+            wave = np.asarray(self.source.wave(item.index), dtype=np.float32).reshape(-1)
+            if item.copy and self.augment is not None:
+                example = self.source.examples[item.index]
+                key = int(_unit_hash(example.id, self.config.seed) * 2**63)
+                wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
+                wave = np.asarray(wave, dtype=np.float32).reshape(-1)
+            wave = wave if len(wave) else np.zeros(1, dtype=np.float32)
+            padded = num_units(len(wave)) * UNIT
+            groups.setdefault(padded, []).append((wave, item))
+        out = []
+        for padded, members in sorted(groups.items()):
+            audio = np.zeros((len(members), 1, padded), dtype=np.float32)
+            for row, (wave, _) in enumerate(members):
+                audio[row, 0, : len(wave)] = wave
+            out.append((audio, [len(wave) for wave, _ in members], [item for _, item in members]))
+        return out
+
+
+def codec_fingerprint(codec: nn.Module) -> str:
+    """A short hash of the codec's weights: codes of different codecs must never meet."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def prepare(
+    codec: nn.Module,
+    source: ClipSource,
+    out_dir: str | Path,
+    config: PrepareConfig | None = None,
+    *,
+    augment: Augment | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Path:
+    """Encode every clip of ``source`` and write codes with their labels; goes on where it stopped.
+
+    Args:
+        codec: Has ``encode(audio (B, 1, N)) -> AudioCodes``; used in eval mode, never trained.
+        source: The clips.
+        out_dir: Folder of codes; several may be loaded together later.
+        config: Batching, copies, which part of the work.
+        augment: (samples (N,), generator) → samples, for augmented copies.
+        log: Where progress lines go; the module's logger by default.
+
+    Returns:
+        ``out_dir``.
+
+    Raises:
+        PrepareError: If ``out_dir`` holds codes of another codec, or of another set of clips, or there is no clip.
+    """
+    config = config or PrepareConfig()
+    say = log or logger.info
+    if (config.augmented_copies or config.synthetic_copies) and augment is None:
+        raise PrepareError("augmented copies are asked for, but no augmentation is given")
+    target = Path(out_dir)
+    target.mkdir(parents=True, exist_ok=True)
+    codec.eval()
+    shards = _plan(source.examples, config)
+    if not shards:
+        raise PrepareError("no clip to encode: check the manifest's splits and max_duration_s")
+    _check_folder(target, codec, source, config, len(shards))
+    todo = {
+        number: items
+        for number, items in enumerate(shards)
+        if number % config.parts == config.part and not _shard_path(target, number, "jsonl").exists()
+    }
+    if not todo:
+        return target
+    batches = _Batches(source, todo, config, augment)
+    last_batch = {shard: number for number, (shard, _) in enumerate(batches.batches)}
+    prefetcher = Prefetcher(batches, mode="process", workers=1, depth=2)
+    began, seconds = time.perf_counter(), 0.0
+    device = next((p.device for p in codec.parameters()), torch.device("cpu"))
+    pending: list[tuple[_Item, int, np.ndarray, np.ndarray]] = []
+    try:
+        with torch.inference_mode():
+            for number, (shard, _) in enumerate(batches.batches):
+                for audio, lengths, items in next(prefetcher):
+                    codes: Any = codec.encode(torch.from_numpy(audio).to(device))  # type: ignore[operator]
+                    reasoning = codes.reasoning.cpu().numpy()
+                    reconstruction = codes.reconstruction.cpu().numpy()
+                    for row, (length, item) in enumerate(zip(lengths, items, strict=True)):
+                        kept = reasoning[row, :, : reasoning_length(length)]
+                        pending.append((item, length, kept, reconstruction[row, :, : reconstruction_length(length)]))
+                    seconds += sum(lengths) / SAMPLE_RATE
+                if last_batch[shard] == number:
+                    _write_shard(target, shard, pending, source.examples)
+                    pending = []
+                    spent = time.perf_counter() - began
+                    share = (number + 1) / len(batches.batches)
+                    say(
+                        f"prepare {target.name}: shard {shard + 1}/{len(shards)}, {seconds / 3600:.2f} h of audio at "
+                        f"{seconds / spent:.0f}x real time, {spent / share * (1 - share) / 60:.1f} min left"
+                    )
+    finally:
+        prefetcher.close()
+    return target
+
+
+def _shard_path(folder: Path, number: int, suffix: str) -> Path:
+    return folder / f"codes-{number:05d}.{suffix}"
+
+
+def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: PrepareConfig, num_shards: int) -> None:
+    """Write ``codes.json``, or see that the one there is the same."""
+    ids = hashlib.sha256("\n".join(f"{e.id} {e.duration}" for e in source.examples).encode()).hexdigest()[:16]
+    plan = {
+        "augmented_copies": config.augmented_copies,
+        "synthetic_copies": config.synthetic_copies,
+        "shard_clips": config.shard_clips,
+        "max_duration_s": config.max_duration_s,
+        "splits": list(config.splits),
+        "seed": config.seed,
+    }
+    wanted = {"format": 1, "codec": codec_fingerprint(codec), "clips": ids, "plan": plan, "shards": num_shards}
+    path = folder / "codes.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names = {"codec": "another codec", "clips": "other clips", "plan": "other settings"}
+        for key, what in names.items():
+            if found.get(key) != wanted[key]:
+                raise PrepareError(f"{folder} holds codes of {what}; give another folder or remove it")
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _write_shard(
+    folder: Path,
+    number: int,
+    clips: list[tuple[_Item, int, np.ndarray, np.ndarray]],
+    examples: Sequence[Example],
+) -> None:
+    """Write codes, then the labels: the labels' file says that the shard is complete."""
+    lines, starts = [], [0, 0]
+    for item, num_samples, reasoning, reconstruction in clips:
+        line = examples[item.index].to_json()
+        for name in ("path", "start", "phonemes", "licence", "attribution"):
+            line.pop(name, None)
+        line |= {
+            "copy": item.copy,
+            "num_samples": num_samples,
+            "reasoning": [starts[0], reasoning.shape[1]],
+            "reconstruction": [starts[1], reconstruction.shape[1]],
+        }
+        starts = [starts[0] + reasoning.shape[1], starts[1] + reconstruction.shape[1]]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    tensors = {
+        "reasoning": np.ascontiguousarray(np.concatenate([c[2] for c in clips], axis=1).astype(np.int16)),
+        "reconstruction": np.ascontiguousarray(np.concatenate([c[3] for c in clips], axis=1).astype(np.int16)),
+    }
+    for suffix in ("safetensors", "jsonl"):
+        path = _shard_path(folder, number, suffix)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        if suffix == "safetensors":
+            save_file(tensors, temporary)
+        else:
+            temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, path)

@@ -1,0 +1,433 @@
+"""The demo: the shipped recordings through the shipped model, a table, and one page to hear and see it all.
+
+Makes a folder with wav files, spectrogram pictures and a self-contained ``index.html``. No model code here.
+"""
+
+import base64
+import html
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniaudio2.audio import SAMPLE_RATE, read_audio, resample, write_audio
+from uniaudio2.codec.mel import LogMel
+from uniaudio2.config import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+    from uniaudio2.pipeline import UniAudio2
+
+SPEAK = (
+    ("speak_en", "en", "The train to the city leaves at half past seven."),
+    ("speak_en_short", "en", "Good morning, how are you today?"),
+    ("speak_zh", "zh", "今天天气很好，我们去公园吧。"),
+    ("speak_yue", "yue", "我哋今日去邊度食飯呀？"),
+)
+SPEAK_WITH_VOICE = ("speak_voice", "en", "Good morning, how are you today?")
+SOUNDS = (("make_dog", "a dog barking"), ("make_rain", "rain falling"), ("make_rooster", "a rooster crowing"))
+ROUND_TRIP = ("keyword_computer", "voice_sonnet", "sound_dog")  # recordings that are encoded and decoded again
+
+_SECTIONS = {
+    "transcribe": ("It listens", "Real recordings of people, none of them used in training, written down."),
+    "caption": ("It knows sounds", "Real field recordings, described in words."),
+    "speak": ("It speaks", "Text read aloud in its synthetic house voice, then heard back by its own ears."),
+    "voice": ("It borrows a voice", "The same model, prompted with a few seconds of a public-domain reader."),
+    "sound": ("It makes sounds", "From a description alone, then described by its own ears."),
+    "codec": ("Codes and back", "A recording as a few hundred small numbers a second, and as sound again."),
+}
+
+
+@dataclass
+class Clip:
+    """A waveform on the page, with its picture."""
+
+    title: str
+    wav: Path
+    picture: Path
+    duration_s: float
+
+
+@dataclass
+class DemoItem:
+    """One thing that the demo did."""
+
+    section: str  # a key of the sections of the page
+    name: str
+    expected: str
+    got: str
+    right: bool | None  # None where there is no right or wrong
+    time_s: float
+    audio_s: float  # length of the audio that was read or made
+    clips: list[Clip] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio."""
+        return self.time_s / max(self.audio_s, 1e-9)
+
+
+@dataclass
+class DemoReport:
+    """Everything the demo did."""
+
+    items: list[DemoItem]
+    page: Path
+    load_s: float
+    total_s: float
+    model_name: str
+
+    @property
+    def judged(self) -> list[DemoItem]:
+        """Items that are right or wrong by their words."""
+        return [item for item in self.items if item.right is not None and item.section != "codec"]
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        right = sum(bool(item.right) for item in self.judged)
+        work_s, audio_s = sum(item.time_s for item in self.items), sum(item.audio_s for item in self.items)
+        return (
+            f"{right} of {len(self.judged)} items as expected; model loaded in {self.load_s:.1f} s; "
+            f"{work_s:.1f} s of work on {audio_s:.1f} s of audio; {self.total_s:.1f} s in all"
+        )
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Plain values for JSON, one per item."""
+        return [
+            {
+                "task": item.section,
+                "item": item.name,
+                "expected": item.expected,
+                "got": item.got,
+                "as_expected": item.right,
+                "time_s": round(item.time_s, 3),
+                "audio_s": round(item.audio_s, 3),
+                "real_time_factor": round(item.real_time_factor, 3),
+                "files": [str(clip.wav) for clip in item.clips],
+            }
+            for item in self.items
+        ]
+
+
+def demo_table(report: DemoReport) -> "Table":
+    """What was expected and what came, as a table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"uniaudio2 demo, model {report.model_name}", title_justify="left", row_styles=["", "dim"])
+    for name, justify in (("task", "left"), ("item", "left"), ("expected", "left"), ("got", "left")):
+        table.add_column(name, justify=justify, overflow="fold")
+    for name in ("", "time s", "audio s", "rtf"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for item in report.items:
+        mark = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("")}[item.right]
+        figures = (f"{item.time_s:.2f}", f"{item.audio_s:.2f}", f"{item.real_time_factor:.2f}")
+        table.add_row(item.section, item.name, Text(item.expected), Text(item.got), mark, *figures)
+    return table
+
+
+def load_recordings() -> dict[str, Any]:
+    """The table of shipped recordings, with the absolute path of each under ``path``."""
+    folder = resources.files("uniaudio2") / "demo_assets"
+    table = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+    for entry in [*table["transcribe"], *table["caption"], table["voice"]]:
+        entry["path"] = str(folder / entry["file"])
+    return table
+
+
+def words_of(text: str) -> str:
+    """Lower case, letters and digits only, to compare two texts."""
+    return " ".join(re.sub(r"[^\w' ]+", " ", text.lower()).split())
+
+
+_STOP_WORDS = frozenset("a an the is of in on and or some sound sounds someone something noise".split())
+
+
+def same_meaning(expected: str, got: str) -> bool:
+    """Whether two captions share a telling word (``dog`` in "a dog barking" and "a barking dog")."""
+
+    def stems(text: str) -> set[str]:
+        words = (word for word in words_of(text).split() if word not in _STOP_WORDS)
+        return {re.sub(r"(ing|ling|s|es|ed)$", "", word) for word in words}
+
+    return bool(stems(expected) & stems(got))
+
+
+def spectrogram_png(audio: "Tensor", path: Path) -> None:
+    """Write the log-mel spectrogram of a waveform (1, N) as a PNG, low frequencies at the bottom."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import torch
+    from matplotlib import image
+
+    hop = 240
+    padded = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % hop))
+    mel = LogMel(80, hop_length=hop)(padded[None])[0].T  # (bands, frames)
+    low, high = -1.7, 1.1  # quiet room to loud speech, the same for all pictures so that they compare
+    shades = ((mel - low) / (high - low)).clamp(0, 1)
+    tall = shades.flip(0).repeat_interleave(2, 0)
+    width = max(1, round(480 / tall.shape[1]))
+    temporary = path.with_name(f".{path.name}.part")
+    image.imsave(temporary, tall.repeat_interleave(width, 1).numpy(), cmap="magma", vmin=0, vmax=1, format="png")
+    os.replace(temporary, path)
+
+
+class _Demo:
+    """One run: the model, the folder and what was made so far."""
+
+    def __init__(
+        self, model: "UniAudio2", folder: Path, sampling: dict[str, Any], progress: Callable[[str], None]
+    ) -> None:
+        self.model, self.folder, self.sampling, self.progress = model, folder, sampling, progress
+        self.items: list[DemoItem] = []
+        self.recordings = load_recordings()
+
+    def clip(self, title: str, name: str, audio: "Tensor") -> Clip:
+        """Write a waveform and its picture."""
+        wav, picture = self.folder / f"{name}.wav", self.folder / f"{name}.png"
+        write_audio(wav, audio)
+        spectrogram_png(audio, picture)
+        return Clip(title, wav, picture, audio.shape[-1] / SAMPLE_RATE)
+
+    def add(self, item: DemoItem) -> None:
+        self.items.append(item)
+
+    def describe(self, section: str, entry: dict[str, Any]) -> None:
+        """A recording in, words out."""
+        self.progress(f"{section}: {entry['name']}")
+        audio = read_audio(entry["path"])
+        began = time.perf_counter()
+        if section == "transcribe":
+            got = self.model.transcribe(audio, language="en", **self.sampling).text
+            right = words_of(got) == words_of(entry["expected"])
+        else:
+            got = self.model.caption(audio, **self.sampling).text
+            right = same_meaning(entry["expected"], got)
+        elapsed = time.perf_counter() - began
+        clip = self.clip("recording", entry["name"], audio)
+        note = f"{entry['credit']}, {entry['licence']}"
+        self.add(
+            DemoItem(section, entry["name"], entry["expected"], got, right, elapsed, clip.duration_s, [clip], note)
+        )
+
+    def speak(self, name: str, language: str, text: str, voice: dict[str, Any] | None = None) -> None:
+        """Words in, speech out; the written file is then transcribed."""
+        self.progress(f"speak: {name}")
+        prompt = read_audio(voice["path"]) if voice else None
+        began = time.perf_counter()
+        speech = self.model.speak(text, voice=prompt, language=language, **self.sampling)
+        elapsed = time.perf_counter() - began
+        clips = [self.clip("speech", name, speech.audio)]
+        if voice is not None and prompt is not None:
+            clips.insert(0, self.clip("voice prompt", voice["name"], prompt))
+        heard = self.model.transcribe(read_audio(clips[-1].wav), language=language, **self.sampling).text
+        right = words_of(heard).replace(" ", "") == words_of(text).replace(" ", "")
+        note = f"prompt: {voice['credit']}, {voice['licence']}" if voice else ""
+        section = "voice" if voice else "speak"
+        self.add(DemoItem(section, name, text, heard, right, elapsed, speech.duration_s, clips, note))
+
+    def make_sound(self, name: str, text: str) -> None:
+        """A description in, a sound out; the written file is then described."""
+        self.progress(f"generate sound: {name}")
+        began = time.perf_counter()
+        sound = self.model.generate_sound(text, **self.sampling)
+        elapsed = time.perf_counter() - began
+        clip = self.clip("sound", name, sound.audio)
+        heard = self.model.caption(read_audio(clip.wav), **self.sampling).text
+        self.add(
+            DemoItem("sound", name, text, heard, same_meaning(text, heard), elapsed, sound.duration_s, [clip])
+        )
+
+    def round_trip(self, name: str, path: str) -> None:
+        """A recording through the codec."""
+        self.progress(f"encode and decode: {name}")
+        audio = read_audio(path)
+        began = time.perf_counter()
+        codes = self.model.encode(audio)
+        between = time.perf_counter()
+        decoded = self.model.decode(codes, seed=self.sampling.get("seed", 0))
+        ended = time.perf_counter()
+        before = self.clip("recording", name, audio)
+        after = self.clip("from its codes", f"{name}_decoded", decoded)
+        numbers = codes.reasoning.numel() + codes.reconstruction.numel()
+        distance = float((_mel(audio) - _mel(decoded)).abs().mean())
+        got = f"{decoded.shape[-1]} samples, log-mel distance {distance:.2f}"
+        expected = f"{audio.shape[-1]} samples"
+        note = f"{numbers} codes; encode {between - began:.2f} s, decode {ended - between:.2f} s"
+        right = decoded.shape[-1] == audio.shape[-1]
+        self.add(
+            DemoItem("codec", name, expected, got, right, ended - began, before.duration_s, [before, after], note)
+        )
+
+    def run(self) -> None:
+        """Everything, in the order of the page."""
+        for entry in self.recordings["transcribe"]:
+            self.describe("transcribe", entry)
+        for entry in self.recordings["caption"]:
+            self.describe("caption", entry)
+        for name, language, text in SPEAK:
+            self.speak(name, language, text)
+        self.speak(*SPEAK_WITH_VOICE, voice=self.recordings["voice"])
+        for name, text in SOUNDS:
+            self.make_sound(name, text)
+        paths = {
+            entry["name"]: entry["path"]
+            for entry in [*self.recordings["transcribe"], *self.recordings["caption"], self.recordings["voice"]]
+        }
+        for name in ROUND_TRIP:
+            self.round_trip(name, paths[name])
+
+
+def _mel(audio: "Tensor") -> "Tensor":
+    """Log10-mel frames (T, 80) for a distance."""
+    import torch
+
+    padded = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % 240))
+    # LogMel gives (ln(power) + 3) / 4; half of log10(power) is log10(magnitude), the scale of published distances.
+    return (LogMel(80)(padded[None])[0] * 4 - 3) / 2.302585 / 2
+
+
+def run_demo(
+    load: Callable[[], "UniAudio2"],
+    folder: Path,
+    *,
+    sampling: dict[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> DemoReport:
+    """Do everything once and write wav files, pictures and the page.
+
+    Args:
+        load: Makes the model; timed.
+        folder: Where the files go; made if missing, files of an earlier run are replaced.
+        sampling: Sampling arguments of the model's methods (``seed``, ``temperature``, …).
+        progress: Called with a line before each step.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    progress("load the model")
+    model = load()
+    load_s = time.perf_counter() - began
+    demo = _Demo(model, folder, sampling or {}, progress)
+    demo.run()
+    total_s = time.perf_counter() - began
+    report = DemoReport(demo.items, folder / "index.html", load_s, total_s, model.name)
+    write_text(report.page, render_page(report))
+    return report
+
+
+# ------------------------------------------------------------------------------------------------- the page
+
+
+def _data_url(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def _clip_html(clip: Clip) -> str:
+    return (
+        f'<figure><figcaption>{html.escape(clip.title)}<span>{clip.duration_s:.2f} s</span></figcaption>'
+        f'<img alt="log-mel spectrogram, 0 to 12 kHz, {clip.duration_s:.2f} s" src="{_data_url(clip.picture, "image/png")}">'
+        f'<audio controls preload="metadata" src="{_data_url(clip.wav, "audio/wav")}"></audio></figure>'
+    )
+
+
+_LONG_TEXT = 45  # characters; longer items take a whole row
+_LABELS = {
+    "transcribe": ("said", "written down"),
+    "caption": ("is", "described as"),
+    "speak": ("text", "heard back as"),
+    "voice": ("text", "heard back as"),
+    "sound": ("asked for", "heard back as"),
+    "codec": ("in", "out"),
+}
+
+
+def _item_html(item: DemoItem) -> str:
+    first, second = _LABELS[item.section]
+    mark = {True: '<b class="mark yes" title="as expected">✓</b>', False: '<b class="mark no" title="not as expected">✗</b>'}
+    got = html.escape(item.got) if item.got else "<i>nothing</i>"
+    note = f'<p class="note">{html.escape(item.note)}</p>' if item.note else ""
+    clips = "".join(_clip_html(clip) for clip in item.clips)
+    wide = " wide" if len(item.clips) > 1 else " full" if len(item.expected) > _LONG_TEXT else ""
+    return (
+        f'<article class="card{wide}" id="{html.escape(item.name)}"><div class="clips">{clips}</div>'
+        f"<dl><dt>{first}</dt><dd>{html.escape(item.expected)}</dd>"
+        f"<dt>{second}</dt><dd>{got} {mark.get(item.right, '') if item.right is not None else ''}</dd></dl>"
+        f'<p class="time">{item.time_s:.2f} s of work, real-time factor {item.real_time_factor:.2f}</p>{note}</article>'
+    )
+
+
+_STYLE = """
+:root{color-scheme:light dark;--bg:#f7f5f1;--card:#fff;--ink:#1f1d1a;--soft:#6d675e;--line:#e4dfd6;--accent:#a83d6b;
+--yes:#2b7a4b;--no:#b3452c}
+@media(prefers-color-scheme:dark){:root{--bg:#151317;--card:#1f1c22;--ink:#ece7ee;--soft:#a39ba8;--line:#332e38;
+--accent:#f08bb4;--yes:#6fce95;--no:#f0916f}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI","Noto Sans",
+"Noto Sans CJK SC","PingFang SC","Microsoft YaHei",sans-serif}
+main{max-width:1120px;margin:0 auto;padding:40px 20px 60px}
+h1{font-size:2.1rem;line-height:1.15;margin:0 0 .3rem;letter-spacing:-.02em}
+h1 em{font-style:normal;color:var(--accent)}
+h2{font-size:1.35rem;margin:2.8rem 0 .1rem}
+.lead,.sub{color:var(--soft);margin:0 0 1rem;max-width:46rem}
+.facts{display:flex;flex-wrap:wrap;gap:10px;margin:1.4rem 0 0;padding:0;list-style:none}
+.facts li{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:9px 15px;min-width:8.5rem}
+.facts b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}
+.facts span{color:var(--soft);font-size:.84rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:16px}
+.card{background:var(--card);border:1px solid var(--line);border-radius:16px;padding:16px;min-width:0}
+.wide{grid-column:span 2}.full{grid-column:1/-1}
+@media(max-width:680px){.wide{grid-column:auto}}
+.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:14px}
+figure{margin:0;min-width:0}
+figcaption{display:flex;justify-content:space-between;font-size:.8rem;color:var(--soft);margin-bottom:5px}
+img{display:block;width:100%;height:104px;border-radius:9px;background:#000004;object-fit:fill}
+audio{display:block;width:100%;height:38px;margin-top:9px}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 12px;margin:13px 0 0}
+dt{color:var(--soft);font-size:.86rem;padding-top:.1rem}
+dd{margin:0;overflow-wrap:anywhere}
+.mark{margin-left:.3rem}.yes{color:var(--yes)}.no{color:var(--no)}
+.time,.note{margin:9px 0 0;font-size:.8rem;color:var(--soft);font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.note{margin-top:2px}
+footer{margin-top:3rem;color:var(--soft);font-size:.86rem;border-top:1px solid var(--line);padding-top:1rem}
+"""
+
+
+def render_page(report: DemoReport) -> str:
+    """One HTML page with all sounds and pictures inside; it loads nothing from anywhere."""
+    right = sum(bool(item.right) for item in report.judged)
+    work_s, audio_s = sum(item.time_s for item in report.items), sum(item.audio_s for item in report.items)
+    facts = [
+        (f"{right} of {len(report.judged)}", "items as expected"),
+        (f"{report.load_s:.1f} s", "to load the model"),
+        (f"{work_s:.1f} s", f"of work on {audio_s:.0f} s of audio"),
+        (f"{report.total_s:.0f} s", "in all, with pictures"),
+    ]
+    body = []
+    for section, (title, lead) in _SECTIONS.items():
+        cards = "".join(_item_html(item) for item in report.items if item.section == section)
+        if cards:
+            body.append(f'<section><h2>{title}</h2><p class="sub">{lead}</p><div class="grid">{cards}</div></section>')
+    fact_list = "".join(f"<li><b>{value}</b><span>{label}</span></li>" for value, label in facts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>uniaudio2 demo</title>'
+        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body><main><header>'
+        "<h1>uniaudio2 <em>listens and speaks</em></h1>"
+        f'<p class="lead">Made on this machine by the model <b>{html.escape(report.model_name)}</b>. Every sound below is '
+        "a 16-bit file in this folder; what the model made was read back from that file before it was judged.</p>"
+        f'<ul class="facts">{fact_list}</ul></header>{"".join(body)}'
+        "<footer>Voices are synthetic. Pictures are log-mel spectrograms, 0 to 12 kHz, low tones at the bottom. "
+        "Recordings: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark (Apache-2.0), LJ Speech and "
+        "LibriVox (public domain), ESC-10 sounds (CC0).</footer></main></body></html>\n"
+    )

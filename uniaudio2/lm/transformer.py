@@ -1,0 +1,382 @@
+"""The causal Llama block that all four stacks of the language model share, and its key/value cache.
+
+Knows nothing of audio, text or vocabularies. Shapes: B batch, S positions, D width, H heads, G key/value groups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions with the Llama 3.x frequency adjustment.
+
+    Source: the published block; ``factor`` is 32 for Llama 3.2 and 8 for Llama 3.1.
+    """
+
+    base: float = 500000.0
+    factor: float | None = 32.0  # None: plain rotary positions, no adjustment
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_seq_len: int = 8192  # positions the adjustment starts from
+
+    def __post_init__(self) -> None:
+        if self.base <= 1.0:
+            raise ValueError(f"rope base must be above 1, got {self.base}")
+        if self.factor is not None and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError("rope high_freq_factor must be above low_freq_factor")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """Sizes of one stack of blocks."""
+
+    num_layers: int
+    width: int  # D
+    num_heads: int  # H
+    num_kv_groups: int  # G, divides H
+    mlp_width: int
+    head_size: int | None = None  # None: width / num_heads
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "width", "num_heads", "num_kv_groups", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_heads % self.num_kv_groups:
+            raise ValueError(f"num_kv_groups {self.num_kv_groups} does not divide num_heads {self.num_heads}")
+        if self.head_size is None and self.width % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide width {self.width}; give head_size")
+        if self.head_dim % 2:
+            raise ValueError(f"head size must be even for rotary positions, got {self.head_dim}")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        return self.head_size if self.head_size is not None else self.width // self.num_heads
+
+
+def rope_table(config: RopeConfig, head_dim: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine factors of given positions.
+
+    Computed in float32 in the published order (power, quotient, adjustment, product); another order differs by up to
+    3e-4 near position 16 000. Source: ARCHITECTURE section 1.2.
+
+    Args:
+        config: Base and frequency adjustment.
+        head_dim: Channels of one head, even.
+        positions: Integer positions, any shape (...).
+
+    Returns:
+        Cosine and sine, float32, (..., head_dim), the second half equal to the first.
+    """
+    steps = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+    theta = 1.0 / (config.base**steps)
+    if config.factor is not None:
+        wavelength = 2 * math.pi / theta
+        ratio = config.original_max_seq_len / wavelength
+        smooth = (ratio - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
+        smooth = smooth.clamp(0.0, 1.0)
+        theta = (1 - smooth) * (theta / config.factor) + smooth * theta
+    angles = positions.float().unsqueeze(-1) * theta
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate first half against second half of every head, in the type of ``x``.
+
+    Args:
+        x: (B, heads, S, head_dim).
+        cos: (B or 1, 1, S, head_dim) float32.
+        sin: Like ``cos``.
+    """
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    cosine, sine = cos[..., :half].to(x.dtype), sin[..., :half].to(x.dtype)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, float32 inside, cast back to the input's type."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., width)."""
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class KVCache:
+    """Static keys and values of one stack: every row of the batch has its own positions.
+
+    Rows are slots: a finished sequence's slot is reused by overwriting. Entries beyond a row's position are never
+    attended to, so they need no clearing between sequences.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        rope: RopeConfig,
+        *,
+        batch_size: int,
+        max_positions: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._rope = (rope, config.head_dim)
+        shape = (config.num_layers, batch_size, config.num_kv_groups, max_positions, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._make_table()
+
+    def _make_table(self) -> None:
+        """Rotary factors of every position that fits, (max_positions, head_dim): no more than the cache needs."""
+        positions = torch.arange(self.max_positions, device=self.keys.device)
+        self.cos, self.sin = rope_table(*self._rope, positions)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of slots."""
+        return self.keys.shape[1]
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that fit."""
+        return self.keys.shape[3]
+
+    def write(self, layer: int, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values (B, G, S, head_dim) at ``positions`` (B, S) of slots ``rows`` (B,)."""
+        index = (rows[:, None], slice(None), positions)
+        self.keys[layer][index] = keys.transpose(1, 2).to(self.keys.dtype)
+        self.values[layer][index] = values.transpose(1, 2).to(self.values.dtype)
+
+    def read(self, layer: int, rows: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+        """First ``length`` keys and values of slots ``rows`` (None: all), (B, G, length, head_dim)."""
+        keys, values = self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
+        return (keys, values) if rows is None else (keys[rows], values[rows])
+
+    def resize(self, rows: Tensor, max_positions: int) -> None:
+        """Keep slots ``rows`` (n,) in that order (they may repeat) and change the number of positions."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros((*old.shape[:1], rows.shape[0], old.shape[2], max_positions, old.shape[4]))
+            kept = min(max_positions, old.shape[3])
+            new[:, :, :, :kept] = old[:, rows, :, :kept]
+            setattr(self, name, new)
+        if max_positions != self.cos.shape[0]:
+            self._make_table()
+
+
+@dataclass(frozen=True)
+class CacheView:
+    """Where a step reads and writes in a cache: which slots, which positions, how far attention may reach."""
+
+    cache: KVCache
+    rows: Tensor  # (B,) slots of this batch
+    positions: Tensor  # (B, S)
+    length: int  # cache positions that are read, above the largest position
+    all_rows: bool  # rows are all slots in order: reading needs no copy
+    mask: Tensor | None  # (B, 1, S, length) bool, True where attended; None: everything below length
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with one fused projection (queries, then keys, then values)."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.num_kv_groups = config.num_kv_groups
+        self.head_dim = config.head_dim
+        heads = config.num_heads + 2 * config.num_kv_groups
+        self.qkv = nn.Linear(config.width, heads * config.head_dim, bias=False)
+        self.out = nn.Linear(config.num_heads * config.head_dim, config.width, bias=False)
+
+    def _heads(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, length, _ = x.shape
+        heads = self.qkv(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        rotated = apply_rope(heads[:, : self.num_heads + self.num_kv_groups], cos, sin)
+        queries, keys = rotated.split((self.num_heads, self.num_kv_groups), dim=1)
+        return queries, keys, heads[:, self.num_heads + self.num_kv_groups :]
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int = 0, view: CacheView | None = None) -> Tensor:
+        """Attend causally, over the cache when a view is given.
+
+        Args:
+            x: (B, S, D).
+            cos: Rotary cosines (B or 1, 1, S, head_dim).
+            sin: Rotary sines.
+            layer: Index of this layer in the cache.
+            view: Cache, slots and positions; keys and values of ``x`` are written before reading.
+
+        Returns:
+            (B, S, D).
+        """
+        queries, keys, values = self._heads(x, cos, sin)
+        if view is None:
+            out = F.scaled_dot_product_attention(
+                queries,
+                keys,
+                values,
+                is_causal=True,
+                enable_gqa=self.num_heads != self.num_kv_groups,
+            )
+        else:
+            view.cache.write(layer, view.rows, view.positions, keys, values)
+            keys, values = view.cache.read(layer, None if view.all_rows else view.rows, view.length)
+            out = self._attend_cache(queries, keys.to(queries.dtype), values.to(queries.dtype), view.mask)
+        batch, _, length, _ = out.shape
+        return self.out(out.transpose(1, 2).reshape(batch, length, -1))
+
+    def _attend_cache(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of (B, H, S, h) over (B, G, length, h); the heads of a group share keys without copying them."""
+        batch, heads, length, size = queries.shape
+        group = heads // self.num_kv_groups
+        folded = queries.reshape(batch, self.num_kv_groups, group * length, size)
+        if mask is not None and length > 1:
+            mask = mask.repeat(1, 1, group, 1)
+        out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
+        return out.reshape(batch, heads, length, size)
+
+    def probabilities(self, x: Tensor, cos: Tensor, sin: Tensor, heads: tuple[int, ...]) -> Tensor:
+        """Attention probabilities of chosen heads, float32, (B, len(heads), S, S); rows sum to one."""
+        queries, keys, _ = self._heads(x, cos, sin)
+        group = self.num_heads // self.num_kv_groups
+        chosen = queries[:, list(heads)].float()
+        partner = keys[:, [head // group for head in heads]].float()
+        scores = chosen @ partner.transpose(-1, -2) / math.sqrt(self.head_dim)
+        length = x.shape[1]
+        allowed = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        return scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)), no biases."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP on a residual stream."""
+
+    def __init__(self, config: StackConfig, *, norm_eps: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, norm_eps)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.width, norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int = 0, view: CacheView | None = None) -> Tensor:
+        """(B, S, D) to (B, S, D); see :meth:`Attention.forward` for the other arguments."""
+        x = x + self._drop(self.attention(self.attention_norm(x), cos, sin, layer, view))
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm: hidden states in, hidden states out.
+
+    Args:
+        config: Sizes.
+        rope: Rotary positions.
+        norm_eps: Epsilon of all norms.
+        dropout: Probability on both residual branches, in training only (Choice: not on attention, whose fused
+            kernel on a CPU has no dropout).
+    """
+
+    def __init__(
+        self, config: StackConfig, rope: RopeConfig, *, norm_eps: float = 1e-5, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.rope = rope
+        self.layers = nn.ModuleList(
+            Block(config, norm_eps=norm_eps, dropout=dropout) for _ in range(config.num_layers)
+        )
+        self.norm = RMSNorm(config.width, norm_eps)
+
+    def new_cache(
+        self,
+        batch_size: int,
+        max_positions: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> KVCache:
+        """An empty cache for this stack."""
+        return KVCache(self.config, self.rope, batch_size=batch_size, max_positions=max_positions, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, *, probe: tuple[int, tuple[int, ...]] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Run whole sequences without a cache, positions 0..S-1.
+
+        Args:
+            x: (B, S, D).
+            probe: (layer, heads) whose attention probabilities are wanted as well.
+
+        Returns:
+            Hidden states (B, S, D) and, when asked for, probabilities (B, len(heads), S, S), else None.
+        """
+        cos, sin = rope_table(self.rope, self.config.head_dim, torch.arange(x.shape[1], device=x.device))
+        cos, sin = cos[None, None], sin[None, None]
+        probabilities = None
+        for index, layer in enumerate(self.layers):
+            if probe is not None and index == probe[0]:
+                assert isinstance(layer, Block)
+                probabilities = layer.attention.probabilities(layer.attention_norm(x), cos, sin, probe[1])
+            x = layer(x, cos, sin)
+        return self.norm(x), probabilities
+
+    def step(
+        self,
+        x: Tensor,
+        cache: KVCache,
+        positions: Tensor,
+        *,
+        length: int,
+        rows: Tensor | None = None,
+        exact: bool = False,
+    ) -> Tensor:
+        """Run new positions against the cache, filling it.
+
+        Args:
+            x: New inputs (B, S, D); S > 1 for a chunk of a prompt.
+            cache: Filled up to the first new position of every row.
+            positions: Integer positions of the inputs, (B, S).
+            length: Cache positions to read, above the largest of ``positions`` (known on the host, so no sync).
+            rows: Slots of the cache that the batch belongs to, (B,); None: all slots in order.
+            exact: S is 1 and every row stands at position ``length - 1``: no mask is needed.
+
+        Returns:
+            (B, S, D).
+
+        Raises:
+            ValueError: If ``length`` exceeds the cache.
+        """
+        if length > cache.max_positions:
+            raise ValueError(f"{length} positions do not fit a cache of {cache.max_positions}; make a larger cache")
+        cos, sin = cache.cos[positions][:, None], cache.sin[positions][:, None]
+        mask = None if exact else torch.arange(length, device=x.device) <= positions[:, None, :, None]
+        slots = torch.arange(cache.batch_size, device=x.device) if rows is None else rows
+        view = CacheView(cache, slots, positions, length, rows is None, mask)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, index, view)
+        return self.norm(x)

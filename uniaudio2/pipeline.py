@@ -1,0 +1,607 @@
+"""The whole path as code: audio → codes → tokens → language model → codes → audio, or text.
+
+``UniAudio2`` is what a user holds. It knows how long things may get, where long input is divided and how results are
+joined; encoding, sequences and the generation loop live in their own files.
+
+Shapes: ``B`` batch, ``N`` samples, ``K`` codebooks, ``T`` codec frames. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio, resample, write_audio
+from uniaudio2.checkpoint import ModelFolder, load_codec, load_pretrained, open_folder
+from uniaudio2.codes import UNIT, AudioCodes, num_units, reasoning_length, reconstruction_length
+from uniaudio2.speech_text import Sentence, check_description, check_language, plan_speech
+
+if TYPE_CHECKING:
+    from uniaudio2.codec.codec import ReasoningCodec
+    from uniaudio2.lm.model import AudioLM
+    from uniaudio2.tokenizer import TextTokenizer
+
+AudioInput: TypeAlias = "str | PathLike[str] | Tensor | np.ndarray[Any, Any]"
+
+MAX_CHUNK_S = 10.0  # longer recordings are divided at pauses; nano learned from clips up to this length
+VOICE_PROMPT_S = 3.0  # seconds of a voice prompt that are used, as in training
+SILENCE_DBFS = -65.0  # a chunk below this has nothing to describe
+SILENCE_CAPTION = "silence"
+FRAME_S = 0.01
+MAX_SOUND_S = 10.0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording and what was found in it."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """What was said or heard in one recording; ``str()`` gives the text."""
+
+    text: str
+    segments: tuple[Segment, ...]  # in order, only those with text
+    duration_s: float
+    language: str | None = None  # as asked for; None for captions
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        segments = [
+            {"start_s": round(part.start_s, 3), "end_s": round(part.end_s, 3), "text": part.text}
+            for part in self.segments
+        ]
+        record: dict[str, Any] = {"text": self.text, "duration_s": round(self.duration_s, 3), "segments": segments}
+        return record if self.language is None else {**record, "language": self.language}
+
+
+@dataclass(frozen=True)
+class AudioResult:
+    """A generated waveform and how it came about."""
+
+    audio: Tensor  # (1, N), 24 kHz
+    text: str
+    seed: int
+    codes: tuple[AudioCodes, ...] = ()  # one per piece
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio."""
+        return self.audio.shape[-1] / self.sample_rate
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a 16-bit wav or flac file (``-`` for standard output); complete or not at all.
+
+        Raises:
+            AudioError: If it cannot be written.
+        """
+        write_audio(str(path), self.audio, self.sample_rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"text": self.text, "duration_s": round(self.duration_s, 3), "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class SpeechResult(AudioResult):
+    """Generated speech; one entry of ``sentences`` and of ``codes`` for each piece spoken."""
+
+    sentences: tuple[Sentence, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        languages = sorted({sentence.language for sentence in self.sentences})
+        return {**super().to_dict(), "language": "+".join(languages), "sentences": len(self.sentences)}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices; use --device cpu")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' is not there: this is no Apple GPU or torch was built without it; use cpu")
+    elif device.type not in ("cpu", "mps"):
+        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """A waveform (1, N) at 24 kHz from a file, or from samples (N,), (1, N) or (channels, N).
+
+    Args:
+        audio: Path (``-`` for standard input), or samples in [-1, 1].
+        sample_rate: Rate of samples given as such, Hz; files know theirs.
+
+    Raises:
+        AudioError: If there is nothing usable in it; the message says why.
+    """
+    if isinstance(audio, str | PathLike):
+        return read_audio(str(audio))
+    wave = torch.as_tensor(audio).detach().to("cpu")
+    if not wave.is_floating_point():
+        raise AudioError(f"samples must be floats in [-1, 1], got {wave.dtype}; divide 16-bit integers by 32768")
+    wave = wave.float()
+    if wave.ndim == 1:
+        wave = wave[None]
+    if wave.ndim != 2:
+        raise AudioError(f"samples must be (N,), (1, N) or (channels, N), got {tuple(wave.shape)}")
+    if wave.shape[0] > 64:
+        raise AudioError(f"samples must be (channels, N), got {tuple(wave.shape)}; transpose them")
+    wave = wave.mean(0, keepdim=True)
+    if wave.shape[-1] == 0:
+        raise AudioError("the audio holds no samples")
+    if not torch.isfinite(wave).all():
+        raise AudioError("the audio holds samples that are NaN or infinite")
+    return resample(wave, sample_rate, SAMPLE_RATE) if sample_rate != SAMPLE_RATE else wave
+
+
+def level_dbfs(audio: Tensor) -> float:
+    """Level of a waveform (1, N) without its constant part, dB relative to full scale."""
+    power = float((audio - audio.mean()).square().mean())
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def split_at_pauses(audio: Tensor, max_s: float = MAX_CHUNK_S) -> list[tuple[int, int]]:
+    """Divide a waveform in chunks of at most ``max_s``, each cut at the quietest 0.2 s of the second half of a chunk.
+
+    Args:
+        audio: Waveform, (1, N).
+        max_s: Longest chunk, seconds.
+
+    Returns:
+        (first sample, one past the last) of each chunk; they cover the waveform without gap or overlap.
+    """
+    total, limit = audio.shape[-1], round(max_s * SAMPLE_RATE)
+    if total <= limit:
+        return [(0, total)]
+    hop = round(FRAME_S * SAMPLE_RATE)
+    frames = audio[0, : total // hop * hop].reshape(-1, hop)
+    power = frames.square().mean(1)
+    width = round(0.2 / FRAME_S)
+    smooth = torch.nn.functional.avg_pool1d(
+        power[None, None], width, 1, padding=width // 2, count_include_pad=False
+    )[0, 0]
+    chunks, start = [], 0
+    while total - start > limit:
+        low, high = (start + limit // 2) // hop, (start + limit) // hop
+        cut = (low + int(smooth[low:high].argmin())) * hop
+        chunks.append((start, cut))
+        start = cut
+    return [*chunks, (start, total)]
+
+
+class UniAudio2:
+    """Codec, language model and tokenizer of one model folder, ready to use.
+
+    Args:
+        codec: Audio to codes and back.
+        lm: The language model; None for a codec alone.
+        tokenizer: Of the text stream; None for a codec alone.
+        name: Shown in reports.
+        folder: Where it came from.
+    """
+
+    def __init__(
+        self,
+        codec: ReasoningCodec,
+        lm: AudioLM | None = None,
+        tokenizer: TextTokenizer | None = None,
+        *,
+        name: str = "model",
+        folder: Path | None = None,
+    ) -> None:
+        self.codec, self.lm, self.tokenizer, self.name, self.folder = codec.eval(), lm, tokenizer, name, folder
+
+    @classmethod
+    def from_pretrained(
+        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | None = None
+    ) -> UniAudio2:
+        """Load a model folder; without ``source``, the model in the package.
+
+        Args:
+            source: Folder with ``config.yaml`` and weights, or a hub id ``owner/name``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            dtype: Of the weights in memory; None keeps what the loader chooses.
+
+        Raises:
+            ValueError: If the folder cannot be used or the device is not there.
+        """
+        place = choose_device(device)
+        folder = open_folder(source)
+        name = folder.path.resolve().name
+        if not folder.has("lm"):
+            return cls(load_codec(folder, device=place, dtype=dtype), name=name, folder=folder.path)
+        return cls._from_folder(folder, place, dtype, name)
+
+    # ------------------------------------------------------------------------------------------- audio and codes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec is."""
+        return self.codec.device
+
+    def check_audio(self, audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
+        """See `load_waveform`."""
+        return load_waveform(audio, sample_rate)
+
+    def encode(self, audio: AudioInput, *, sample_rate: int = SAMPLE_RATE) -> AudioCodes:
+        """Turn audio of any length into codes, (1, K, T) each; deterministic."""
+        return self.codec.encode(load_waveform(audio, sample_rate)[None].to(self.device))
+
+    def decode(
+        self, codes: AudioCodes, *, seed: int = 0, guidance: float | None = None, steps: int | None = None
+    ) -> Tensor:
+        """Turn the codes of one clip into a waveform (1, N) of the exact length; ``seed`` draws the decoder's noise."""
+        if len(codes) != 1:
+            raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
+        audio = self.codec.decode(
+            codes.to(self.device), steps=steps, guidance_scale=guidance, generator=self._generator(seed)
+        )
+        return audio[0].cpu()
+
+    def encode_many(self, clips: Sequence[Tensor], *, batch_s: float = 60.0) -> list[AudioCodes]:
+        """Codes of several waveforms (1, N); those of one padded length are encoded together, with equal results."""
+        groups: dict[int, list[int]] = {}
+        for index, clip in enumerate(clips):
+            groups.setdefault(num_units(clip.shape[-1]), []).append(index)
+        results: list[AudioCodes | None] = [None] * len(clips)
+        for units, members in groups.items():
+            at_once = max(1, int(batch_s / (units * UNIT / SAMPLE_RATE)))
+            for start in range(0, len(members), at_once):
+                part = members[start : start + at_once]
+                padded = [
+                    torch.nn.functional.pad(clips[index], (0, units * UNIT - clips[index].shape[-1])) for index in part
+                ]
+                codes = self.codec.encode(torch.stack(padded).to(self.device))
+                for row, index in enumerate(part):
+                    length = clips[index].shape[-1]
+                    results[index] = AudioCodes(
+                        codes.reasoning[row : row + 1, :, : reasoning_length(length)],
+                        codes.reconstruction[row : row + 1, :, : reconstruction_length(length)],
+                        length,
+                    )
+        return cast("list[AudioCodes]", results)
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    # ------------------------------------------------------------------------------------------- audio to text
+
+    def transcribe(
+        self,
+        audio: AudioInput | Sequence[AudioInput],
+        *,
+        language: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        max_chunk_s: float = MAX_CHUNK_S,
+        batch_size: int = 8,
+        **sampling: Any,
+    ) -> Any:
+        """Write down what is said.
+
+        Args:
+            audio: A file, or samples; or a list of them, worked on together. Long recordings are divided at pauses.
+            language: ``en``, ``zh`` or ``yue``; None lets the model find out.
+            sample_rate: Rate of samples given as such, Hz.
+            max_chunk_s: Longest piece worked on at once.
+            batch_size: Pieces worked on together.
+            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default.
+
+        Returns:
+            A `TextResult`, or a list of them for a list. ``segments`` has times.
+
+        Raises:
+            ValueError: If audio or language cannot be used.
+        """
+        code = check_language(language) if language is not None else None
+        task = "yue_asr" if code == "yue" else "asr"
+        return self._describe(audio, task, code, "", sample_rate, max_chunk_s, batch_size, sampling)
+
+    def caption(
+        self,
+        audio: AudioInput | Sequence[AudioInput],
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        max_chunk_s: float = MAX_CHUNK_S,
+        batch_size: int = 8,
+        **sampling: Any,
+    ) -> Any:
+        """Say in words what is heard; arguments and result as for `transcribe`.
+
+        The captions of a long recording's pieces are joined, each said once.
+        """
+        return self._describe(
+            audio, "audio_caption", None, SILENCE_CAPTION, sample_rate, max_chunk_s, batch_size, sampling
+        )
+
+    def _describe(
+        self,
+        audio: AudioInput | Sequence[AudioInput],
+        task: str,
+        language: str | None,
+        silence: str,
+        sample_rate: int,
+        max_chunk_s: float,
+        batch_size: int,
+        sampling: Mapping[str, Any],
+    ) -> Any:
+        """Both ways from audio to text: divide, skip silence, generate in batches, join."""
+        if isinstance(audio, list | tuple):
+            clips = [load_waveform(one, sample_rate) for one in audio]
+        else:
+            clips = [load_waveform(cast("AudioInput", audio), sample_rate)]
+        chunks = [(row, *span) for row, clip in enumerate(clips) for span in split_at_pauses(clip, max_chunk_s)]
+        texts: dict[tuple[int, int, int], str] = {}
+        for chunk in chunks:
+            row, start, end = chunk
+            if level_dbfs(clips[row][:, start:end]) < SILENCE_DBFS:
+                texts[chunk] = silence
+        # Choice: pieces of like length together, so that little of a batch waits for its longest member.
+        loud = sorted((chunk for chunk in chunks if chunk not in texts), key=lambda chunk: chunk[2] - chunk[1])
+        for first in range(0, len(loud), batch_size):
+            batch = loud[first : first + batch_size]
+            codes = self.encode_many([clips[row][:, start:end] for row, start, end in batch])
+            asks = [_Ask(task, {"audio": one}, language, _text_limits((end - start) / SAMPLE_RATE))
+                    for one, (_, start, end) in zip(codes, batch, strict=True)]  # fmt: skip
+            for chunk, answer in zip(batch, self._generate(asks, sampling), strict=True):
+                texts[chunk] = str(next(iter(answer.values()))).strip()
+        results = []
+        for row, clip in enumerate(clips):
+            segments = tuple(
+                Segment(chunk[1] / SAMPLE_RATE, chunk[2] / SAMPLE_RATE, texts[chunk])
+                for chunk in chunks
+                if chunk[0] == row and texts[chunk]
+            )
+            said = [segment.text for segment in segments]
+            if task == "audio_caption":
+                heard = [text for text in dict.fromkeys(said) if text != silence] or said[:1]
+                text = ", then ".join(heard)
+            else:
+                text = join_texts(said)
+            results.append(TextResult(text, segments, clip.shape[-1] / SAMPLE_RATE, language))
+        return results if isinstance(audio, list | tuple) else results[0]
+
+    # ------------------------------------------------------------------------------------------- text to audio
+
+    def speak(
+        self,
+        text: str,
+        *,
+        voice: AudioInput | None = None,
+        language: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        batch_size: int = 8,
+        steps: int | None = None,
+        **sampling: Any,
+    ) -> SpeechResult:
+        """Read a text aloud, sentence by sentence in one voice.
+
+        Args:
+            text: Up to 100 000 characters.
+            voice: About 3 s of the voice to speak with; None is the house voice of the language.
+            language: ``en``, ``zh`` or ``yue``; None finds out, sentence by sentence.
+            sample_rate: Rate of ``voice`` where it is given as samples, Hz.
+            batch_size: Sentences worked on together.
+            steps: Of the decoder that makes the wave.
+            **sampling: As for `transcribe`. The same ``seed`` gives the same speech.
+
+        Raises:
+            ValueError: If there is nothing to say, or the language or the voice cannot be used.
+        """
+        sentences = plan_speech(text, language)
+        parts = list(self._speak_parts(sentences, voice, sample_rate, batch_size, steps, sampling))
+        return SpeechResult(
+            audio=torch.cat([audio for audio, _ in parts], dim=-1),
+            text=text,
+            seed=_seed(sampling),
+            codes=tuple(codes for _, codes in parts),
+            sentences=tuple(sentences),
+        )
+
+    def stream(
+        self,
+        text: str,
+        *,
+        voice: AudioInput | None = None,
+        language: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        steps: int | None = None,
+        **sampling: Any,
+    ) -> Iterator[Tensor]:
+        """Like `speak`, but yields the waveform (1, N) of each sentence, with its pause, as soon as it is made.
+
+        Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
+        """
+        sentences = plan_speech(text, language)
+        for audio, _ in self._speak_parts(sentences, voice, sample_rate, 1, steps, sampling):
+            yield audio
+
+    def _speak_parts(
+        self,
+        sentences: Sequence[Sentence],
+        voice: AudioInput | None,
+        sample_rate: int,
+        batch_size: int,
+        steps: int | None,
+        sampling: Mapping[str, Any],
+    ) -> Iterator[tuple[Tensor, AudioCodes]]:
+        """Waveform (1, N), with the pause behind it, and codes of each sentence."""
+        prompt = None if voice is None else self._voice(load_waveform(voice, sample_rate))
+        seed = _seed(sampling)
+        for first in range(0, len(sentences), batch_size):
+            batch = sentences[first : first + batch_size]
+            asks = []
+            for sentence in batch:
+                words = self._spoken(sentence.text, sentence.language)
+                task = "yue_tts" if sentence.language == "yue" else "tts"
+                values: dict[str, Any] = {"transcription": words}
+                if prompt is not None:
+                    values["voice"] = prompt
+                asks.append(_Ask(task, values, sentence.language, _speech_limits(speaking_time_s(words))))
+            answers = self._generate(asks, sampling, first_seed=seed + first)
+            for number, (sentence, answer) in enumerate(zip(batch, answers, strict=True), first):
+                codes = cast(AudioCodes, answer["audio"])
+                audio = self.decode(codes, seed=seed + number, steps=steps)
+                last = number == len(sentences) - 1
+                yield _with_pause(audio, 0.0 if last else sentence.pause_after_s), codes
+
+    def generate_sound(
+        self, text: str, *, duration_s: float | None = None, steps: int | None = None, **sampling: Any
+    ) -> AudioResult:
+        """Make the sound that a text describes.
+
+        Args:
+            text: Such as "a dog barking".
+            duration_s: Length in seconds; None leaves it to the model.
+            steps: Of the decoder that makes the wave.
+            **sampling: As for `transcribe`.
+
+        Raises:
+            ValueError: If the text is empty or the duration is not above 0.
+        """
+        if duration_s is not None and not duration_s > 0:
+            raise ValueError(f"duration_s must be above 0, got {duration_s}")
+        words = self._spoken(check_description(text), "en")
+        answer = self._generate([_Ask("tta", {"caption": words}, None, _sound_limits(duration_s))], sampling)[0]
+        codes = cast(AudioCodes, answer["audio"])
+        seed = _seed(sampling)
+        return AudioResult(self.decode(codes, seed=seed, steps=steps), text, seed, (codes,))
+
+    # ------------------------------------------------------------------------------------------- any task
+
+    def run(
+        self,
+        task: str,
+        values: Mapping[str, Any],
+        *,
+        language: str | None = None,
+        max_duration_s: float | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        steps: int | None = None,
+        **sampling: Any,
+    ) -> dict[str, str | AudioResult]:
+        """Run any row of the task table.
+
+        Args:
+            task: Name, such as ``asr``; see ``uniaudio2 run list``.
+            values: The row's inputs by name: text, a file, samples, or `AudioCodes`.
+            language: Named in the prompt where the model was trained so.
+            max_duration_s: Longest audio to make, seconds; None derives it from the input.
+            sample_rate: Rate of samples given as such, Hz.
+            steps: Of the decoder that makes the wave.
+            **sampling: As for `transcribe`.
+
+        Returns:
+            The row's outputs by name: text, or `AudioResult`.
+
+        Raises:
+            ValueError: If the task or a value is unknown, or an input is missing or cannot be used.
+        """
+        row = get_task(task)
+        code = check_language(language) if language is not None else row.language
+        inputs, longest_s, text = self._read_inputs(row, values, code, sample_rate)
+        kinds = {part.kind for part in row.outputs}
+        if kinds == {"text"}:
+            limits = _text_limits(longest_s) if longest_s else _Limits(max_tokens=512)
+        elif row.name in ("tts", "yue_tts"):
+            limits = _speech_limits(speaking_time_s(text))
+        elif longest_s and not text:  # audio in, audio out: about as long as what came in
+            limits = _Limits(max_audio_s=longest_s * 1.5 + 1.0)
+        else:
+            limits = _Limits(max_audio_s=max(MAX_SOUND_S, 2.0 * speaking_time_s(text)))
+        if max_duration_s is not None:
+            limits = replace(limits, min_audio_s=min(limits.min_audio_s, max_duration_s), max_audio_s=max_duration_s)
+        answer = self._generate([_Ask(row.name, inputs, code, limits)], sampling)[0]
+        seed = _seed(sampling)
+        results: dict[str, str | AudioResult] = {}
+        for name, value in answer.items():
+            if isinstance(value, str):
+                results[name] = value
+            else:
+                results[name] = AudioResult(self.decode(value, seed=seed, steps=steps), text, seed, (value,))
+        return results
+
+    def _read_inputs(
+        self, row: Task, values: Mapping[str, Any], language: str | None, sample_rate: int
+    ) -> tuple[dict[str, Any], float, str]:
+        """Values as the sequence builder wants them, the length of the longest audio among them, and all text."""
+        kinds: dict[str, str] = {}
+        for part in row.inputs:
+            kinds.setdefault(part.value, part.kind)
+        unknown = [name for name in values if name not in kinds]
+        if unknown:
+            raise ValueError(f"task {row.name!r} has no input {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
+        missing = [name for name in row.required_inputs if name not in values]
+        if missing:
+            raise ValueError(f"task {row.name!r} needs {' and '.join(missing)}")
+        inputs: dict[str, Any] = {}
+        longest_s, texts = 0.0, []
+        for name, value in values.items():
+            if kinds[name] == "text":
+                words = check_text(str(value), purpose=f"for {name!r}")
+                texts.append(words)
+                inputs[name] = self._spoken(words, language or detect_language(words))
+            elif kinds[name] == "voice":
+                inputs[name] = self._voice(load_waveform(value, sample_rate))
+            else:
+                codes = value if isinstance(value, AudioCodes) else self.encode(value, sample_rate=sample_rate)
+                longest_s = max(longest_s, codes.duration_s)
+                inputs[name] = codes
+        return inputs, longest_s, " ".join(texts)
+
+    def _voice(self, audio: Tensor) -> Tensor:
+        """Reconstruction codes (K, T) of a voice prompt, from the loudest 3 s of the recording."""
+        if level_dbfs(audio) < SILENCE_DBFS:
+            raise AudioError("the voice prompt is silent: give about 3 s of one person speaking")
+        length = round(VOICE_PROMPT_S * SAMPLE_RATE)
+        if audio.shape[-1] > length:
+            hop = SAMPLE_RATE // 10
+            power = torch.nn.functional.avg_pool1d(audio.square()[None], length, hop)[0, 0]
+            start = int(power.argmax()) * hop
+            audio = audio[:, start : start + length]
+        return voice_codes(self.encode(audio).reconstruction[0])
+
+    def _spoken(self, text: str, language: str) -> str:
+        """The text in the form the model learned: models trained here read normalised text."""
+        lm, _ = self._need_lm()
+        if lm.config.prompt_style != "short":
+            return text.strip()
+        words = normalise_text(text, language)
+        if not words:
+            raise TextError(f"there is nothing to say in {text[:40]!r}: give at least one word")
+        return words
+
+    def _need_lm(self) -> tuple[AudioLM, TextTokenizer]:
+        if self.lm is None or self.tokenizer is None:
+            raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
+        return self.lm, self.tokenizer

@@ -1,0 +1,217 @@
+"""What a text needs before it is spoken: its language, its sentences, and how long they take to say.
+
+Plain text rules, no model: everything here can be checked before weights are loaded.
+"""
+
+import difflib
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+
+LANGUAGES = {"en": "English", "zh": "Mandarin", "yue": "Cantonese"}
+_ALIASES = {
+    "eng": "en", "english": "en", "en-us": "en", "en-gb": "en",
+    "cmn": "zh", "mandarin": "zh", "chinese": "zh", "zh-cn": "zh", "zh-tw": "zh", "zh-hans": "zh", "zh-hant": "zh",
+    "cantonese": "yue", "zh-hk": "yue", "zh-yue": "yue", "yue-hk": "yue",
+}  # fmt: skip
+
+CHARACTERS_PER_SECOND = {"en": 15.0, "zh": 4.0, "yue": 4.0}  # measured on the synthesisers that nano learned from
+MAX_SENTENCE_S = 7.0  # longer sentences are divided at commas, then at spaces
+MAX_TEXT_CHARACTERS = 100_000
+SENTENCE_PAUSE_S = 0.25
+CLAUSE_PAUSE_S = 0.1
+
+# Characters that written Cantonese has and written Mandarin does not, or nearly never.
+_CANTONESE = frozenset("嘅唔佢咗喺啲冇嚟哋咁噉嘢嗰㗎攞揾搵睇啱諗囉喎嗌咩嘥嘞啩噃唞")
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr st prof sr jr rev gen col capt lt sgt hon messrs mme mlle vs etc eg ie no vol fig inc ltd co dept est "
+    "approx jan feb mar apr jun jul aug sep sept oct nov dec mt ft".split()
+)
+_SENTENCE_END = re.compile(r"([.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…；]+[”’」』）]*|\n+)")
+_CLAUSE_END = re.compile(r"([,;:—–]+(?=\s)|[，、：；,]+)")
+
+
+class TextError(ValueError):
+    """A text that cannot be spoken or a language that is not known; the message says what is allowed."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A piece of text that is spoken in one go."""
+
+    text: str
+    language: str  # en, zh or yue
+    expected_s: float  # how long it takes to say, about
+    pause_after_s: float  # silence before the next piece
+
+
+def check_language(language: str) -> str:
+    """The code of a language given as a code or a name.
+
+    Raises:
+        TextError: If the language is none of English, Mandarin, Cantonese.
+    """
+    name = language.strip().lower().replace("_", "-")
+    code = _ALIASES.get(name, name)
+    if code in LANGUAGES:
+        return code
+    known = ", ".join(f"{key} ({value})" for key, value in LANGUAGES.items())
+    near = difflib.get_close_matches(name, [*LANGUAGES, *_ALIASES], n=1)
+    hint = f"; did you mean {_ALIASES.get(near[0], near[0])}?" if near else ""
+    raise TextError(f"unknown language {language!r}: known are {known}{hint}")
+
+
+def is_han(character: str) -> bool:
+    """Whether a character is a Chinese one."""
+    code = ord(character)
+    return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x3134F or code == 0x3007
+
+
+def detect_language(text: str) -> str:
+    """Tell English, Mandarin and Cantonese apart by their characters.
+
+    Chinese characters mean ``zh``, or ``yue`` when some are used in written Cantonese only; else ``en``.
+
+    Raises:
+        TextError: If most letters belong to another script.
+    """
+    letters = [character for character in text if character.isalpha()]
+    han = sum(is_han(character) for character in letters)
+    foreign = [c for c in letters if not is_han(c) and not unicodedata.name(c, "LATIN").startswith(("LATIN", "FULLWIDTH"))]
+    if len(foreign) * 2 > len(letters):
+        script = unicodedata.name(foreign[0], "unknown").split()[0].capitalize()
+        raise TextError(
+            f"the text is in {script} letters, which this model cannot speak: "
+            "give English, Mandarin or Cantonese, or say which with --language"
+        )
+    if not han:
+        return "en"
+    return "yue" if any(character in _CANTONESE for character in letters) else "zh"
+
+
+def speakable(text: str) -> str:
+    """The text without control characters, emoji and other symbols that nobody reads aloud."""
+    kept = []
+    for character in unicodedata.normalize("NFC", text):
+        category = unicodedata.category(character)
+        if category in ("So", "Sk", "Cs", "Co", "Cn", "Cf") or character in "\ufe0f\u200d":
+            kept.append(" ")
+        elif category == "Cc" and character != "\n":
+            kept.append(" ")
+        else:
+            kept.append(character)
+    return re.sub(r"[^\S\n]+", " ", "".join(kept)).strip()
+
+
+def has_words(text: str) -> bool:
+    """Whether anything in the text can be read aloud."""
+    return any(character.isalnum() for character in text)
+
+
+def speaking_time_s(text: str) -> float:
+    """About how long a text takes to say: 15 characters a second, 4 of them if Chinese."""
+    han = sum(is_han(character) for character in text)
+    other = len(text.strip()) - han
+    return han / CHARACTERS_PER_SECOND["zh"] + other / CHARACTERS_PER_SECOND["en"]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def check_text(text: str, *, purpose: str) -> str:
+    """Clean a text and check that there is something in it.
+
+    Raises:
+        TextError: If it is empty, has no words, or is far too long.
+    """
+    if not text.strip():
+        raise TextError(f"the text {purpose} is empty: give at least one word")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise TextError(
+            f"the text {purpose} has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are taken: give it in parts"
+        )
+    cleaned = speakable(text)
+    if not has_words(cleaned):
+        raise TextError(f"the text {purpose} has no words in it, only {_shown(text)}: give at least one word")
+    return cleaned
+
+
+def check_description(text: str) -> str:
+    """Clean the description of a sound; see `check_text`."""
+    return check_text(text, purpose="that describes the sound").replace("\n", " ")
+
+
+def _pieces(text: str, end: re.Pattern[str]) -> list[str]:
+    """Cut after every match of ``end``."""
+    cuts = [0]
+    for match in end.finditer(text):
+        before = re.search(r"([A-Za-z]+)$", text[max(0, match.start() - 20) : match.start()])
+        word = before.group(1).lower() if before else ""
+        if match.group().startswith(".") and (word in _ABBREVIATIONS or (len(word) == 1 and word != "i")):
+            continue
+        cuts.append(match.end())
+    if cuts[-1] != len(text):
+        cuts.append(len(text))
+    return [piece for piece in (text[start:stop].strip() for start, stop in pairwise(cuts)) if piece]
+
+
+def _halve(text: str) -> list[str]:
+    """Cut a piece without usable punctuation near its middle, at a space if there is one."""
+    middle = len(text) // 2
+    spaces = [position for position, character in enumerate(text) if character == " "]
+    near = [position for position in spaces if abs(position - middle) <= len(text) // 3]
+    cut = min(near, key=lambda position: abs(position - middle)) if near else middle
+    return [piece for piece in (text[:cut].strip(), text[cut:].strip()) if piece]
+
+
+def _shorten(text: str, max_s: float) -> list[str]:
+    """Divide a sentence that is too long to say in one go, at clauses first; clauses are joined up to ``max_s``."""
+    if speaking_time_s(text) <= max_s:
+        return [text]
+    clauses = _pieces(text, _CLAUSE_END)
+    if len(clauses) == 1:
+        first, *rest = _halve(text)
+        return [first] if not rest else [part for half in (first, *rest) for part in _shorten(half, max_s)]
+    joined: list[str] = []
+    for clause in clauses:
+        glue = "" if joined and is_han(clause[0]) else " "
+        if joined and speaking_time_s(joined[-1] + glue + clause) <= max_s:
+            joined[-1] += glue + clause
+        else:
+            joined += _shorten(clause, max_s)
+    return joined
+
+
+def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float = MAX_SENTENCE_S) -> list[Sentence]:
+    """Divide a text in sentences to speak one after the other.
+
+    Args:
+        text: Any length up to 100 000 characters; emoji and control characters are left out.
+        language: Code or name; None detects it, for each sentence of a mixed text.
+        max_sentence_s: Longest piece, in seconds of speech.
+
+    Returns:
+        At least one sentence; each has at least one word.
+
+    Raises:
+        TextError: If the text has nothing to say, or the language is unknown or not one of the three.
+    """
+    code = check_language(language) if language is not None else None
+    cleaned = check_text(text, purpose="to speak")
+    if code is None:
+        detect_language(cleaned)
+    planned: list[Sentence] = []
+    whole = "yue" if code is None and any(character in _CANTONESE for character in cleaned) else None
+    for sentence in _pieces(cleaned, _SENTENCE_END):
+        if not has_words(sentence):
+            continue
+        spoken = code or detect_language(sentence)
+        # Choice: one Cantonese sentence makes all Chinese sentences of the text Cantonese, because many have no telling word.
+        spoken = whole if code is None and spoken == "zh" and whole else spoken
+        parts = [part for part in _shorten(sentence, max_sentence_s) if has_words(part)]
+        for index, part in enumerate(parts):
+            pause = SENTENCE_PAUSE_S if index == len(parts) - 1 else CLAUSE_PAUSE_S
+            planned.append(Sentence(part, spoken, speaking_time_s(part), pause))
+    return planned

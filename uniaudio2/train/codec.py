@@ -1,0 +1,740 @@
+"""Codec stages: what trains, on which audio, with which loss.
+
+Five stages, each of which trains one part of `ReasoningCodec` and exports exactly that part's tensors under the
+codec's own key names, so that the parts of all stages together are the codec:
+
+1. ``speech_expert``: phonemes by CTC.            2. ``sound_expert``: tags, pitch, loudness, masked mel.
+3. ``autoencoder``: spectral distance.            4. ``reasoning``: text from nothing but the quantised codes.
+5. ``reconstruction``: flow matching + 0.1 semantic distance + 0.5 commitment (UniAudio 2.0, codec objective).
+
+Shapes: ``B`` batch, ``N`` samples, ``T`` frames, ``D`` width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uniaudio2.codec.autoencoder_convnext import ConvNeXtAutoencoder
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
+from uniaudio2.codec.experts import Expert
+from uniaudio2.codec.loss import SpectralLoss
+from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
+from uniaudio2.config import dump_config, load_config, preset_path
+from uniaudio2.data.augment import augment, speed_perturb
+from uniaudio2.data.corpus import Corpus
+from uniaudio2.data.manifest import Example
+from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.train.loop import TrainConfig, Trainer
+from uniaudio2.data.prefetch import batch_rng
+
+SAMPLE_RATE = 24000
+UNIT = 9600  # samples; the shortest piece that both code rates divide
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Which audio a stage sees and how it is changed."""
+
+    corpus: str  # folder with manifest.jsonl
+    batch_seconds: float = 48.0  # audio per micro-batch
+    max_clip_s: float = 8.0  # longer clips are left out (or cropped, where crop_s is set)
+    min_clip_s: float = 0.15
+    crop_s: float | None = None  # > 0: random pieces of this length instead of whole clips
+    augment_probability: float = 0.6  # share of clips with noise, reverberation, band limits, …
+    speed_probability: float = 0.3  # share of clips played at 0.87 to 1.15 times their speed
+    real_weight: float = 4.0  # how much more often a second of a real recording is drawn than one of synthesis
+    sound_weight: float = 2.0  # the same for sounds and music
+    shares: dict[str, float] = field(default_factory=dict)  # further weights by source, engine or language
+
+
+class ClipSampler:
+    """Draws batches of clips of similar length; batch ``i`` is a function of (seed, i) alone.
+
+    Args:
+        corpus: Where the waves are.
+        keep: Indices of the examples to draw from.
+        config: Lengths, weights and changes.
+    """
+
+    def __init__(self, corpus: Corpus, keep: Sequence[int], config: ClipConfig) -> None:
+        if not keep:
+            raise ValueError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
+        self.corpus, self.config = corpus, config
+        self.index = np.asarray(keep)
+        examples = [corpus.examples[i] for i in keep]
+        self.seconds = np.asarray([e.duration for e in examples])
+        length = np.minimum(self.seconds, config.crop_s or np.inf)
+        weight = np.asarray([self._weight(e) for e in examples]) * (length if config.crop_s else 1.0)
+        self.cumulative = np.cumsum(weight / weight.sum())
+
+    def _weight(self, example: Example) -> float:
+        config = self.config
+        weight = 1.0
+        if example.engine is None and example.kind == "speech":
+            weight *= config.real_weight
+        if example.kind != "speech":
+            weight *= config.sound_weight
+        for name in (example.source, example.engine, example.language):
+            weight *= config.shares.get(name or "", 1.0)
+        return weight
+
+    def draw(self, rng: np.random.Generator) -> tuple[list[int], np.ndarray, list[int]]:
+        """A batch: corpus indices, zero-padded waves (B, N), float32, N a multiple of 9600, and their own lengths."""
+        config = self.config
+        if config.crop_s:
+            size = max(1, round(config.batch_seconds / config.crop_s))
+            chosen = np.searchsorted(self.cumulative, rng.random(size)).clip(max=len(self.index) - 1)
+        else:
+            mean = float(np.mean(self.seconds))
+            pool = np.searchsorted(self.cumulative, rng.random(max(8, int(6 * config.batch_seconds / mean))))
+            pool = pool.clip(max=len(self.index) - 1)
+            pool = pool[np.argsort(self.seconds[pool], kind="stable")]
+            start = int(rng.integers(len(pool)))
+            chosen, longest = [], 0.0
+            for row in pool[start:]:
+                longest = max(longest, float(self.seconds[row]))
+                if chosen and longest * (len(chosen) + 1) > config.batch_seconds:
+                    break
+                chosen.append(row)
+            chosen = np.asarray(chosen)
+        rows = [int(self.index[c]) for c in chosen]
+        waves = [self.change(self.corpus.wave(i), rng) for i in rows]
+        unit = UNIT if not config.crop_s else int(config.crop_s * SAMPLE_RATE)
+        longest = max(len(w) for w in waves)
+        batch = np.zeros((len(rows), -(-longest // unit) * unit), np.float32)
+        for row, wave in enumerate(waves):
+            batch[row, : len(wave)] = wave
+        return rows, batch, [len(w) for w in waves]
+
+    def change(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Crop, speed, gain and augment one wave (N,)."""
+        config = self.config
+        if config.crop_s:
+            size = int(config.crop_s * SAMPLE_RATE)
+            if len(wave) > size:
+                start = int(rng.integers(len(wave) - size + 1))
+                wave = wave[start : start + size]
+        if rng.random() < config.speed_probability:
+            wave = speed_perturb(wave, float(rng.uniform(0.87, 1.15)))
+            if config.crop_s:
+                wave = wave[: int(config.crop_s * SAMPLE_RATE)]
+        elif not config.crop_s and rng.random() < 0.3:
+            wave = np.pad(wave, (int(rng.integers(7200)), int(rng.integers(7200))))
+        if rng.random() < config.augment_probability:
+            bank = None
+            if rng.random() < 0.5:
+                other = self.corpus.wave(int(self.index[rng.integers(len(self.index))]))
+                bank = [other]
+            wave = augment(wave, rng, noise_bank=bank, strength=1.0)
+        peak = float(np.abs(wave).max()) if len(wave) else 0.0
+        gain = 10 ** (rng.uniform(-8, 6) / 20)
+        return (wave * min(gain, 0.98 / max(peak, 1e-4))).astype(np.float32)
+
+
+def real_share(corpus: Corpus, sampler: ClipSampler) -> float:
+    """Share of drawn clips that are real recordings or augmented, for the log."""
+    weights = np.diff(sampler.cumulative, prepend=0)
+    real = np.asarray([corpus.examples[i].engine is None for i in sampler.index])
+    share = float((weights * real).sum())
+    return share + (1 - share) * sampler.config.augment_probability
+
+
+class CodecStage:
+    """What all codec stages share: corpus, sampler, frozen parts, export by key prefix."""
+
+    name = "codec"
+    model: nn.ModuleDict
+
+    def __init__(
+        self, clips: ClipConfig, keep_kinds: Iterable[str], *, needs: Callable[[Example], Any] = lambda e: True
+    ) -> None:
+        self.clips = clips
+        self.train_corpus = Corpus(Path(clips.corpus), "train")
+        self.dev_corpus = Corpus(Path(clips.corpus), "dev")
+        kinds = set(keep_kinds)
+        limit = 1e9 if clips.crop_s else clips.max_clip_s
+
+        def fits(example: Example) -> bool:
+            return bool(needs(example)) and example.kind in kinds and clips.min_clip_s <= example.duration <= limit
+
+        self.fits = fits
+        self.sampler = ClipSampler(
+            self.train_corpus, [i for i, e in enumerate(self.train_corpus.examples) if fits(e)], clips
+        )
+
+    def parameters_to_train(self) -> Iterable[nn.Parameter]:
+        """Every parameter of ``model``."""
+        return self.model.parameters()
+
+    def dev_waves(
+        self, count: int, *, seed: int = 0, crop_s: float = 8.0, where: Any = None
+    ) -> list[tuple[Example, Tensor]]:
+        """``count`` fixed dev clips, spread over sources, as (example, audio (1, 1, N)), N a multiple of 9600."""
+        groups: dict[str, list[int]] = {}
+        for i, e in enumerate(self.dev_corpus.examples):
+            if self.fits(e) and (where is None or where(e)):
+                groups.setdefault(f"{e.source}/{e.engine}/{e.language}", []).append(i)
+        rng = np.random.default_rng(seed)
+        order = [list(rng.permutation(g)) for _, g in sorted(groups.items())]
+        chosen = [g.pop() for _ in range(count) for g in order if g][:count]
+        out = []
+        for i in chosen:
+            wave = self.dev_corpus.wave(int(i))[: int(crop_s * SAMPLE_RATE)]
+            wave = np.pad(wave, (0, -len(wave) % UNIT))
+            out.append((self.dev_corpus.examples[int(i)], torch.from_numpy(wave.copy())[None, None]))
+        return out
+
+    def export_part(self, out_dir: Path, module: nn.Module, prefix: str) -> None:
+        """Write one part's tensors as ``out_dir/<stage>.safetensors`` under the codec's key names."""
+        out_dir.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{prefix}{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+        temporary = out_dir / f".{self.name}.safetensors"
+        save_file(tensors, temporary)
+        temporary.replace(out_dir / f"{self.name}.safetensors")
+
+
+def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Insertions, deletions and substitutions that turn ``a`` into ``b``."""
+    row = np.arange(len(b) + 1)
+    for i, x in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return int(row[-1])
+
+
+# ------------------------------------------------------------------------------------------------ 1 speech expert
+
+
+class SpeechExpertStage(CodecStage):
+    """Phonemes by CTC, two sub-frames per 25 Hz frame (50 Hz), as phones come faster than frames in quick speech."""
+
+    name = "speech_expert"
+    sub_frames = 2
+
+    def __init__(self, clips: ClipConfig, expert: Expert, *, min_count: int = 30) -> None:
+        super().__init__(clips, ("speech",), needs=lambda e: e.phonemes)
+        counts = Counter(p for e in self.train_corpus.examples if e.phonemes for p in e.phonemes.split())
+        self.phones = ["<blank>", *sorted(p for p, n in counts.items() if n >= min_count)]
+        self.ids = {p: i for i, p in enumerate(self.phones)}
+        width = expert.config.width
+        self.model = nn.ModuleDict({"part": expert, "head": nn.Linear(width, self.sub_frames * len(self.phones))})
+
+    def batch(self, step: int, seed: int) -> dict[str, Any]:
+        """Waves (B, 1, N), phone ids padded (B, L), their lengths (B,)."""
+        rows, waves, _ = self.sampler.draw(batch_rng(seed, step))
+        targets = [self._target(self.train_corpus.examples[i]) for i in rows]
+        lengths = torch.tensor([len(t) for t in targets])
+        padded = torch.zeros(len(rows), max(1, int(lengths.max())), dtype=torch.long)
+        for row, target in enumerate(targets):
+            padded[row, : len(target)] = torch.tensor(target, dtype=torch.long)
+        return {"audio": torch.from_numpy(waves)[:, None], "target": padded, "length": lengths}
+
+    def _target(self, example: Example) -> list[int]:
+        return [self.ids[p] for p in (example.phonemes or "").split() if p in self.ids]
+
+    def log_probs(self, audio: Tensor) -> Tensor:
+        """(B, 1, N) -> log-probabilities (B, 2 T, V)."""
+        hidden = self.model["part"](audio)["phone"]
+        logits = self.model["head"](hidden).unflatten(-1, (self.sub_frames, -1)).flatten(1, 2)
+        return logits.float().log_softmax(-1)
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """CTC per phone."""
+        audio = batch["audio"]
+        mel_expert: Any = self.model["part"]
+        log_probs = self._masked_log_probs(audio) if mel_expert.training else self.log_probs(audio)
+        frames = torch.full((len(audio),), log_probs.shape[1])
+        loss = F.ctc_loss(
+            log_probs.transpose(0, 1), batch["target"], frames, batch["length"], zero_infinity=True, reduction="sum"
+        )
+        loss = loss / batch["length"].sum().clamp(min=1)
+        return loss, {"ctc": loss.detach(), "units": audio.numel() / SAMPLE_RATE}
+
+    def _masked_log_probs(self, audio: Tensor) -> Tensor:
+        """The training pass: one time stripe per second and one band stripe of the mel are blanked (SpecAugment)."""
+        expert: Any = self.model["part"]
+        mel = expert.mel(audio)
+        b, t, f = mel.shape
+        for _ in range(max(1, t // 200)):
+            start = torch.randint(0, t, (b, 1))
+            width = torch.randint(0, 12, (b, 1))
+            position = torch.arange(t)[None]
+            mel = mel.masked_fill(((position >= start) & (position < start + width))[..., None], 0.0)
+        start, width = torch.randint(0, f, (b, 1)), torch.randint(0, 14, (b, 1))
+        band = torch.arange(f)[None]
+        mel = mel.masked_fill(((band >= start) & (band < start + width))[:, None], 0.0)
+        hidden = expert.hidden_states(mel)[-1]
+        logits = self.model["head"](hidden).unflatten(-1, (self.sub_frames, -1)).flatten(1, 2)
+        return logits.float().log_softmax(-1)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Phoneme error rate on dev clips, by source."""
+        errors: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for example, audio in self.dev_waves(160):
+            best = self.log_probs(audio)[0].argmax(-1).tolist()
+            said = [p for i, p in enumerate(best) if p and (i == 0 or best[i - 1] != p)]
+            target = self._target(example)
+            group = f"{example.engine or example.source}_{example.language}"
+            errors[group] += edit_distance(target, said)
+            total[group] += max(1, len(target))
+        rates = {f"per/{g}": errors[g] / total[g] for g in total}
+        return {"per": sum(errors.values()) / max(1, sum(total.values())), **rates}
+
+    def export(self, out_dir: Path) -> None:
+        """The expert, and its phoneme head for inspection."""
+        self.export_part(out_dir, self.model["part"], "encoders.speech_expert.")
+        save_file(
+            {k: v.contiguous() for k, v in self.model["head"].state_dict().items()}, out_dir / "speech_head.safetensors"
+        )
+        (out_dir / "phones.json").write_text(json.dumps(self.phones, ensure_ascii=False))
+
+
+# ------------------------------------------------------------------------------------------------- 2 sound expert
+
+PITCH_BINS = 48  # from 60 to 600 Hz, plus one for "no pitch"
+
+
+def pitch_and_level(audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets that every waveform carries.
+
+    Args:
+        audio: (B, 1, N), N a multiple of 960.
+
+    Returns:
+        Pitch bin (B, T) in [0, 48], 0 for no pitch, by the autocorrelation of 85 ms around each 25 Hz frame; log level
+        (B, T, 4) of each 100 Hz quarter frame.
+    """
+    x = audio[:, 0]
+    frames = F.pad(x, (544, 544)).unfold(1, 2048, 960) * torch.hann_window(2048)
+    power = torch.fft.rfft(frames, 4096).abs().square()
+    correlation = torch.fft.irfft(power)[..., :401]
+    correlation = correlation / correlation[..., :1].clamp(min=1e-6)
+    # The window's own fall-off is divided out, so that low and high pitches compete fairly.
+    window = torch.fft.irfft(torch.fft.rfft(torch.hann_window(2048), 4096).abs().square())[:401]
+    correlation = correlation / (window / window[0])
+    best, lag = correlation[..., 40:].max(-1)
+    hertz = SAMPLE_RATE / (lag + 40).float()
+    bins = 1 + (torch.log2(hertz / 60) / np.log2(10) * PITCH_BINS).long().clamp(0, PITCH_BINS - 1)
+    level = x.unfold(1, 240, 240).square().mean(-1).clamp(min=1e-7).log().unflatten(1, (-1, 4))
+    loud = level.mean(-1) > np.log(1e-5)
+    return torch.where((best > 0.6) & loud, bins, 0), (level + 7) / 4
+
+
+class SoundExpertStage(CodecStage):
+    """Tags of the clip; pitch, level and the masked part of the mel of every frame."""
+
+    name = "sound_expert"
+
+    def __init__(self, clips: ClipConfig, expert: Expert, *, min_count: int = 4) -> None:
+        super().__init__(clips, ("speech", "sound", "music"))
+        counts = Counter(t for e in self.train_corpus.examples for t in self.tags(e))
+        self.labels = sorted(t for t, n in counts.items() if n >= min_count)
+        self.ids = {t: i for i, t in enumerate(self.labels)}
+        width = expert.config.width
+        self.model = nn.ModuleDict(
+            {
+                "part": expert,
+                "tag": nn.Linear(width, len(self.labels)),
+                "attention": nn.Linear(width, len(self.labels)),
+                "pitch": nn.Linear(width, PITCH_BINS + 1),
+                "level": nn.Linear(width, 4),
+                "mel": nn.Linear(width, 4 * expert.config.num_bands),
+            }
+        )
+
+    @staticmethod
+    def tags(example: Example) -> list[str]:
+        """What the clip is: its sound classes, or speech with language and voice kind."""
+        if example.kind == "speech":
+            return ["speech", f"language_{example.language}"]
+        return list(example.labels) or ([example.label] if example.label else [])
+
+    def _target(self, example: Example) -> np.ndarray:
+        target = np.zeros(len(self.labels), np.float32)
+        for tag in self.tags(example):
+            if tag in self.ids:
+                target[self.ids[tag]] = 1
+        return target
+
+    def batch(self, step: int, seed: int) -> dict[str, Any]:
+        """Waves (B, 1, N) and tags (B, C); every fourth clip is mixed with its neighbour."""
+        rng = batch_rng(seed, step)
+        rows, waves, _ = self.sampler.draw(rng)
+        target = np.stack([self._target(self.train_corpus.examples[i]) for i in rows])
+        for i in range(0, len(rows) - 1, 4):
+            waves[i] = waves[i] + waves[i + 1] * 10 ** (rng.uniform(-6, 3) / 20)
+            target[i] = np.maximum(target[i], target[i + 1])
+        peak = np.abs(waves).max(1, keepdims=True)
+        waves = waves / np.maximum(1.0, peak / 0.98)
+        return {"audio": torch.from_numpy(waves.astype(np.float32))[:, None], "target": torch.from_numpy(target)}
+
+    def tag_logits(self, hidden: Tensor) -> Tensor:
+        """Per-class attention pooling of (B, T, D) -> (B, C)."""
+        weight = self.model["attention"](hidden).float().softmax(1)
+        return (weight * self.model["tag"](hidden).float()).sum(1)
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Tags + pitch + level + masked mel."""
+        audio = batch["audio"]
+        expert: Any = self.model["part"]
+        mel = expert.mel(audio)
+        b, t4, _ = mel.shape
+        t = t4 // 4
+        masked = torch.rand(b, -(-t // 5), 1).expand(-1, -1, 5).flatten(1)[:, :t] < 0.15  # spans of 0.2 s
+        hidden = expert.hidden_states(mel.masked_fill(masked.repeat_interleave(4, 1)[..., None], 0.0))[-1]
+        pitch, level = pitch_and_level(audio)
+        tag_loss = F.binary_cross_entropy_with_logits(self.tag_logits(hidden), batch["target"], reduction="sum") / b
+        pitch_loss = F.cross_entropy(self.model["pitch"](hidden).float().flatten(0, 1), pitch.flatten())
+        level_loss = F.mse_loss(self.model["level"](hidden).float(), level)
+        guess = self.model["mel"](hidden).float()
+        distance = (guess - mel.reshape(b, t, -1)).abs().mean(-1)
+        mel_loss = distance[masked].mean() if bool(masked.any()) else distance.mean()
+        loss = tag_loss + 0.5 * pitch_loss + level_loss + mel_loss
+        parts = {"tag": tag_loss, "pitch": pitch_loss, "level": level_loss, "mel": mel_loss}
+        return loss, {**{k: v.detach() for k, v in parts.items()}, "units": audio.numel() / SAMPLE_RATE}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Share of ESC-10 dev clips whose best sound class is right."""
+        right: list[bool] = []
+        for example, audio in self.dev_waves(120, where=lambda e: e.source == "esc10"):
+            scores = self.tag_logits(self.model["part"](audio)["semantic"])[0]
+            right.append(self.labels[int(scores.argmax())] in self.tags(example))
+        return {"esc10_accuracy": float(np.mean(right)) if right else 0.0}
+
+    def export(self, out_dir: Path) -> None:
+        """The expert."""
+        self.export_part(out_dir, self.model["part"], "encoders.sound_expert.")
+        (out_dir / "labels.json").write_text(json.dumps(self.labels, ensure_ascii=False))
+
+
+# -------------------------------------------------------------------------------------------------- 3 autoencoder
+
+
+class AutoencoderStage(CodecStage):
+    """Spectral distance at four resolutions, with noise on the latents."""
+
+    name = "autoencoder"
+
+    def __init__(self, clips: ClipConfig, autoencoder: ConvNeXtAutoencoder) -> None:
+        super().__init__(clips, ("speech", "sound", "music"))
+        self.model = nn.ModuleDict({"part": autoencoder})
+        self.spectral = SpectralLoss()
+
+    def batch(self, step: int, seed: int) -> dict[str, Any]:
+        """Waves (B, 1, N)."""
+        return {"audio": torch.from_numpy(self.sampler.draw(batch_rng(seed, step))[1])[:, None]}
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Distance of the decoded from the given waveform."""
+        audio = batch["audio"]
+        autoencoder: Any = self.model["part"]
+        latents = autoencoder.encode(audio)
+        loss = self.spectral(autoencoder.decode(latents), audio)
+        spread = latents.detach().float().std()
+        return loss, {"spectral": loss.detach(), "latent_std": spread, "units": audio.numel() / SAMPLE_RATE}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """STOI and spectral distance on dev clips, synthetic and real speech apart."""
+        autoencoder: Any = self.model["part"]
+        clips = self.dev_waves(40, crop_s=4.0)
+        return score_waves([(e, a, autoencoder.decode(autoencoder.encode(a))) for e, a in clips], self.spectral)
+
+    def export(self, out_dir: Path) -> None:
+        """The autoencoder."""
+        self.export_part(out_dir, self.model["part"], "autoencoder.")
+
+
+def score_waves(items: Sequence[tuple[Example, Tensor, Tensor]], spectral: SpectralLoss) -> dict[str, float]:
+    """Mean STOI of speech and spectral distance of all, by synthetic, real and sound."""
+    from pystoi import stoi
+
+    sums: dict[str, list[float]] = {}
+    for example, clean, decoded in items:
+        group = "sound" if example.kind != "speech" else ("real" if example.engine is None else "synthetic")
+        sums.setdefault(f"spectral/{group}", []).append(float(spectral(decoded, clean)))
+        if group != "sound" and clean.shape[-1] > SAMPLE_RATE * 0.7:
+            sums.setdefault(f"stoi/{group}", []).append(
+                float(stoi(clean[0, 0].numpy(), decoded[0, 0].numpy(), SAMPLE_RATE))
+            )
+    return {k: float(np.mean(v)) for k, v in sorted(sums.items())}
+
+
+# ---------------------------------------------------------------------------------------------------- 4 reasoning
+
+
+class ReasoningStage(CodecStage):
+    """Transcripts and captions from nothing but the quantised reasoning codes.
+
+    Choice: besides the decoder's cross-entropy a CTC loss on the same quantised vectors, because a decoder trained
+    from nothing first learns to babble; the CTC loss makes the codes carry the words in order from the first steps.
+    """
+
+    name = "reasoning"
+    ctc_weight, commitment_weight = 0.5, 0.5
+
+    def __init__(self, clips: ClipConfig, codec: ReasoningCodec, tokenizer: TextTokenizer) -> None:
+        super().__init__(
+            clips, ("speech", "sound", "music"), needs=lambda e: e.text if e.kind == "speech" else e.caption
+        )
+        self.codec, self.tokenizer = codec.eval().requires_grad_(False), tokenizer
+        codec.reasoning.requires_grad_(True)
+        config = TextDecoderConfig(
+            vocab_size=tokenizer.vocab_size,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            condition_dim=codec.config.reasoning.dim,
+        )
+        self.text_config = config
+        self.model = nn.ModuleDict({"part": codec.reasoning, "text": TextDecoder(config)})
+
+    def batch(self, step: int, seed: int) -> dict[str, Any]:
+        """Waves, reasoning frames per row, text tokens with begin and end, UTF-8 bytes of speech."""
+        rng = batch_rng(seed, step)
+        rows, waves, lengths = self.sampler.draw(rng)
+        texts = [self._text(self.train_corpus.examples[i], rng) for i in rows]
+        spoken = [t if self.train_corpus.examples[i].kind == "speech" else "" for i, t in zip(rows, texts, strict=True)]
+        return {
+            "audio": torch.from_numpy(waves)[:, None],
+            "frames": torch.tensor([n // 4800 + 1 for n in lengths]),
+            **self._targets(texts, spoken),
+        }
+
+    def _text(self, example: Example, rng: np.random.Generator | None = None) -> str:
+        if example.kind == "speech":
+            return example.text or ""
+        phrasings = [example.caption or "", *example.captions]
+        return phrasings[int(rng.integers(len(phrasings)))] if rng else phrasings[0]
+
+    def _targets(self, texts: list[str], spoken: list[str]) -> dict[str, Tensor]:
+        config = self.text_config
+        ids = [[config.bos_id, *self.tokenizer.encode_plain(t)[: config.max_tokens - 1], config.eos_id] for t in texts]
+        tokens = torch.full((len(ids), max(map(len, ids))), -100)
+        for row, item in enumerate(ids):
+            tokens[row, : len(item)] = torch.tensor(item)
+        bytes_ = [[b + 1 for b in t.encode()] for t in spoken]
+        padded = torch.zeros(len(ids), max(1, *map(len, bytes_)), dtype=torch.long)
+        for row, item in enumerate(bytes_):
+            padded[row, : len(item)] = torch.tensor(item, dtype=torch.long)
+        return {"tokens": tokens, "bytes": padded, "num_bytes": torch.tensor([len(b) for b in bytes_])}
+
+    def losses(self, batch: dict[str, Any], *, shuffle: bool = False) -> dict[str, Tensor]:
+        """Cross-entropy per token, CTC per byte, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
+        with torch.no_grad():
+            features = self.codec.extract_features(batch["audio"])
+        out = self.model["part"](features)
+        quantized, frames = out.quantized, batch["frames"].clamp(max=out.quantized.shape[1])
+        if shuffle:
+            quantized, frames = quantized.roll(1, 0), frames.roll(1, 0)
+        text: Any = self.model["text"]
+        memory, mask = text.read(quantized, frames)
+        tokens = batch["tokens"]
+        logits = text.logits(tokens[:, :-1].clamp(min=0), memory, mask)
+        cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=-100)
+        log_probs = text.ctc_logits(memory).float().log_softmax(-1)
+        spoken = batch["num_bytes"] > 0
+        ctc = (
+            F.ctc_loss(
+                log_probs[spoken].transpose(0, 1),
+                batch["bytes"][spoken],
+                (frames * self.text_config.sub_frames)[spoken],
+                batch["num_bytes"][spoken],
+                zero_infinity=True,
+                reduction="sum",
+            )
+            / batch["num_bytes"].sum().clamp(min=1)
+            if bool(spoken.any())
+            else cross_entropy.new_zeros(())
+        )
+        return {"text": cross_entropy, "ctc": ctc, "commitment": out.commitment_loss, "perplexity": out.perplexity}
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Text + CTC + commitment."""
+        parts = self.losses(batch)
+        loss = parts["text"] + self.ctc_weight * parts["ctc"] + self.commitment_weight * parts["commitment"]
+        logs: dict[str, float | Tensor] = {k: parts[k].detach() for k in ("text", "ctc", "commitment")}
+        logs |= {f"perplexity/{k}": v for k, v in enumerate(parts["perplexity"].tolist())}
+        return loss, {**logs, "units": batch["audio"].numel() / SAMPLE_RATE}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Word or character errors of speech and caption hits of sounds, right and with codes of another clip."""
+        items = self.dev_waves(72, crop_s=self.clips.max_clip_s)
+        text: Any = self.model["text"]
+        sums: dict[str, list[float]] = {}
+        vectors = [self.model["part"](self.codec.extract_features(audio)).quantized for _, audio in items]
+        for kind, shift in (("", 0), ("shuffled/", 1)):
+            for i, (example, _) in enumerate(items):
+                ids = text.generate(vectors[i - shift])[0]
+                said = self.tokenizer.decode(ids).strip()
+                if example.kind != "speech":
+                    hit = said in (example.caption, *example.captions)
+                    sums.setdefault(f"{kind}caption_hit", []).append(float(hit))
+                    continue
+                true = (example.text or "").split() if example.language == "en" else list(example.text or "")
+                guess = said.split() if example.language == "en" else list(said)
+                group = f"{kind}wer/{'real' if example.engine is None else 'synthetic'}_{example.language}"
+                sums.setdefault(group, []).append(edit_distance(true, guess) / max(1, len(true)))
+        return {k: float(np.mean(v)) for k, v in sorted(sums.items())}
+
+    def export(self, out_dir: Path) -> None:
+        """The reasoning branch, and the text decoder beside it."""
+        self.export_part(out_dir, self.model["part"], "reasoning.")
+        tensors = {k: v.detach().contiguous() for k, v in self.model["text"].state_dict().items()}
+        save_file(tensors, out_dir / "text_decoder.safetensors")
+        dump_config(self.text_config, out_dir / "text_decoder.yaml")
+
+
+# ----------------------------------------------------------------------------------------------- 5 reconstruction
+
+
+class ReconstructionStage(CodecStage):
+    """Reconstruction codes and the flow decoder together: flow + 0.1 semantic + 0.5 commitment (the paper's weights).
+
+    Choice: a linear regression of the latents from the condition is added (weight 1), because the flow loss alone is
+    too noisy to shape codebooks in an hour; its head is dropped at export.
+    """
+
+    name = "reconstruction"
+    semantic_weight, commitment_weight, regression_weight = 0.1, 0.5, 1.0
+
+    def __init__(self, clips: ClipConfig, codec: ReasoningCodec) -> None:
+        super().__init__(clips, ("speech", "sound", "music"))
+        self.codec = codec.eval().requires_grad_(False)
+        codec.reconstruction.requires_grad_(True)
+        codec.decoder.requires_grad_(True)
+        head = nn.Linear(codec.config.reconstruction.dim, codec.autoencoder.latent_dim)
+        self.model = nn.ModuleDict({"part": codec.reconstruction, "decoder": codec.decoder, "regression": head})
+        self.spectral = SpectralLoss()
+
+    def batch(self, step: int, seed: int) -> dict[str, Any]:
+        """Waves (B, 1, N)."""
+        return {"audio": torch.from_numpy(self.sampler.draw(batch_rng(seed, step))[1])[:, None]}
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Flow, regression, semantic and commitment losses; half of the clips decode with the reasoning sum."""
+        audio = batch["audio"]
+        part: Any = self.model["part"]
+        decoder: Any = self.model["decoder"]
+        with torch.no_grad():
+            features = self.codec.extract_features(audio)
+            reasoning = self.codec.reasoning(features).quantized
+            latents = self.codec.autoencoder.encode(audio)
+        out = part(features, reasoning)
+        with_reasoning = (torch.rand(len(audio), 1, 1) < 0.5).to(out.quantized.dtype)
+        total = out.quantized + with_reasoning * part.reasoning_condition(reasoning, out.quantized.shape[1])
+        condition = decoder.condition(total)
+        flow = decoder.loss(latents, condition)
+        regression = (self.model["regression"](condition).float() - latents).abs().mean()
+        semantic = part.semantic_loss(out, features)
+        loss = (
+            flow
+            + self.regression_weight * regression
+            + self.semantic_weight * semantic
+            + self.commitment_weight * out.commitment_loss
+        )
+        parts = {"flow": flow, "regression": regression, "semantic": semantic, "commitment": out.commitment_loss}
+        logs: dict[str, float | Tensor] = {k: v.detach() for k, v in parts.items()}
+        logs |= {f"perplexity/{k}": v for k, v in enumerate(out.perplexity.tolist())}
+        return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """STOI and spectral distance of decoded dev clips: oracle latents, regressed mean, flow."""
+        part: Any = self.model["part"]
+        decoder: Any = self.model["decoder"]
+        results: dict[str, list[tuple[Example, Tensor, Tensor]]] = {"oracle": [], "mean": [], "flow": []}
+        for example, audio in self.dev_waves(24, crop_s=3.2):
+            features = self.codec.extract_features(audio)
+            out = part(features, self.codec.reasoning(features).quantized)
+            condition = decoder.condition(out.quantized)
+            generator = torch.Generator().manual_seed(0)
+            latents = {
+                "oracle": self.codec.autoencoder.encode(audio),
+                "mean": self.model["regression"](condition),
+                "flow": decoder.sample(condition, steps=8, guidance_scale=1.0, generator=generator),
+            }
+            for name, value in latents.items():
+                results[name].append((example, audio, self.codec.autoencoder.decode(value)))
+        return {f"{n}/{k}": v for n, items in results.items() for k, v in score_waves(items, self.spectral).items()}
+
+    def export(self, out_dir: Path) -> None:
+        """The reconstruction branch and the flow decoder."""
+        both = nn.ModuleDict({"reconstruction": self.model["part"], "decoder": self.model["decoder"]})
+        self.export_part(out_dir, both, "")
+
+
+# ---------------------------------------------------------------------------------------------------- run a stage
+
+
+@dataclass(frozen=True)
+class CodecTrainConfig:
+    """One codec stage, as a YAML file under configs/train/."""
+
+    stage: Literal["speech_expert", "sound_expert", "autoencoder", "reasoning", "reconstruction"]
+    train: TrainConfig
+    clips: ClipConfig
+    codec: str = "nano"  # preset under configs/codec
+    parts: tuple[str, ...] = ()  # files that earlier stages exported
+    tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
+
+
+def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
+    """Load exported parts into a codec.
+
+    Args:
+        codec: The module whose key names the files use.
+        files: Safetensors files written by the stages.
+
+    Returns:
+        Names of the tensors that were loaded.
+
+    Raises:
+        ValueError: If a file is missing, or holds a tensor that the codec has not or has in another shape.
+    """
+    own = dict(codec.state_dict())
+    loaded: set[str] = set()
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"{file} is not there: run the earlier stage that exports it first")
+        tensors = load_file(file)
+        for name, value in tensors.items():
+            if name not in own or own[name].shape != value.shape:
+                raise ValueError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
+        codec.load_state_dict(tensors, strict=False)
+        loaded |= tensors.keys()
+    return loaded
+
+
+def build_stage(config: CodecTrainConfig) -> CodecStage:
+    """The stage that a config describes, with the parts of earlier stages loaded."""
+    torch.manual_seed(config.train.seed)
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", config.codec)))
+    load_parts(codec, config.parts)
+    for module in codec.modules():
+        if hasattr(module, "initialise_from_data"):
+            module.initialise_from_data = True  # pyright: ignore[reportAttributeAccessIssue]
+    if config.stage == "speech_expert":
+        return SpeechExpertStage(config.clips, codec.encoders["speech_expert"].requires_grad_(True))  # pyright: ignore
+    if config.stage == "sound_expert":
+        return SoundExpertStage(config.clips, codec.encoders["sound_expert"].requires_grad_(True))  # pyright: ignore
+    if config.stage == "autoencoder":
+        return AutoencoderStage(config.clips, codec.autoencoder.requires_grad_(True))  # pyright: ignore
+    if config.stage == "reasoning":
+        return ReasoningStage(config.clips, codec, TextTokenizer.load(config.tokenizer))
+    return ReconstructionStage(config.clips, codec)
+
+
+def train(config: CodecTrainConfig) -> None:
+    """Run one codec stage to its end (or resume it) and export its part to ``<out_dir>/export``."""
+    Trainer(config.train, build_stage(config)).run()

@@ -1,0 +1,150 @@
+"""Training checkpoints on disk: atomic folders of safetensors and JSON, newest found first.
+
+A checkpoint is a folder ``step-00001200`` with ``model.safetensors``, ``ema.safetensors`` (with averaging),
+``optimizer.safetensors`` and ``state.json``. It is written under a temporary name and renamed, so that an
+interrupted save leaves the previous one untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_STEP_NAME = re.compile(r"step-(\d+)$")
+
+
+class CheckpointError(ValueError):
+    """A training checkpoint cannot be read or does not fit the stage."""
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors under a temporary name, then rename; tensors that share memory are copied."""
+    seen: set[int] = set()
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.numel() * value.element_size():
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        out[name] = value
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(out, temporary)
+    os.replace(temporary, path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON under a temporary name, then rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[int, str]
+) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+    """The optimiser's state by parameter name, as (tensors ``KEY/NAME``, numbers by name and key)."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, float]] = {}
+    for parameter, state in optimizer.state.items():
+        name = names[id(parameter)]
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}/{name}"] = value
+            else:
+                numbers.setdefault(name, {})[key] = value
+    return tensors, numbers
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Put back what ``optimizer_tensors`` returned.
+
+    Raises:
+        CheckpointError: If the state names a parameter that is not trained now.
+    """
+    for full, value in tensors.items():
+        key, name = full.split("/", 1)
+        if name not in parameters:
+            raise CheckpointError(f"the checkpoint trained {name!r}, this stage does not; use another out_dir")
+        parameter = parameters[name]
+        device = "cpu" if key == "step" and value.ndim == 0 and parameter.device.type == "cpu" else parameter.device
+        optimizer.state[parameter][key] = value.to(device).clone()
+    for name, values in numbers.items():
+        optimizer.state[parameters[name]].update(values)
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Complete checkpoints under ``folder``, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m.group(1)), p) for p in folder.iterdir() if (m := _STEP_NAME.match(p.name)) and p.is_dir()]
+    return [path for _, path in sorted(found)]
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write ``step-STEP`` under ``folder`` and remove all but the newest ``keep``.
+
+    Args:
+        folder: Where the checkpoints of the run lie.
+        step: Number of optimiser steps done.
+        tensors: File name without suffix → tensors.
+        state: Written as ``state.json``; floats survive exactly.
+        keep: Checkpoints to keep, at least 1.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f"step-{step:08d}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        for name, part in tensors.items():
+            save_tensors(part, temporary / f"{name}.safetensors")
+        write_json(dict(state), temporary / "state.json")
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in checkpoint_folders(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read a checkpoint folder as (tensors by file name, state).
+
+    Raises:
+        CheckpointError: If a file is missing or broken.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); remove that folder to resume from the one before"
+        ) from None
+    return tensors, state
