@@ -86,7 +86,7 @@ def read_audio(
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds samples that are NaN or infinite; export it again as 16-bit WAV")
     if duration_s is None and first + samples.shape[0] < total:
-        logger.warning("%s: ends after %.2f s of the %.2f s its header promises", name, samples.shape[0] / rate, total / rate)
+        logger.warning("%s: truncated, holds %d of the %d samples its header promises", name, samples.shape[0], total)
     mono = samples.mean(axis=1)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
@@ -112,10 +112,16 @@ def _open_source(path: str | Path, name: str) -> str | io.BytesIO:
         raise AudioError(f"{name}: is a folder; give an audio file")
     try:
         with file.open("rb") as handle:
-            if not handle.read(1):
+            head = handle.read(8)
+            if not head:
                 raise AudioError(f"{name}: the file is empty (0 bytes)")
+            size = file.stat().st_size
     except OSError as error:
         raise AudioError(f"{name}: cannot be opened ({error.strerror})") from error
+    promised = int.from_bytes(head[4:8], "little") + 8
+    # Programs that stream write a huge size; only a plausible one tells that something was cut off.
+    if head[:4] == b"RIFF" and size < promised < 0x7FFFFF00:
+        logger.warning("%s: truncated, holds %d of the %d bytes its header promises", name, size, promised)
     return str(file)
 
 

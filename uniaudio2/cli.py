@@ -898,7 +898,7 @@ def train(
     ] = None,
 ) -> None:
     """Train one stage; a run that was interrupted goes on where it stopped."""
-    from uniaudio2.train_stages import STAGES, run_stage, stage_config
+    from uniaudio2.train.stages import STAGES, run_stage, stage_config
 
     if stage == "list":
         print("\n".join(STAGES))

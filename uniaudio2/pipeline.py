@@ -20,14 +20,27 @@ import torch
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio, resample, write_audio
-from uniaudio2.checkpoint import ModelFolder, load_codec, load_pretrained, open_folder
+from uniaudio2.checkpoint import load_codec, load_lm, open_folder
 from uniaudio2.codes import UNIT, AudioCodes, num_units, reasoning_length, reconstruction_length
-from uniaudio2.speech_text import Sentence, check_description, check_language, plan_speech
+from uniaudio2.sequence import SequenceBuilder, voice_codes
+from uniaudio2.speech_text import (
+    Sentence,
+    TextError,
+    check_description,
+    check_language,
+    check_text,
+    detect_language,
+    is_han,
+    plan_speech,
+    speaking_time_s,
+)
+from uniaudio2.tasks import Task, get_task
+from uniaudio2.text import normalise_text
+from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from uniaudio2.codec.codec import ReasoningCodec
     from uniaudio2.lm.model import AudioLM
-    from uniaudio2.tokenizer import TextTokenizer
 
 AudioInput: TypeAlias = "str | PathLike[str] | Tensor | np.ndarray[Any, Any]"
 
@@ -200,6 +213,64 @@ def split_at_pauses(audio: Tensor, max_s: float = MAX_CHUNK_S) -> list[tuple[int
     return [*chunks, (start, total)]
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """How much may be generated, from the length of the input."""
+
+    max_tokens: int = 0  # text
+    min_audio_s: float = 0.0
+    max_audio_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """One generation: a row of the task table with its inputs."""
+
+    task: str
+    values: Mapping[str, Any]
+    language: str | None
+    limits: _Limits
+
+
+def _text_limits(audio_s: float) -> _Limits:
+    """Choice: 16 text tokens a second, above fast Mandarin (5 characters a second, up to 3 byte tokens each)."""
+    return _Limits(max_tokens=int(16 * audio_s) + 24)
+
+
+def _speech_limits(expected_s: float) -> _Limits:
+    """From a bit less than half to a bit more than double the usual speaking time."""
+    return _Limits(min_audio_s=0.4 * expected_s, max_audio_s=2.2 * expected_s + 1.0)
+
+
+def _sound_limits(duration_s: float | None) -> _Limits:
+    if duration_s is None:
+        return _Limits(min_audio_s=0.8, max_audio_s=MAX_SOUND_S)
+    return _Limits(min_audio_s=duration_s, max_audio_s=duration_s)
+
+
+def _seed(sampling: Mapping[str, Any]) -> int:
+    seed = sampling.get("seed")
+    return 0 if seed is None else int(seed)
+
+
+def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
+    """Silence behind a waveform (1, N), whose last 5 ms are faded so that it does not click."""
+    fade = min(round(0.005 * SAMPLE_RATE), audio.shape[-1])
+    audio = audio.clone()
+    if fade:
+        audio[:, -fade:] *= torch.linspace(1, 0, fade)
+    return torch.nn.functional.pad(audio, (0, round(pause_s * SAMPLE_RATE)))
+
+
+def join_texts(texts: Sequence[str]) -> str:
+    """Texts of consecutive pieces as one, without a space between Chinese characters."""
+    joined = ""
+    for text in texts:
+        glue = " " if joined and not (is_han(joined[-1]) and is_han(text[0])) else ""
+        joined += glue + text
+    return joined
+
+
 class UniAudio2:
     """Codec, language model and tokenizer of one model folder, ready to use.
 
@@ -239,9 +310,11 @@ class UniAudio2:
         place = choose_device(device)
         folder = open_folder(source)
         name = folder.path.resolve().name
+        codec = load_codec(folder, device=place, dtype=dtype)
         if not folder.has("lm"):
-            return cls(load_codec(folder, device=place, dtype=dtype), name=name, folder=folder.path)
-        return cls._from_folder(folder, place, dtype, name)
+            return cls(codec, name=name, folder=folder.path)
+        lm = load_lm(folder, device=place, dtype=dtype)
+        return cls(codec, lm, TextTokenizer.load(folder.tokenizer, lm.config.text), name=name, folder=folder.path)
 
     # ------------------------------------------------------------------------------------------- audio and codes
 

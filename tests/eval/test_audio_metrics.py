@@ -179,6 +179,8 @@ def test_peers_figures_are_reproduced(system):
             scores = m.reconstruction_scores(read(task["gt"]), read(task["systems"][system]))
             rows.append([scores[name] for name in names])
     # X-Codec keeps no phase and its best delay is uncertain to a few milliseconds, which moves PESQ by 0.1, MCD by 0.2.
-    tolerance = (0.06, 0.008, 0.006, 0.008, 0.01, 0.2) if system == "xcodec" else (0.02, 0.002, 0.003, 0.003, 0.01, 0.06)
+    tolerance = (
+        (0.06, 0.008, 0.006, 0.008, 0.01, 0.2) if system == "xcodec" else (0.02, 0.002, 0.003, 0.003, 0.01, 0.06)
+    )
     for name, value, expected, limit in zip(names, np.mean(rows, axis=0), PEERS[system], tolerance, strict=True):
         assert value == pytest.approx(expected, abs=limit), name

@@ -155,6 +155,7 @@ class LMDataset:
         seed: Of the run.
         texts: Normalised sentences for ``text_only``, besides the store's own transcripts.
         align_listening: See ``collate``.
+        plan: False for held-out data, from which no training batch is drawn.
 
     Raises:
         MixtureError: If a task has a weight but no clip.
@@ -169,6 +170,7 @@ class LMDataset:
         seed: int,
         texts: Sequence[str] = (),
         align_listening: bool = True,
+        plan: bool = True,
     ) -> None:
         self.store, self.builder, self.config, self.seed = store, builder, config, seed
         self.align_listening = align_listening
@@ -177,6 +179,8 @@ class LMDataset:
         self._voices = self._voice_index()
         voice_numbers = {name: i for i, name in enumerate(dict.fromkeys(c.speaker for c in store.clips if c.speaker))}
         text_numbers = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in store.clips if c.text))}
+        if not plan:
+            return
         self.planner = Planner(
             config,
             {name: self._pool(name) for name in config.weights if config.weights[name] > 0},

@@ -70,7 +70,9 @@ def inspect(corpus: str | Path, out: str | Path, *, pictures: int = 12, clips: i
             example = data.examples[index]
             file = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', example.id)}.wav"
             write_audio(folder / file, torch.from_numpy(data.wave(index))[None])
-            rows.append(f'<p><audio controls preload="none" src="{name}/{file}"></audio> {html.escape(_title(example))}</p>')
+            rows.append(
+                f'<p><audio controls preload="none" src="{name}/{file}"></audio> {html.escape(_title(example))}</p>'
+            )
     page = f"<!doctype html><meta charset='utf-8'><title>Corpus</title>{''.join(rows)}"
     (target / "index.html").write_text(page, encoding="utf-8")
     return sheets
@@ -114,7 +116,9 @@ def _sheet(data: Corpus, indices: list[int], name: str, path: Path) -> None:
 def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log10 mel power spectrogram for pictures, (64, frames)."""
     padded = np.pad(wave, (_WINDOW // 2, _WINDOW))
-    _, _, spectrum = signal.stft(padded, SAMPLE_RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP, boundary=None, scaling="psd")
+    _, _, spectrum = signal.stft(
+        padded, SAMPLE_RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP, boundary=None, scaling="psd"
+    )
     power = np.abs(spectrum) ** 2 * SAMPLE_RATE
     return np.log10(_mel_filters() @ power + 1e-5).astype(np.float32)
 

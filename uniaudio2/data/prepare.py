@@ -292,6 +292,7 @@ def _write_shard(
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         if suffix == "safetensors":
             save_file(tensors, temporary)
+            os.chmod(temporary, 0o644)  # the library makes files that only their owner can read
         else:
             temporary.write_text("".join(lines), encoding="utf-8")
         os.replace(temporary, path)

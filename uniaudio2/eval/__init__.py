@@ -1,0 +1,7 @@
+"""Evaluation: metrics, independent judges, and one function that runs a task on data and reports the figures."""
+
+from uniaudio2.eval.benchmark import EVALUATIONS, Evaluation, evaluate, find_evaluation
+from uniaudio2.eval.context import EvaluationError
+from uniaudio2.eval.report import Figure, Report
+
+__all__ = ["EVALUATIONS", "Evaluation", "EvaluationError", "Figure", "Report", "evaluate", "find_evaluation"]

@@ -53,6 +53,8 @@ class DepthDecoder(nn.Module):
         Returns:
             (N, K, A).
         """
+        if hidden.shape[0] == 0:  # a batch of text targets only: no frame to predict
+            return hidden.new_zeros(0, self.num_codebooks, self.heads.shape[-1])
         inputs = torch.cat((hidden[:, None], label_embeddings.to(hidden.dtype)), dim=1)
         states, _ = self.transformer(self.projection(inputs))
         heads = self.heads

@@ -78,7 +78,6 @@ class LMCache:
     understanding: KVCache
     backbone: KVCache
     generation: KVCache
-    depth: KVCache
 
     @property
     def batch_size(self) -> int:
@@ -94,7 +93,16 @@ class LMCache:
         """Keep slots ``rows`` (n,), in that order, with room for ``max_positions``."""
         for cache in (self.understanding, self.backbone, self.generation):
             cache.resize(rows, max_positions)
-        self.depth.resize(rows, self.depth.max_positions)
+
+    def forget_experts(self, rows: Tensor, start: int, stop: int) -> None:
+        """Clear the experts' entries of slots ``rows`` at positions start..stop-1.
+
+        That is what both experts hold for text in front of any audio: their input is zero there, and without biases
+        zero stays zero through every layer.
+        """
+        for cache in (self.understanding, self.generation):
+            cache.keys[:, rows, :, start:stop] = 0
+            cache.values[:, rows, :, start:stop] = 0
 
 
 class AudioLM(nn.Module):
@@ -262,7 +270,6 @@ class AudioLM(nn.Module):
             understanding=self.understanding.new_cache(batch_size, max_positions, **where),
             backbone=self.backbone.new_cache(batch_size, max_positions, **where),
             generation=self.generation.new_cache(batch_size, max_positions, **where),
-            depth=self.depth.new_cache(batch_size, **where),
         )
 
     def step(

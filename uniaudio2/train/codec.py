@@ -39,6 +39,7 @@ from uniaudio2.train.loop import TrainConfig, Trainer
 from uniaudio2.data.prefetch import batch_rng
 
 SAMPLE_RATE = 24000
+SHIPPED_TOKENIZER = Path(__file__).parent.parent / "weights" / "nano" / "tokenizer.json"
 UNIT = 9600  # samples; the shortest piece that both code rates divide
 
 
@@ -325,7 +326,10 @@ def pitch_and_level(audio: Tensor) -> tuple[Tensor, Tensor]:
     # The window's own fall-off is divided out, so that low and high pitches compete fairly.
     window = torch.fft.irfft(torch.fft.rfft(torch.hann_window(2048), 4096).abs().square())[:401]
     correlation = correlation / (window / window[0])
-    best, lag = correlation[..., 40:].max(-1)
+    lags = torch.arange(40, 401)
+    # Choice: a small cost for long periods, because a periodic sound repeats at every multiple of its period.
+    lag = (correlation[..., 40:] - 0.1 * lags / 400).argmax(-1, keepdim=True)
+    best, lag = correlation[..., 40:].gather(-1, lag)[..., 0], lag[..., 0]
     hertz = SAMPLE_RATE / (lag + 40).float()
     bins = 1 + (torch.log2(hertz / 60) / np.log2(10) * PITCH_BINS).long().clamp(0, PITCH_BINS - 1)
     level = x.unfold(1, 240, 240).square().mean(-1).clamp(min=1e-7).log().unflatten(1, (-1, 4))
@@ -493,8 +497,8 @@ class ReasoningStage(CodecStage):
         codec.reasoning.requires_grad_(True)
         config = TextDecoderConfig(
             vocab_size=tokenizer.vocab_size,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
+            bos_id=tokenizer.tokens.bos,
+            eos_id=tokenizer.tokens.eos,
             condition_dim=codec.config.reasoning.dim,
         )
         self.text_config = config
@@ -520,7 +524,7 @@ class ReasoningStage(CodecStage):
 
     def _targets(self, texts: list[str], spoken: list[str]) -> dict[str, Tensor]:
         config = self.text_config
-        ids = [[config.bos_id, *self.tokenizer.encode_plain(t)[: config.max_tokens - 1], config.eos_id] for t in texts]
+        ids = [[config.bos_id, *self.tokenizer.encode(t, special=False)[: config.max_tokens - 1], config.eos_id] for t in texts]
         tokens = torch.full((len(ids), max(map(len, ids))), -100)
         for row, item in enumerate(ids):
             tokens[row, : len(item)] = torch.tensor(item)
@@ -570,13 +574,15 @@ class ReasoningStage(CodecStage):
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Word or character errors of speech and caption hits of sounds, right and with codes of another clip."""
-        items = self.dev_waves(72, crop_s=self.clips.max_clip_s)
+        items = self.dev_waves(64, crop_s=self.clips.max_clip_s)
         text: Any = self.model["text"]
         sums: dict[str, list[float]] = {}
-        vectors = [self.model["part"](self.codec.extract_features(audio)).quantized for _, audio in items]
+        vectors = [self.model["part"](self.codec.extract_features(audio)).quantized[0] for _, audio in items]
+        frames = torch.tensor([len(v) for v in vectors])
+        padded = nn.utils.rnn.pad_sequence(vectors, batch_first=True)
         for kind, shift in (("", 0), ("shuffled/", 1)):
-            for i, (example, _) in enumerate(items):
-                ids = text.generate(vectors[i - shift])[0]
+            texts = text.generate(padded.roll(shift, 0), frames.roll(shift, 0))
+            for (example, _), ids in zip(items, texts, strict=True):
                 said = self.tokenizer.decode(ids).strip()
                 if example.kind != "speech":
                     hit = said in (example.caption, *example.captions)
@@ -609,8 +615,9 @@ class ReconstructionStage(CodecStage):
     name = "reconstruction"
     semantic_weight, commitment_weight, regression_weight = 0.1, 0.5, 1.0
 
-    def __init__(self, clips: ClipConfig, codec: ReasoningCodec) -> None:
+    def __init__(self, clips: ClipConfig, codec: ReasoningCodec, *, warm_up: bool = False) -> None:
         super().__init__(clips, ("speech", "sound", "music"))
+        self.warm_up = warm_up
         self.codec = codec.eval().requires_grad_(False)
         codec.reconstruction.requires_grad_(True)
         codec.decoder.requires_grad_(True)
@@ -629,10 +636,10 @@ class ReconstructionStage(CodecStage):
         decoder: Any = self.model["decoder"]
         with torch.no_grad():
             features = self.codec.extract_features(audio)
-            reasoning = self.codec.reasoning(features).quantized
+            reasoning = self._reasoning(features)
             latents = self.codec.autoencoder.encode(audio)
         out = part(features, reasoning)
-        with_reasoning = (torch.rand(len(audio), 1, 1) < 0.5).to(out.quantized.dtype)
+        with_reasoning = (torch.rand(len(audio), 1, 1) < (0.0 if self.warm_up else 0.5)).to(out.quantized.dtype)
         total = out.quantized + with_reasoning * part.reasoning_condition(reasoning, out.quantized.shape[1])
         condition = decoder.condition(total)
         flow = decoder.loss(latents, condition)
@@ -649,6 +656,11 @@ class ReconstructionStage(CodecStage):
         logs |= {f"perplexity/{k}": v for k, v in enumerate(out.perplexity.tolist())}
         return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
 
+    def _reasoning(self, features: dict[str, Tensor]) -> Tensor:
+        """Quantised reasoning vectors; zeros while warming up before the reasoning branch is trained."""
+        quantized = self.codec.reasoning(features).quantized
+        return torch.zeros_like(quantized) if self.warm_up else quantized
+
     def evaluate(self, step: int) -> dict[str, float]:
         """STOI and spectral distance of decoded dev clips: oracle latents, regressed mean, flow."""
         part: Any = self.model["part"]
@@ -656,7 +668,7 @@ class ReconstructionStage(CodecStage):
         results: dict[str, list[tuple[Example, Tensor, Tensor]]] = {"oracle": [], "mean": [], "flow": []}
         for example, audio in self.dev_waves(24, crop_s=3.2):
             features = self.codec.extract_features(audio)
-            out = part(features, self.codec.reasoning(features).quantized)
+            out = part(features, self._reasoning(features))
             condition = decoder.condition(out.quantized)
             generator = torch.Generator().manual_seed(0)
             latents = {
@@ -686,6 +698,7 @@ class CodecTrainConfig:
     clips: ClipConfig
     codec: str = "nano"  # preset under configs/codec
     parts: tuple[str, ...] = ()  # files that earlier stages exported
+    warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
     tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
 
 
@@ -731,8 +744,8 @@ def build_stage(config: CodecTrainConfig) -> CodecStage:
     if config.stage == "autoencoder":
         return AutoencoderStage(config.clips, codec.autoencoder.requires_grad_(True))  # pyright: ignore
     if config.stage == "reasoning":
-        return ReasoningStage(config.clips, codec, TextTokenizer.load(config.tokenizer))
-    return ReconstructionStage(config.clips, codec)
+        return ReasoningStage(config.clips, codec, TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER))
+    return ReconstructionStage(config.clips, codec, warm_up=config.warm_up)
 
 
 def train(config: CodecTrainConfig) -> None:

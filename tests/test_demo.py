@@ -1,0 +1,105 @@
+"""The demo on random weights: everything it promises is written, and its page needs nothing else."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import soundfile
+
+from tests.tiny_model import make_tiny_model
+from uniaudio2.audio import read_audio
+from uniaudio2.cli import execute
+from uniaudio2.demo import DemoItem, load_recordings, render_page, run_demo, same_meaning, words_of
+from uniaudio2.pipeline import UniAudio2
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def report(model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "page"
+    return run_demo(lambda: UniAudio2.from_pretrained(model_folder, device="cpu"), folder)
+
+
+def test_recordings_are_shipped_with_credit():
+    table = load_recordings()
+    entries = [*table["transcribe"], *table["caption"], table["voice"]]
+    assert len(entries) >= 10
+    for entry in entries:
+        assert 0.1 < read_audio(entry["path"]).shape[-1] / 24000 < 12
+        assert entry["expected"]
+        assert entry["credit"]
+        assert entry["licence"]
+
+
+def test_every_item_is_written(report):
+    sections = {item.section for item in report.items}
+    assert sections == {"transcribe", "caption", "speak", "voice", "sound", "codec"}
+    for item in report.items:
+        assert item.time_s > 0
+        for clip in item.clips:
+            info = soundfile.info(clip.wav)
+            assert info.subtype == "PCM_16"
+            assert clip.picture.read_bytes().startswith(b"\x89PNG")
+    assert not list(report.page.parent.glob(".*"))
+
+
+def test_lengths_survive_the_codec(report):
+    for item in report.items:
+        if item.section == "codec":
+            before, after = (soundfile.info(clip.wav).frames for clip in item.clips)
+            assert before == after
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.audio, self.images = [], 0, 0
+
+    def handle_starttag(self, tag, attributes):
+        self.audio += tag == "audio"
+        self.images += tag == "img"
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_page_is_self_contained(report):
+    text = report.page.read_text(encoding="utf-8")
+    page = Links()
+    page.feed(text)
+    clips = sum(len(item.clips) for item in report.items)
+    assert page.audio == page.images == clips
+    assert all(link.startswith("data:") for link in page.links)
+    assert not re.search(r"url\(|@import|<script|http://|https://", text)
+    assert "prefers-color-scheme:dark" in text
+
+
+def test_text_on_the_page_is_escaped(report):
+    item = DemoItem("transcribe", "x", "<b>&", "<script>alert(1)</script>", False, 1.0, 1.0)
+    report.items.append(item)
+    try:
+        assert "<script>" not in render_page(report)
+    finally:
+        report.items.pop()
+
+
+def test_judging():
+    assert words_of("Good morning, how are you?") == "good morning how are you"
+    assert same_meaning("a dog barking", "the bark of a dog")
+    assert same_meaning("rain falling", "it is raining")
+    assert not same_meaning("a dog barking", "a rooster crowing")
+    assert not same_meaning("a dog barking", "a")
+    assert not same_meaning("a dog barking", "")
+
+
+def test_command_prints_a_table_or_json(model_folder, tmp_path, capfd):
+    options = ["--model", str(model_folder), "--device", "cpu", "-o", str(tmp_path / "demo")]
+    assert execute(["demo", *options, "--json"]) == 0
+    records = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert {"task", "item", "expected", "got", "time_s", "real_time_factor", "files"} <= set(records[0])
+    (tmp_path / "file").write_text("x")
+    assert execute(["demo", "-o", str(tmp_path / "file")]) == 1
+    assert "is a file" in capfd.readouterr().err

@@ -1,0 +1,245 @@
+"""The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.tiny_model import make_tiny_model
+from uniaudio2 import UniAudio2
+from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
+from uniaudio2.codes import AudioCodes
+from uniaudio2.pipeline import AudioResult, choose_device, join_texts, load_waveform, split_at_pauses
+from uniaudio2.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return UniAudio2.from_pretrained(make_tiny_model(tmp_path_factory.mktemp("model") / "tiny"), device="cpu")
+
+
+def noise(seconds, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE), generator=generator)
+
+
+# -- waveforms and pieces
+
+
+def test_waveforms_of_every_kind(tmp_path):
+    samples = noise(0.5)[0]
+    assert torch.equal(load_waveform(samples), load_waveform(samples.numpy())[None][0])
+    stereo = torch.stack([samples, -samples])
+    assert load_waveform(stereo).abs().max() == 0
+    assert load_waveform(samples[:8000], sample_rate=16000).shape == (1, 12000)
+    soundfile.write(tmp_path / "a.wav", samples.numpy(), SAMPLE_RATE, subtype="FLOAT")
+    assert torch.allclose(load_waveform(tmp_path / "a.wav"), samples[None])
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(0), "no samples"),
+        (torch.tensor([0.0, float("nan")]), "NaN"),
+        (torch.zeros(100, dtype=torch.int16), "must be floats"),
+        (torch.zeros(1, 1, 10), r"got \(1, 1, 10\)"),
+        (np.zeros((1000, 2), np.float32), "transpose"),
+        ("missing.wav", "no such file"),
+    ],
+)
+def test_bad_waveforms_say_why(audio, message):
+    with pytest.raises(AudioError, match=message):
+        load_waveform(audio)
+
+
+def test_pieces_cover_everything_and_cut_at_pauses():
+    audio = noise(31.0)
+    for second in (8.0, 15.5, 22.0):
+        audio[:, int((second - 0.15) * SAMPLE_RATE) : int((second + 0.15) * SAMPLE_RATE)] = 0
+    chunks = split_at_pauses(audio, 10.0)
+    assert chunks[0][0] == 0
+    assert chunks[-1][1] == audio.shape[-1]
+    assert all(end == start for (_, end), (start, _) in zip(chunks, chunks[1:], strict=False))
+    assert all(0 < end - start <= 10.0 * SAMPLE_RATE for start, end in chunks)
+    for (_, cut), second in zip(chunks, (8.0, 15.5, 22.0), strict=False):
+        assert abs(cut / SAMPLE_RATE - second) < 0.12
+    assert split_at_pauses(noise(10.0), 10.0) == [(0, 240000)]
+
+
+def test_texts_are_joined_by_script():
+    assert join_texts(["one two", "three"]) == "one two three"
+    assert join_texts(["你好", "世界", "ok"]) == "你好世界 ok"
+    assert join_texts([]) == ""
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="unknown device 'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="is not there"):
+            choose_device("cuda:7")
+
+
+# -- codes
+
+
+def test_encoding_is_deterministic_and_batched_equals_single(model):
+    clips = [noise(seconds, seed) for seed, seconds in enumerate((0.14, 1.0, 1.05, 1.2, 0.9))]
+    for clip, batched in zip(clips, model.encode_many(clips), strict=True):
+        single = model.encode(clip)
+        assert torch.equal(single.reasoning, batched.reasoning)
+        assert torch.equal(single.reconstruction, batched.reconstruction)
+        assert batched.num_samples == clip.shape[-1]
+
+
+def test_decoding_gives_the_exact_length_and_obeys_its_options(model):
+    codes = model.encode(noise(1.234))
+    audio = model.decode(codes, seed=1)
+    assert audio.shape == (1, round(1.234 * SAMPLE_RATE))
+    assert torch.equal(audio, model.decode(codes, seed=1))
+    for options in ({"seed": 2}, {"seed": 1, "steps": 5}, {"seed": 1, "guidance": 4.0}):
+        assert not torch.equal(audio, model.decode(codes, **options)), options
+
+
+# -- audio to text
+
+
+def test_transcripts_of_one_and_of_many(model):
+    clips = [noise(seconds, 3) for seconds in (0.5, 1.0)]
+    single = [model.transcribe(clip, top_k=1) for clip in clips]
+    together = model.transcribe(clips, top_k=1)
+    assert [result.text for result in single] == [result.text for result in together]
+    assert isinstance(single[0].text, str)
+    assert together[1].duration_s == pytest.approx(1.0)
+
+
+def test_long_audio_has_segments_in_order(model):
+    result = model.transcribe(noise(3.0), max_chunk_s=1.0)
+    times = [(part.start_s, part.end_s) for part in result.segments]
+    assert times == sorted(times)
+    assert all(end - start <= 1.0 + 1e-6 for start, end in times)
+    assert result.text == join_texts([part.text for part in result.segments])
+
+
+def test_silence_has_no_words(model):
+    for level in (0.0, 0.3):
+        quiet = torch.full((1, SAMPLE_RATE), level)
+        assert model.transcribe(quiet).text == ""
+        assert model.transcribe(quiet).segments == ()
+        assert model.caption(quiet).text == "silence"
+
+
+def test_language_changes_the_question(model, monkeypatch):
+    asked = []
+    generate = model._generate
+    monkeypatch.setattr(model, "_generate", lambda asks, *args, **kw: asked.append(asks[0]) or generate(asks, *args, **kw))
+    for language in (None, "en", "zh", "yue"):
+        model.transcribe(noise(0.4), language=language)
+    assert [(ask.task, ask.language) for ask in asked] == [
+        ("asr", None),
+        ("asr", "en"),
+        ("asr", "zh"),
+        ("yue_asr", "yue"),
+    ]
+    with pytest.raises(ValueError, match="unknown language"):
+        model.transcribe(noise(0.4), language="fr")
+
+
+# -- text to audio
+
+
+def test_speech_is_reproducible_and_seeded(model):
+    first, again, other = (model.speak("hello", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.audio, again.audio)
+    assert first.audio.shape != other.audio.shape or not torch.equal(first.audio, other.audio)
+    assert first.audio.shape[0] == 1
+    assert first.seed == 1
+
+
+def test_length_follows_the_text(model):
+    short, long = model.speak("hi"), model.speak("this is a sentence of some sixty characters, more or less so")
+    assert 0 < short.duration_s <= 2.2 * 2 / 15 + 1.0 + 0.25
+    assert 0.4 * 60 / 15 - 0.25 <= long.duration_s <= 2.2 * 60 / 15 + 1.25
+
+
+def test_sentences_streamed_are_sentences_spoken(model):
+    text = "One two. Three four. Five."
+    spoken = model.speak(text, batch_size=1, seed=5)
+    streamed = list(model.stream(text, seed=5))
+    assert len(streamed) == len(spoken.sentences) == len(spoken.codes) == 3
+    assert torch.equal(torch.cat(streamed, -1), spoken.audio)
+
+
+def test_batched_sentences_equal_single_ones(model):
+    text = "One two. Three four five. Six."
+    assert torch.equal(model.speak(text, batch_size=1).audio, model.speak(text, batch_size=8).audio)
+
+
+def test_voice_prompt_is_used(model):
+    plain = model.speak("hello there", seed=3)
+    voices = [model.speak("hello there", seed=3, voice=noise(4.0, seed)) for seed in (1, 2)]
+    results = [plain, *voices]
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        first, second = results[one].audio, results[two].audio
+        assert first.shape != second.shape or not torch.equal(first, second)
+    with pytest.raises(AudioError, match="voice prompt is silent"):
+        model.speak("hello", voice=torch.zeros(1, 48000))
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.2}, {"top_k": 1}, {"top_p": 0.1}, {"guidance": 5.0}, {"steps": 7}, {"language": "yue"}]
+)
+def test_every_option_of_speech_changes_something(model, options):
+    base, changed = model.speak("good morning", seed=4), model.speak("good morning", seed=4, **options)
+    assert base.audio.shape != changed.audio.shape or not torch.equal(base.audio, changed.audio)
+
+
+def test_sounds_have_the_asked_length(model):
+    assert model.generate_sound("a dog barking", duration_s=2.0).duration_s == pytest.approx(2.0, abs=0.25)
+    assert model.generate_sound("rain", seed=1).duration_s <= 10.25
+    with pytest.raises(ValueError, match="above 0"):
+        model.generate_sound("rain", duration_s=0)
+
+
+def test_results_are_written_as_heard(model, tmp_path):
+    speech = model.speak("hello")
+    speech.save(tmp_path / "hello.wav")
+    assert soundfile.info(tmp_path / "hello.wav").subtype == "PCM_16"
+    assert read_audio(tmp_path / "hello.wav").shape == speech.audio.shape
+    assert speech.to_dict()["language"] == "en"
+
+
+# -- any task
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].prompts])
+def test_every_row_of_the_task_table_runs(model, name):
+    task = TASKS[name]
+    values = {part.value: "a dog" if part.kind == "text" else noise(0.6) for part in task.inputs}
+    results = model.run(name, values, max_duration_s=0.8, seed=1)
+    assert set(results) == {part.value for part in task.outputs}
+    for part in task.outputs:
+        if part.kind == "text":
+            assert isinstance(results[part.value], str)
+        elif part.kind == "reconstruction":
+            result = results[part.value]
+            assert isinstance(result, AudioResult)
+            assert 0 < result.duration_s <= 1.2
+
+
+def test_run_names_what_is_wrong(model):
+    with pytest.raises(ValueError, match="unknown task 'asrr'; did you mean 'asr'"):
+        model.run("asrr", {})
+    with pytest.raises(ValueError, match="needs audio"):
+        model.run("asr", {})
+    with pytest.raises(ValueError, match="has no input 'text'; it takes voice, transcription"):
+        model.run("tts", {"text": "x"})
+
+
+def test_a_codec_alone_says_so(model):
+    codec_only = UniAudio2(model.codec, name="codec")
+    codes = codec_only.encode(noise(0.4))
+    assert isinstance(codes, AudioCodes)
+    with pytest.raises(ValueError, match="codec alone"):
+        codec_only.transcribe(noise(0.4))

@@ -1,0 +1,136 @@
+"""Codec stages: batches are functions of the step, each stage learns, and the exports together are a codec."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from uniaudio2.checkpoint import load_codec, load_text_decoder
+from uniaudio2.train.codec import (
+    ClipConfig,
+    ClipSampler,
+    CodecTrainConfig,
+    build_stage,
+    edit_distance,
+    load_parts,
+    pitch_and_level,
+)
+from uniaudio2.train.loop import TrainConfig
+from uniaudio2.train.stages import CODEC_STAGES, assemble, run_stage, stage_config
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty tones and twenty noises with labels, in one shard."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng, pieces, lines, position = np.random.default_rng(0), [], [], 0
+    for i in range(40):
+        size = int(rng.integers(9600, 24000))
+        tone = i % 2 == 0
+        wave = 0.3 * np.sin(np.arange(size) * (0.05 + 0.001 * i)) if tone else 0.1 * rng.standard_normal(size)
+        pieces.append(wave)
+        item: dict[str, Any] = {"id": f"c{i}", "path": "a.wav", "start": position / 24000, "duration": size / 24000}
+        item |= {"split": "dev" if i >= 32 else "train"}
+        if tone:
+            item |= {"kind": "speech", "text": "la la", "phonemes": "l a l a", "language": "en", "engine": "tone"}
+        else:
+            item |= {"kind": "sound", "label": "noise", "caption": "a noise", "source": "esc10"}
+        lines.append(json.dumps(item))
+        position += size
+    soundfile.write(folder / "a.wav", np.concatenate(pieces), 24000, subtype="PCM_16")
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def config(stage: str, corpus: Path, out: Path, **more: Any) -> CodecTrainConfig:
+    train = TrainConfig(
+        out_dir=str(out / stage), steps=2, lr=1e-3, log_every=1, eval_every=0, prefetch="none", tensorboard=False
+    )
+    clips = ClipConfig(corpus=str(corpus), batch_seconds=4, crop_s=None if stage in ("speech_expert", "reasoning") else 0.8)
+    return CodecTrainConfig(stage=stage, train=train, clips=clips, codec="tiny", **more)  # pyright: ignore
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(corpus: Path, tmp_path: Path) -> None:
+    stage = build_stage(config("reasoning", corpus, tmp_path))
+    first = stage.batch(3, 0)  # pyright: ignore
+    stage.batch(4, 0)  # pyright: ignore
+    assert same(first, stage.batch(3, 0))  # pyright: ignore
+    assert not torch.equal(first["audio"][0, 0, :100], stage.batch(5, 0)["audio"][0, 0, :100])  # pyright: ignore
+
+
+def test_clips_of_a_whole_batch_share_a_padded_length(corpus: Path, tmp_path: Path) -> None:
+    batch = build_stage(config("speech_expert", corpus, tmp_path)).batch(0, 0)  # pyright: ignore
+    assert batch["audio"].shape[-1] % 9600 == 0
+    assert batch["target"].shape[0] == batch["audio"].shape[0]
+
+
+@pytest.mark.slow
+def test_the_stages_in_order_make_a_codec(corpus: Path, tmp_path: Path) -> None:
+    parts: list[str] = []
+    for stage in CODEC_STAGES:
+        result = run_stage(config(stage, corpus, tmp_path, parts=tuple(parts)), log=lambda line: None)
+        assert result.finished
+        parts.append(str(tmp_path / stage / "export" / f"{stage}.safetensors"))
+    with pytest.raises(ValueError, match="no part holds"):
+        assemble(tmp_path / "model", preset="tiny", parts=parts[:-1])
+    assemble(
+        tmp_path / "model", preset="tiny", parts=parts, text_decoder=tmp_path / "reasoning" / "export", dtype="float32"
+    )
+    codec = load_codec(tmp_path / "model")
+    codes = codec.encode(torch.randn(1, 1, 30000) * 0.1)
+    assert codec.decode(codes, generator=torch.Generator().manual_seed(0)).shape == (1, 1, 30000)
+    texts = load_text_decoder(tmp_path / "model").generate(codec.reasoning.decode(codes.reasoning))
+    assert len(texts) == 1
+
+
+def test_frozen_parts_do_not_move(corpus: Path, tmp_path: Path) -> None:
+    stage = build_stage(config("reconstruction", corpus, tmp_path))
+    before = {k: v.clone() for k, v in stage.codec.reasoning.state_dict().items()}  # pyright: ignore
+    stage.model.train()
+    loss, _ = stage.loss(stage.batch(0, 0), 0)  # pyright: ignore
+    loss.backward()
+    assert all(p.grad is None for p in stage.codec.reasoning.parameters())  # pyright: ignore
+    assert same(before, stage.codec.reasoning.state_dict())  # pyright: ignore
+
+
+def test_an_empty_choice_of_clips_says_so(corpus: Path, tmp_path: Path) -> None:
+    stage = build_stage(config("speech_expert", corpus, tmp_path))
+    with pytest.raises(ValueError, match="no clip"):
+        ClipSampler(stage.train_corpus, [], stage.clips)
+
+
+def test_missing_and_foreign_parts_are_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run the earlier stage"):
+        load_parts(torch.nn.Linear(2, 2), [tmp_path / "no.safetensors"])
+
+
+def test_pitch_of_a_tone_and_of_noise() -> None:
+    t = torch.arange(24000) / 24000
+    low, _ = pitch_and_level(0.3 * torch.sin(2 * torch.pi * 100 * t)[None, None])
+    high, level = pitch_and_level(0.3 * torch.sin(2 * torch.pi * 400 * t)[None, None])
+    noise, quiet = pitch_and_level(0.001 * torch.randn(1, 1, 24000))
+    assert 0 < int(low[0, 10]) < int(high[0, 10])
+    assert float((noise == 0).float().mean()) > 0.8
+    assert float(level.mean()) > float(quiet.mean())
+
+
+def test_edit_distance() -> None:
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance([], [1, 2]) == 2
+
+
+def test_every_stage_has_a_preset_that_loads(corpus: Path) -> None:
+    for name in CODEC_STAGES:
+        loaded = stage_config(name, None, [f"clips.corpus={corpus}", "train.steps=5"])
+        assert replace(loaded.train, steps=5) == loaded.train

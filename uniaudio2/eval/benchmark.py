@@ -1,0 +1,236 @@
+"""The registry of evaluations and the one function that runs them: task and data in, `Report` out.
+
+Rules that hold for all of them: dev splits only; deterministic seeds; generated audio is scored as it is after being
+written to a 16-bit file; every figure comes with its 95 % interval and the number of clips behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uniaudio2.eval import generation, reconstruction, speed, understanding
+from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
+from uniaudio2.eval.report import Figure, Report
+from uniaudio2.eval.subject import PipelineSubject, Subject
+from uniaudio2.eval.text_metrics import get_normaliser
+
+Run = Callable[[Context], tuple[list[Figure], list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row of the registry.
+
+    Attributes:
+        task: First word after ``evaluate``.
+        data: Value of ``--data``.
+        description: One line.
+        run: Measures; gets a `Context`.
+        reads_text: Whether a text normaliser matters.
+    """
+
+    task: str
+    data: str
+    description: str
+    run: Run
+    reads_text: bool = False
+
+
+EVALUATIONS: tuple[Evaluation, ...] = (
+    Evaluation("asr", "fsdd", "spoken digits, real, 8 kHz: accuracy",
+               lambda c: understanding.asr_words(c, "fsdd", ">= 90 %; >= 97 %"), True),
+    Evaluation("asr", "keywords", "spoken keywords, real, many speakers: accuracy",
+               lambda c: understanding.asr_words(c, "keywords", ">= 80 %; >= 92 %"), True),
+    Evaluation("asr", "read_english", "read English, real: WER and CER, LJ and other voices apart",
+               understanding.asr_read_english, True),
+    Evaluation("asr", "synth-heldout", "unseen sentences by unseen synthetic voices: en, zh, yue, by engine and voice",
+               understanding.asr_synth_held_out, True),
+    Evaluation("tts", "sentences", "unseen sentences: own recogniser and an independent one, beside the source voice",
+               generation.tts, True),
+    Evaluation("tts", "voices", "voice prompts of left-out voices: nearest voice and pitch", generation.tts_voices),
+    Evaluation("audio_caption", "esc10", "single real sounds: class named", understanding.captions_esc10),
+    Evaluation("audio_caption", "mixtures", "two real sounds at once: both classes named", understanding.captions_mixtures),
+    Evaluation("tta", "esc10", "ten classes, five seeds, two phrasings: named by an independent classifier",
+               generation.tta),
+    Evaluation("codec", "all", "speech, sounds and music through the codec, beside its autoencoder and peers",
+               reconstruction.codec),
+    Evaluation("reasoning", "all", "text from the reasoning codes alone, beside codes of another clip",
+               understanding.reasoning, True),
+    Evaluation("speed", "all", "load time and real-time factors", speed.speed),
+)  # fmt: skip
+"""All evaluations; the first one of a task is its default."""
+
+TASKS = tuple(dict.fromkeys(item.task for item in EVALUATIONS))
+
+
+def find_evaluation(task: str, data: str | None = None) -> Evaluation:
+    """The evaluation of that task and data; without ``data`` the task's first one. A path is a manifest (asr only).
+
+    Raises:
+        EvaluationError: If there is none; the message names those there are.
+    """
+    task = {"sound": "tta", "caption": "audio_caption", "speak": "tts", "transcribe": "asr"}.get(task, task)
+    own = [item for item in EVALUATIONS if item.task == task]
+    if not own:
+        near = difflib.get_close_matches(task, TASKS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise EvaluationError(f"no evaluation of {task!r}; there are {', '.join(TASKS)}{hint}")
+    if data is None:
+        return own[0]
+    for item in own:
+        if item.data == data.replace("synth_heldout", "synth-heldout"):
+            return item
+    if task == "asr" and Path(data).exists():
+        return Evaluation("asr", data, "a manifest: WER and CER", lambda c: understanding.asr_manifest(c, data), True)
+    known = ", ".join(item.data for item in own)
+    more = " or the path of a manifest" if task == "asr" else ""
+    raise EvaluationError(f"no data {data!r} for {task}; choose {known}{more}")
+
+
+def evaluate(
+    task: str,
+    *,
+    data: str | None = None,
+    model: Subject | Any | str | Path | None = None,
+    data_root: str | Path | None = None,
+    corpus: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    normaliser: str = "simple",
+    languages: Sequence[str] = ("en", "zh", "yue"),
+    work: str | Path | None = None,
+    out: str | Path | None = None,
+    progress: bool = False,
+    command: str | None = None,
+    batch_size: int = 8,
+    **sampling: Any,
+) -> Report:
+    """Run one evaluation.
+
+    Args:
+        task: ``asr``, ``tts``, ``audio_caption``, ``tta``, ``codec``, ``reasoning`` or ``speed``.
+        data: Which of the task's evaluations (see `EVALUATIONS`), or a manifest for ``asr``; None is the first.
+        model: Model folder, hub id, a loaded `UniAudio2`, or any `Subject`; None is the model in the package.
+        data_root: Folder of the data sets; None looks in UNIAUDIO2_DATA, then ``../shared/data``.
+        corpus: Synthetic corpus with a dev split; None speaks its dev sentences on the fly.
+        limit: Most items of a set; None is the full evaluation.
+        seed: Seed of sampling and of every random choice.
+        device: Where the model runs.
+        normaliser: ``simple`` or ``whisper``.
+        languages: Languages to score where there is a choice.
+        work: Folder that keeps the audio that was scored; None uses a temporary one.
+        out: JSON file for the report.
+        progress: Whether to show progress bars on standard error.
+        command: Command line for the report; None reconstructs it from the arguments.
+        batch_size: Clips that the model works on together.
+        **sampling: Options for every generation, such as ``temperature`` or ``guidance``; None is the task's default.
+
+    Returns:
+        The report; it is saved too if ``out`` is given.
+
+    Raises:
+        ValueError: If task, data, model or an option is unknown, or something needed is missing.
+    """
+    evaluation = find_evaluation(task, data)
+    get_normaliser(normaliser)
+    if limit is not None and limit < 1:
+        raise EvaluationError(f"limit must be at least 1, not {limit}")
+    unknown = sorted(set(languages) - {"en", "zh", "yue"})
+    if unknown:
+        raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
+    options = {name: value for name, value in sampling.items() if value is not None}
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        context = Context(
+            make_subject=lambda: _subject(model, device, batch_size, options),
+            work=folder,
+            data_root=None if data_root is None else Path(data_root),
+            corpus=None if corpus is None else Path(corpus),
+            limit=limit,
+            seed=seed,
+            normaliser=normaliser,
+            track=stack.enter_context(_bars()) if progress else quiet,
+            source=model if isinstance(model, str | Path) else getattr(model, "folder", None),
+            device=device,
+            languages=tuple(languages),
+        )
+        figures, items = evaluation.run(context)
+        report = Report(
+            task=evaluation.task,
+            data=evaluation.data,
+            model=context.subject.name,
+            command=command or _command(evaluation, model, corpus, limit, seed, normaliser, languages, options),
+            seed=seed,
+            normaliser=normaliser if evaluation.reads_text else None,
+            figures=figures,
+            items=items,
+            notes=context.notes,
+        )
+    if limit is not None:
+        report.notes.append(f"Only up to {limit} items of each set were scored.")
+    report.seconds = round(time.perf_counter() - start, 1)
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def _subject(model: Any, device: str, batch_size: int, sampling: dict[str, Any]) -> Subject:
+    if model is None or isinstance(model, str | Path):
+        return PipelineSubject.load(model, device=device, batch_size=batch_size, **sampling)
+    if isinstance(model, Subject):
+        return model
+    if hasattr(model, "codec"):
+        return PipelineSubject.around(model, batch_size=batch_size, sampling=sampling)
+    raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")
+
+
+def _command(
+    evaluation: Evaluation,
+    model: Any,
+    corpus: Any,
+    limit: int | None,
+    seed: int,
+    normaliser: str,
+    languages: Sequence[str],
+    sampling: dict[str, Any],
+) -> str:
+    words = ["uniaudio2", "evaluate", evaluation.task, "--data", evaluation.data]
+    if isinstance(model, str | Path):
+        words += ["--model", str(model)]
+    if corpus is not None:
+        words += ["--corpus", str(corpus)]
+    if limit is not None:
+        words += ["--limit", str(limit)]
+    if normaliser != "simple":
+        words += ["--normaliser", normaliser]
+    if tuple(languages) != ("en", "zh", "yue"):
+        words += ["--languages", ",".join(languages)]
+    for name, value in sampling.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--seed", str(seed)])
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Track]:
+    """Progress bars on standard error, one line for each stage; plain silence where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def track(items: Sequence[Any], description: str) -> Iterable[Any]:
+            return progress.track(items, total=len(items), description=description)
+
+        yield track

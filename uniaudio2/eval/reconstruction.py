@@ -1,0 +1,202 @@
+"""Evaluation of the codec: recordings in, codes, recordings out; beside its autoencoder alone and beside peers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniaudio2.audio import SAMPLE_RATE, read_audio
+from uniaudio2.codes import AudioCodes
+from uniaudio2.eval.audio_metrics import (
+    SOUND_METRICS,
+    SPEECH_METRICS,
+    bits_per_second,
+    codebook_perplexity,
+    reconstruction_scores,
+)
+from uniaudio2.eval.context import Context
+from uniaudio2.eval.report import Figure
+from uniaudio2.eval.subject import HasAutoencoder, HasCodebooks
+from uniaudio2.eval.text_metrics import mean
+
+Result = tuple[list[Figure], list[dict[str, Any]]]
+
+SHORT_S = 1.5
+"""Shorter clips are scored in chains of `CHAIN_S`, since STOI and PESQ need that much; each is coded by itself."""
+
+CHAIN_S = 4.0
+
+UNITS = {"mcd_db": "dB", "f0_semitones": "semitones", "log_mel_l1": "decades", "log_mel_l1_7k5": "decades"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One clip to be coded.
+
+    Attributes:
+        id: Its name.
+        group: Part of the data it belongs to.
+        kind: ``"speech"``, ``"sound"`` or ``"music"``.
+        audio: Original, (1, N) at 24 kHz.
+        speaker: Clips of one speaker may be chained.
+        peers: Reconstructions by other systems, by name.
+    """
+
+    id: str
+    group: str
+    kind: str
+    audio: Tensor
+    speaker: str = ""
+    peers: dict[str, Tensor] | None = None
+
+
+def codec(context: Context) -> Result:
+    """All of the codec's figures, on speech, sounds and music."""
+    recordings = gather(context)
+    subject = context.subject
+    decoded: dict[str, dict[str, Tensor]] = {}
+    codes: list[AudioCodes] = []
+    for index, one in enumerate(context.track(recordings, "coding")):
+        own = subject.encode([one.audio])[0]
+        codes.append(own)
+        wave = context.written(subject.decode(own, seed=context.seed), f"codec_{index:03d}_{one.id}")
+        systems = {"codec": wave, **(one.peers or {})}
+        if isinstance(subject, HasAutoencoder):
+            systems["autoencoder alone"] = context.written(
+                subject.autoencode(one.audio), f"oracle_{index:03d}_{one.id}"
+            )
+        for system, estimate in systems.items():
+            decoded.setdefault(system, {})[one.id] = estimate
+    items: list[dict[str, Any]] = []
+    for system, waves in decoded.items():
+        rows = _chained([one for one in recordings if one.id in waves], waves)
+        for group, name, kind, reference, estimate in context.track(rows, f"scoring {system}"):
+            scores = reconstruction_scores(reference, estimate, kind=kind)
+            items.append({"group": group, "system": system, "id": name, "kind": kind, **scores})
+    return _figures(items, context) + _code_figures(context, codes), items
+
+
+def gather(context: Context) -> list[Recording]:
+    """The recordings to be coded, group by group; sets that are missing are an error, except the peers' clips."""
+    chosen: list[tuple[str, str, list[Any]]] = [
+        ("synthetic speech, unseen voices", "speech", context.head(context.held_out_speech("en"), 60)),
+    ]
+    read = context.real("read_english")
+    lj = [clip for clip in read if (clip.example.speaker or "").endswith("lj")]
+    others = [clip for clip in read if clip not in lj]
+    chosen += [
+        ("read English, LJ", "speech", context.sample(lj)),
+        ("read English, other voices", "speech", context.sample(others)),
+        ("keywords", "speech", context.sample(context.real("keywords"), 40)),
+        ("digits (8 kHz)", "speech", context.sample(context.real("fsdd"), 60)),
+        ("sounds", "sound", context.sample(context.real("esc10"), 40)),
+        ("music", "music", context.sample(context.real("librosa_clips") + context.real("sonic_pi"), 30)),
+    ]
+    recordings = [
+        Recording(clip.example.id, group, kind, clip.load(), clip.example.speaker or "")
+        for group, kind, clips in chosen
+        for clip in clips
+    ]
+    return recordings + reference_page(context.root / "seed_demo", context)
+
+
+def reference_page(folder: Path, context: Context | None = None) -> list[Recording]:
+    """The reference page's clips with the peers' reconstructions; none if the folder is not there."""
+    file = folder / "tasks.jsonl"
+    if not file.is_file():
+        if context is not None:
+            context.notes.append("The reference page's clips are not at hand: no rows of the peers.")
+        return []
+    recordings = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        task = json.loads(line) if line.strip() else {}
+        if task.get("task") == "codec_reconstruction":
+            peers = {
+                f"peer: {'ReasoningCodec, published' if name == 'uniaudio2' else name}": read_audio(folder / path)
+                for name, path in task["systems"].items()
+            }
+            group = f"reference page, {task['domain']}"
+            recordings.append(
+                Recording(task["id"], group, task["domain"], read_audio(folder / task["gt"]), peers=peers)
+            )
+    return recordings
+
+
+def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[tuple[str, str, str, Tensor, Tensor]]:
+    """Pairs to score: (group, name, kind, reference, estimate); short ones of one speaker joined to chains."""
+    rows: list[tuple[str, str, str, Tensor, Tensor]] = []
+    chains: dict[tuple[str, str], list[Recording]] = {}
+    for one in recordings:
+        if one.kind != "speech" or one.audio.shape[-1] >= SHORT_S * SAMPLE_RATE:
+            rows.append((one.group, one.id, one.kind, one.audio, waves[one.id]))
+        else:
+            chains.setdefault((one.group, one.speaker), []).append(one)
+    for members in chains.values():
+        part: list[Recording] = []
+        for one in members:
+            part.append(one)
+            if sum(other.audio.shape[-1] for other in part) >= CHAIN_S * SAMPLE_RATE:
+                rows.append(_chain(part, waves))
+                part = []
+        if part:
+            rows.append(_chain(part, waves))
+    return rows
+
+
+def _chain(part: Sequence[Recording], waves: dict[str, Tensor]) -> tuple[str, str, str, Tensor, Tensor]:
+    estimates = [
+        torch.nn.functional.pad(waves[one.id], (0, one.audio.shape[-1]))[:, : one.audio.shape[-1]] for one in part
+    ]
+    name = part[0].id + (f" and {len(part) - 1} more" if len(part) > 1 else "")
+    return part[0].group, name, "speech", torch.cat([one.audio for one in part], 1), torch.cat(estimates, 1)
+
+
+TARGETS = {
+    ("codec", "synthetic speech, unseen voices", "stoi"): ">= 0.85; >= 0.90",
+    ("codec", "read English, other voices", "stoi"): ">= 0.78",
+    ("autoencoder alone", "synthetic speech, unseen voices", "stoi"): ">= 0.95",
+}
+
+
+def _figures(items: Sequence[dict[str, Any]], context: Context) -> list[Figure]:
+    figures = []
+    for group in dict.fromkeys(row["group"] for row in items):
+        for system in dict.fromkeys(row["system"] for row in items if row["group"] == group):
+            rows = [row for row in items if row["group"] == group and row["system"] == system]
+            names = SPEECH_METRICS if rows[0]["kind"] == "speech" else SOUND_METRICS
+            for name in (*names, "bandwidth_hz"):
+                rate = mean([row[name] for row in rows], seed=context.seed)
+                unit = "Hz" if name == "bandwidth_hz" else UNITS.get(name, "")
+                target = TARGETS.get((system, group, name), "")
+                figures.append(Figure.of(name, rate, unit=unit, group=f"{group}: {system}", target=target))
+    return figures
+
+
+def _code_figures(context: Context, codes: Sequence[AudioCodes]) -> list[Figure]:
+    """Bit rates, and how much of every codebook is used over all clips scored."""
+    subject = context.subject
+    if not isinstance(subject, HasCodebooks) or not codes:
+        return []
+    figures, total = [], 0.0
+    for stream, size, rate_hz in (
+        ("reasoning", subject.codebook_sizes[0], 5.0),
+        ("reconstruction", subject.codebook_sizes[1], 12.5),
+    ):
+        parts = [getattr(one, stream) for one in codes]
+        bits = bits_per_second(parts[0].shape[1], size, rate_hz)
+        total += bits
+        figures.append(Figure("bit rate", bits / 1000, unit="kbit/s", group=stream))
+        frames = sum(part.shape[-1] for part in parts)
+        for index, perplexity in enumerate(codebook_perplexity(parts, size)):
+            # With few frames no codebook can show more entries than frames.
+            figures.append(Figure("codebook perplexity", perplexity, count=frames, unit=f"of {size}",
+                                  group=f"{stream} {index}"))  # fmt: skip
+    figures.insert(0, Figure("bit rate", total / 1000, unit="kbit/s"))
+    return [figure for figure in figures if math.isfinite(figure.value)]

@@ -1,0 +1,177 @@
+"""The model under test, as evaluations see it: a small interface, and `UniAudio2` behind it.
+
+Anything with these methods can be evaluated, so that other systems and test doubles get the same treatment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from uniaudio2.codes import AudioCodes
+
+if TYPE_CHECKING:
+    from uniaudio2.pipeline import UniAudio2
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """A model that can be evaluated. Waveforms are (1, N) at 24 kHz."""
+
+    name: str
+
+    def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
+        """What is said in each clip."""
+        ...
+
+    def caption(self, clips: Sequence[Tensor], *, seed: int) -> list[str]:
+        """What is heard in each clip."""
+        ...
+
+    def speak(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Tensor:
+        """The text read aloud."""
+        ...
+
+    def generate_sound(self, text: str, *, seed: int) -> Tensor:
+        """The sound described."""
+        ...
+
+    def encode(self, clips: Sequence[Tensor]) -> list[AudioCodes]:
+        """Codes of each clip."""
+        ...
+
+    def decode(self, codes: AudioCodes, *, seed: int) -> Tensor:
+        """The waveform of one clip's codes."""
+        ...
+
+
+@runtime_checkable
+class HasAutoencoder(Protocol):
+    """A subject whose autoencoder can be heard without the codes: the upper bound of its decoder."""
+
+    def autoencode(self, clip: Tensor) -> Tensor:
+        """A clip through the autoencoder alone."""
+        ...
+
+
+@runtime_checkable
+class HasTextDecoder(Protocol):
+    """A subject whose codec can say what its reasoning codes mean."""
+
+    def read_reasoning(self, codes: AudioCodes) -> str:
+        """Text or caption from reasoning codes alone."""
+        ...
+
+
+@runtime_checkable
+class HasCodebooks(Protocol):
+    """A subject that says how large its codebooks are."""
+
+    @property
+    def codebook_sizes(self) -> tuple[int, int]:
+        """Entries of a reasoning and of a reconstruction codebook."""
+        ...
+
+
+class PipelineSubject:
+    """`UniAudio2` as a subject.
+
+    Args:
+        model: The model.
+        text_decoder: The codec's own text decoder, if the model folder has one.
+        batch_size: Clips worked on together.
+        sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
+    """
+
+    def __init__(
+        self,
+        model: UniAudio2,
+        *,
+        text_decoder: Any = None,
+        batch_size: int = 8,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.name = model, model.name
+        self._text_decoder, self._batch_size, self._sampling = text_decoder, batch_size, sampling or {}
+
+    @classmethod
+    def load(
+        cls, source: str | Path | None = None, *, device: str = "cpu", batch_size: int = 8, **sampling: Any
+    ) -> PipelineSubject:
+        """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
+        from uniaudio2.pipeline import UniAudio2
+
+        return cls.around(UniAudio2.from_pretrained(source, device=device), batch_size=batch_size, sampling=sampling)
+
+    @classmethod
+    def around(
+        cls, model: UniAudio2, *, batch_size: int = 8, sampling: dict[str, Any] | None = None
+    ) -> PipelineSubject:
+        """A loaded model, with the text decoder of its folder if there is one."""
+        from uniaudio2.checkpoint import load_text_decoder, open_folder
+
+        decoder = None
+        if model.folder is not None:
+            folder = open_folder(model.folder)
+            if folder.has("text_decoder"):
+                decoder = load_text_decoder(folder, device=model.device).eval()
+        return cls(model, text_decoder=decoder, batch_size=batch_size, sampling=sampling)
+
+    def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
+        """See `Subject.transcribe`."""
+        found = self.model.transcribe(
+            list(clips), language=language, batch_size=self._batch_size, seed=seed, **self._sampling
+        )
+        return [str(result) for result in found]
+
+    def caption(self, clips: Sequence[Tensor], *, seed: int) -> list[str]:
+        """See `Subject.caption`."""
+        found = self.model.caption(list(clips), batch_size=self._batch_size, seed=seed, **self._sampling)
+        return [str(result) for result in found]
+
+    def speak(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Tensor:
+        """See `Subject.speak`."""
+        return self.model.speak(text, language=language, voice=voice, seed=seed, **self._sampling).audio
+
+    def generate_sound(self, text: str, *, seed: int) -> Tensor:
+        """See `Subject.generate_sound`."""
+        return self.model.generate_sound(text, seed=seed, **self._sampling).audio
+
+    def encode(self, clips: Sequence[Tensor]) -> list[AudioCodes]:
+        """See `Subject.encode`."""
+        return self.model.encode_many(list(clips))
+
+    def decode(self, codes: AudioCodes, *, seed: int) -> Tensor:
+        """See `Subject.decode`."""
+        return self.model.decode(codes, seed=seed)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, int]:
+        """Entries of a reasoning and of a reconstruction codebook."""
+        config = self.model.codec.config
+        return config.reasoning.quantizer.codebook_size, config.reconstruction.codebook_size
+
+    @torch.inference_mode()
+    def autoencode(self, clip: Tensor) -> Tensor:
+        """A clip through the codec's autoencoder, latents rounded as the decoder rounds them."""
+        codec = self.model.codec
+        hop = int(codec.autoencoder.hop_length)
+        padded = torch.nn.functional.pad(clip, (0, -clip.shape[-1] % hop))[None].to(self.model.device)
+        return codec.autoencoder.decode(codec.autoencoder.encode(padded))[0, :, : clip.shape[-1]].cpu()
+
+    @torch.inference_mode()
+    def read_reasoning(self, codes: AudioCodes) -> str:
+        """Text from the reasoning codes by the codec's own text decoder.
+
+        Raises:
+            ValueError: If the model folder has no text decoder.
+        """
+        if self._text_decoder is None or self.model.tokenizer is None:
+            raise ValueError(f"model {self.name!r} has no text_decoder.safetensors: its codes cannot be read as text")
+        vectors = self.model.codec.reasoning.decode(codes.reasoning.to(self.model.device))
+        vectors = vectors[:, : self._text_decoder.config.max_frames]
+        return self.model.tokenizer.decode(self._text_decoder.generate(vectors)[0])

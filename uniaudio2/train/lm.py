@@ -1,0 +1,483 @@
+"""The language model's stages: what trains, on which mixture of tasks, with which losses.
+
+The four stages of the paper differ in their YAML files alone: the mixture, the loss weights, the share of the learning
+rate that each part gets, and the folder that weights come from. Two auxiliary losses make a small model listen early:
+a CTC loss on the understanding expert and a diagonal prior on the attention of a few heads. Their head lives here and
+is not part of the exported model.
+
+Shapes: B batch, S positions, K codebooks, D width, V ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_lm, save_parts
+from uniaudio2.config import dump_config, load_config, preset_path
+from uniaudio2.data.collate import LMBatch
+from uniaudio2.data.dataset import Clip, CodeStore, LMDataset, read_sentences
+from uniaudio2.data.mixture import MixtureConfig
+from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMOutput, choose_audio_targets
+from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
+from uniaudio2.train.state import save_tensors
+
+AUXILIARY_FILE = "auxiliary.safetensors"
+
+
+@dataclass(frozen=True)
+class LMLossWeights:
+    """Weights of the language model's losses, and of the two that help it to listen."""
+
+    text: float = 1.0  # of the mean text loss
+    # Of every codebook's mean loss; the sum counts, nothing is divided. Source: stage 2 of the paper gives the first
+    # three streams (text and two codebooks) 2/8 and the others 1/8, taken as already normalised.
+    codebooks: tuple[float, ...] = (0.125,) * 8
+    frame_fraction: float = 1.0  # share of the audio frames whose codes the local decoder learns at each step
+    label_smoothing: float = 0.0
+    ctc: float = 0.0  # of the CTC loss on the understanding expert
+    ctc_subframes: int = 4  # CTC frames per reconstruction frame: bytes come faster than 12.5 a second
+    ctc_on_targets: bool = True  # also on audio that is predicted (its expert does not see the text)
+    guided: float = 0.0  # of the attention prior
+    guided_layer: int = 2  # backbone layer whose attention is guided
+    guided_heads: tuple[int, ...] = (0, 1)  # its heads
+    guided_width: float = 0.15  # deviation of the diagonal, as a share of the length
+    guided_steps: int = 0  # > 0: the prior fades out over these steps
+    guided_listening: bool = True  # also for transcription (text attends audio)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 0 < self.frame_fraction <= 1:
+            raise TrainingError(f"losses.frame_fraction must be in (0, 1], got {self.frame_fraction}")
+        if self.ctc_subframes < 1:
+            raise TrainingError(f"losses.ctc_subframes must be at least 1, got {self.ctc_subframes}")
+
+
+@dataclass(frozen=True)
+class LMDataConfig:
+    """Where sequences come from."""
+
+    codes: tuple[str, ...]  # folders that `uniaudio2 prepare` wrote
+    texts: dict[str, str] = field(default_factory=dict)  # sentence files for text_only → language
+    tokenizer: str | None = None  # tokenizer.json; the shipped one when null
+    dev_clips: int = 32  # held-out clips per group and evaluation
+
+
+@dataclass(frozen=True)
+class LMTrainConfig:
+    """One stage of the language model, as a YAML file under configs/train/."""
+
+    train: TrainConfig
+    data: LMDataConfig
+    mixture: MixtureConfig
+    losses: LMLossWeights
+    stage: str = "lm"  # name in logs and folders
+    lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
+    init_from: str | None = None  # folder with lm.safetensors (an earlier stage's export); null: fresh weights
+    # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
+    # audio_embedding); 0 freezes; parts not named get 1.
+    part_lr: dict[str, float] = field(default_factory=dict)
+
+
+class CTCHead(nn.Module):
+    """UTF-8 bytes from the understanding expert: several CTC frames per position.
+
+    Args:
+        width: D.
+        subframes: CTC frames per position.
+    """
+
+    def __init__(self, width: int, subframes: int) -> None:
+        super().__init__()
+        self.subframes = subframes
+        self.linear = nn.Linear(width, subframes * 257)  # 256 bytes and the blank, which comes first
+
+    def log_probs(self, heard: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities over chosen stretches.
+
+        Args:
+            heard: Output of the understanding expert, (B, S, D).
+            spans: (n, 3): row, first position, one behind the last.
+
+        Returns:
+            (n, longest · subframes, 257) float32 and CTC frames of each stretch (n,).
+        """
+        lengths = spans[:, 2] - spans[:, 1]
+        offsets = torch.arange(int(lengths.max()), device=heard.device)
+        positions = (spans[:, 1:2] + offsets).clamp(max=heard.shape[1] - 1)
+        frames = heard[spans[:, :1], positions]  # (n, longest, D)
+        logits = self.linear(frames).view(len(spans), -1, 257)
+        return logits.float().log_softmax(-1), lengths * self.subframes
+
+    def loss(self, heard: Tensor, batch: LMBatch) -> Tensor:
+        """Mean CTC loss per byte; texts that do not fit their stretch count nothing."""
+        log_probs, lengths = self.log_probs(heard, batch.heard)
+        losses = F.ctc_loss(
+            log_probs.transpose(0, 1),
+            batch.heard_bytes + 1,
+            lengths,
+            batch.heard_lengths,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return losses.sum() / batch.heard_lengths.sum().clamp(min=1)
+
+    def byte_error_rate(self, heard: Tensor, batch: LMBatch) -> float:
+        """Edit distance of the greedy reading to the text, per byte."""
+        log_probs, lengths = self.log_probs(heard, batch.heard)
+        best = log_probs.argmax(-1).cpu().numpy()
+        wanted = np.split(batch.heard_bytes.cpu().numpy(), np.cumsum(batch.heard_lengths.cpu().numpy())[:-1])
+        errors = 0
+        for row, length, target in zip(best, lengths.tolist(), wanted, strict=True):
+            path = row[:length]
+            kept = path[np.append(True, path[1:] != path[:-1])]
+            errors += edit_distance(kept[kept > 0] - 1, target)
+        return errors / max(1, int(batch.heard_lengths.sum()))
+
+
+def edit_distance(first: np.ndarray, second: np.ndarray) -> int:
+    """Levenshtein distance of two integer sequences."""
+    row = np.arange(len(second) + 1)
+    steps = np.arange(len(second) + 1)
+    for symbol in first:
+        new = np.minimum(row[1:] + 1, row[:-1] + (second != symbol))
+        new = np.concatenate(([row[0] + 1], new))
+        row = np.minimum.accumulate(new - steps) + steps  # insertions from the left
+    return int(row[-1])
+
+
+def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Tensor:
+    """How little attention lies near the diagonal between what is predicted and its condition.
+
+    For a predicted position at share t of its stretch, attention on the condition at share n earns
+    exp(-(n - t)² / 2 width²); the loss is 1 minus the mean earning, in [0, 1]. Choice: attention outside of the
+    condition earns nothing, so the heads must look at it at all, which small models do not learn by themselves.
+    Source: guided attention (arXiv:1710.08969), there as a penalty.
+
+    Args:
+        attention: (B, heads, S, S), position p predicts row p + 1.
+        aligned: (m, 5): row, first and end row of the predicted stretch, first and end position of the condition.
+        width: Deviation as a share of the length.
+    """
+    earned: list[Tensor] = []
+    for row, first, last, low, high in aligned.tolist():
+        target = (torch.arange(last - first, device=attention.device) + 0.5) / (last - first)
+        source = (torch.arange(high - low, device=attention.device) + 0.5) / (high - low)
+        prior = torch.exp(-((source[None] - target[:, None]) ** 2) / (2 * width**2))
+        part = attention[row, :, first - 1 : last - 1, low:high]
+        earned.append((part * prior).sum(-1).mean(0))
+    return 1.0 - torch.cat(earned).mean()
+
+
+class LMModel(nn.Module):
+    """What a stage checkpoints: the language model and the auxiliary head."""
+
+    def __init__(self, lm: AudioLM, ctc: CTCHead | None) -> None:
+        super().__init__()
+        self.lm = lm
+        self.ctc = ctc
+
+
+class LMStage:
+    """A stage of the language model for the trainer.
+
+    Args:
+        config: The stage.
+
+    Raises:
+        TrainingError: If the weights to start from do not fit the preset.
+        DatasetError: If there are no codes.
+    """
+
+    def __init__(self, config: LMTrainConfig) -> None:
+        self.config = config
+        self.name = config.stage
+        lm_config = load_lm_config(config.lm)
+        self.tokenizer = load_tokenizer(config.data.tokenizer, lm_config)
+        if lm_config.text_vocab_size != self.tokenizer.vocab_size:
+            raise TrainingError(
+                f"lm preset {config.lm!r} has text_vocab_size {lm_config.text_vocab_size}, "
+                f"the tokenizer has {self.tokenizer.vocab_size}; set one to the other"
+            )
+        generator = torch.Generator().manual_seed(config.train.seed)
+        torch.manual_seed(config.train.seed)
+        lm = AudioLM(lm_config).initialise(generator)
+        ctc = CTCHead(lm_config.understanding.width, config.losses.ctc_subframes) if config.losses.ctc > 0 else None
+        self.model = LMModel(lm, ctc)
+        if config.init_from:
+            load_stage_weights(self.model, Path(config.init_from))
+        builder = SequenceBuilder(
+            self.tokenizer, lm_config.audio, text=lm_config.text, prompt_style=lm_config.prompt_style
+        )
+        dev_store = CodeStore(config.data.codes, splits=("dev",))
+        held_out_texts = {clip.text for clip in dev_store.clips if clip.text}
+        texts = [
+            sentence
+            for path, language in config.data.texts.items()
+            for sentence in read_sentences(path, language, without=held_out_texts)
+        ]
+        align = config.losses.guided_listening
+        seed = config.train.seed
+        store = CodeStore(config.data.codes)
+        if store.codec != dev_store.codec:
+            raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
+        self.dataset = LMDataset(store, builder, config.mixture, seed=seed, texts=texts, align_listening=align)
+        held_out = replace(config.mixture, guidance_dropout=0.0, house_voices=())
+        self.dev = LMDataset(dev_store, builder, held_out, seed=seed, align_listening=align, plan=False)
+        self.groups = self._groups()
+
+    # ---------------------------------------------------------------- the trainer's protocol
+
+    def parameters_to_train(self) -> Iterable[Mapping[str, Any]]:
+        """One group per share of the learning rate; frozen parts are left out."""
+        shares = self.config.part_lr
+        known = {name for name, _ in self.model.lm.named_children()}
+        for name in shares:
+            if name not in known:
+                raise TrainingError(f"part_lr: unknown part {name!r}; allowed: {', '.join(sorted(known))}")
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, child in self.model.lm.named_children():
+            share = shares.get(name, 1.0)
+            for parameter in child.parameters():
+                parameter.requires_grad_(share > 0)
+                if share > 0:
+                    groups.setdefault(share, []).append(parameter)
+        if self.model.ctc is not None:
+            groups.setdefault(1.0, []).extend(self.model.ctc.parameters())
+        return [{"params": params, "lr_scale": share} for share, params in groups.items()]
+
+    def batch(self, step: int, seed: int) -> LMBatch:
+        """Batch ``step`` of the dataset, which was made with the same seed."""
+        if seed != self.dataset.seed:
+            raise TrainingError(f"the dataset was made with seed {self.dataset.seed}, not {seed}")
+        return self.dataset.batch(step)
+
+    def loss(self, batch: LMBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Weighted sum of text, codebook, CTC and attention losses."""
+        weights, lm = self.config.losses, self.model.lm
+        guided = self._guided_weight(step) if len(batch.aligned) else 0.0
+        probe = AttentionProbe(weights.guided_layer, weights.guided_heads) if guided > 0 else None
+        output = forward(lm, batch, weights.frame_fraction if self.model.training else 1.0, probe)
+        metrics: dict[str, float | Tensor] = {"units": float(batch.num_positions)}
+        total = output.audio_logits.new_zeros((), dtype=torch.float32)
+        text = text_losses(output, batch, weights.label_smoothing)
+        if text.numel():
+            total = total + weights.text * text.mean()
+            metrics["text"] = text.mean().detach()
+        each = code_losses(output, weights.label_smoothing)
+        if each.numel():
+            by_book = each.mean(0)
+            total = total + (by_book * by_book.new_tensor(weights.codebooks)).sum()
+            metrics |= code_metrics(each.detach(), output, lm.config.audio.num_reasoning)
+        if self.model.ctc is not None:
+            spoken = batch if weights.ctc_on_targets else _only_inputs(batch)
+            if len(spoken.heard):
+                ctc = self.model.ctc.loss(output.understanding, spoken)
+                total = total + weights.ctc * ctc
+                metrics["ctc"] = ctc.detach()
+        if guided > 0 and output.attention is not None:
+            prior = attention_prior_loss(output.attention, batch.aligned, weights.guided_width)
+            total = total + guided * prior
+            metrics["prior"] = prior.detach()
+        return total, metrics
+
+    def _guided_weight(self, step: int) -> float:
+        weights = self.config.losses
+        if weights.guided_steps <= 0:
+            return weights.guided
+        return weights.guided * max(0.0, 1.0 - step / weights.guided_steps)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Held-out nats per text token or code, with the right condition and with the neighbour's.
+
+        ``GROUP/gap`` is what the condition is worth; a model that babbles has none. ``GROUP/ctc_error`` is the byte
+        error rate of the CTC head.
+        """
+        figures: dict[str, float] = {}
+        device = next(self.model.parameters()).device
+        for group, (entry, items) in self.groups.items():
+            totals: list[float] = []
+            for shuffled in (False, True):
+                found = self._evaluate_group(entry, items, shuffled, device)
+                totals.append(found.pop("all"))
+                if not shuffled:
+                    figures |= {f"{group}/{key}": value for key, value in found.items()}
+            figures[f"{group}/nats"] = totals[0]
+            figures[f"{group}/gap"] = totals[1] - totals[0]
+        return figures
+
+    def export(self, out_dir: Path) -> None:
+        """Write the language model as a model folder, and the auxiliary head beside it for the next stage."""
+        save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
+        if self.model.ctc is not None:
+            save_tensors(self.model.ctc.state_dict(), out_dir / AUXILIARY_FILE)
+        dump_config(self.config, out_dir / "train.yaml")
+
+    # ---------------------------------------------------------------- held-out figures
+
+    def _groups(self) -> dict[str, tuple[str, list[int]]]:
+        """Held-out clips by entry and kind, each group sorted by length so that neighbours are alike."""
+
+        def speech(language: str, recorded: bool | None = None) -> Callable[[Clip], bool]:
+            return lambda c: c.language == language and (recorded is None or (c.engine is None) == recorded)
+
+        house = self.config.mixture.house_voices
+        kinds: dict[str, tuple[str, Callable[[Clip], bool]]] = {
+            "asr_en": ("asr", speech("en", False)),
+            "asr_en_recorded": ("asr", speech("en", True)),
+            "asr_zh": ("asr", speech("zh")),
+            "asr_yue": ("asr", speech("yue")),
+            "tts_en": ("tts", lambda c: c.language == "en" and (not house or c.speaker in house)),
+            "tts_zh": ("tts", lambda c: c.language == "zh" and (not house or c.speaker in house)),
+            "tts_yue": ("tts", lambda c: c.language == "yue" and (not house or c.speaker in house)),
+            "tts_voice": ("tts_voice", lambda c: True),
+            "caption": ("audio_caption", lambda c: True),
+            "tta": ("tta", lambda c: True),
+        }
+        weights = self.config.mixture.weights
+        groups: dict[str, tuple[str, list[int]]] = {}
+        clips = self.dev.store.clips
+        for name, (entry, fits) in kinds.items():
+            limit = self.config.mixture.max_duration_s
+            if weights.get(entry, 0) <= 0:
+                continue
+            items = [i for i, c in enumerate(clips) if fits(c) and self.dev.fits(entry, c) and c.duration_s <= limit]
+            if len(items) < 2:
+                continue
+            rng = np.random.default_rng(1)
+            chosen = rng.permutation(items)[: self.config.data.dev_clips]
+            groups[name] = (entry, sorted((int(i) for i in chosen), key=lambda i: clips[i].duration_s))
+        return groups
+
+    def _evaluate_group(self, entry: str, items: list[int], shuffled: bool, device: torch.device) -> dict[str, float]:
+        sums: dict[str, list[float]] = {}
+        special = torch.tensor(sorted(self.tokenizer.tokens.ids() - {self.tokenizer.tokens.eos}))
+        for first in range(0, len(items), 16):
+            part = items[first : first + 16]
+            if len(part) < 2:
+                continue
+            batch = to_device(self.dev.held_out(entry, part, shuffled=shuffled), device)
+            output = forward(self.model.lm, batch, 1.0, None)
+            text = text_losses(output, batch, 0.0)
+            assert output.text_targets is not None
+            labels = batch.tokens[:, 1:, -1].reshape(-1)[output.text_targets]
+            text = text[~torch.isin(labels, special.to(device))]
+            if text.numel():
+                _note(sums, "all", text)
+            each = code_losses(output, 0.0)
+            if each.numel():
+                _note(sums, "all", each)
+                for key, value in _code_groups(each, output, self.model.lm.config.audio.num_reasoning).items():
+                    _note(sums, key, value)
+            if self.model.ctc is not None and entry == "asr" and not shuffled and len(batch.heard):
+                rate = self.model.ctc.byte_error_rate(output.understanding, batch)
+                _note(sums, "ctc_error", torch.full((int(batch.heard_lengths.sum()),), rate))
+        return {key: total / max(count, 1) for key, (total, count) in sums.items()}
+
+
+def _note(sums: dict[str, list[float]], key: str, values: Tensor) -> None:
+    entry = sums.setdefault(key, [0.0, 0.0])
+    entry[0] += float(values.double().sum())
+    entry[1] += values.numel()
+
+
+def forward(lm: AudioLM, batch: LMBatch, frame_fraction: float, probe: AttentionProbe | None) -> LMOutput:
+    """Run the model with its heads only where they pay; ``frame_fraction`` of the audio frames is drawn."""
+    audio = choose_audio_targets(batch.loss_mask, frame_fraction)
+    text = batch.loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1)
+    return lm(batch.tokens, batch.mask, audio_targets=audio, text_targets=text, probe=probe)
+
+
+def text_losses(output: LMOutput, batch: LMBatch, label_smoothing: float) -> Tensor:
+    """Cross-entropy of every text target in nats, (M,)."""
+    assert output.text_targets is not None
+    labels = batch.tokens[:, 1:, -1].reshape(-1)[output.text_targets]
+    return F.cross_entropy(
+        output.text_logits.float(), labels, reduction="none", label_smoothing=label_smoothing if len(labels) else 0.0
+    )
+
+
+def code_losses(output: LMOutput, label_smoothing: float) -> Tensor:
+    """Cross-entropy of every code in nats, (N, K)."""
+    count, books, size = output.audio_logits.shape
+    losses = F.cross_entropy(
+        output.audio_logits.reshape(-1, size).float(),
+        output.audio_labels.reshape(-1),
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return losses.view(count, books)
+
+
+def _code_groups(each: Tensor, output: LMOutput, num_reasoning: int) -> dict[str, Tensor]:
+    reasoning = output.audio_labels[:, 0] < num_reasoning
+    reconstruction = each[~reasoning]
+    groups = {
+        "reasoning": each[reasoning],
+        "book0": reconstruction[:, :1],
+        "book1": reconstruction[:, 1:2],
+        "books2+": reconstruction[:, 2:],
+    }
+    return {key: value for key, value in groups.items() if value.numel()}
+
+
+def code_metrics(each: Tensor, output: LMOutput, num_reasoning: int) -> dict[str, float | Tensor]:
+    """Mean nats per code of reasoning codes and of the three groups of reconstruction codes."""
+    return {key: value.mean() for key, value in _code_groups(each, output, num_reasoning).items()}
+
+
+def _only_inputs(batch: LMBatch) -> LMBatch:
+    """The batch without stretches of audio that is predicted."""
+    keep = ~batch.loss_mask[batch.heard[:, 0], batch.heard[:, 1], 0]
+    owner = torch.repeat_interleave(torch.arange(len(keep), device=keep.device), batch.heard_lengths)
+    return replace(
+        batch,
+        heard=batch.heard[keep],
+        heard_bytes=batch.heard_bytes[keep[owner]],
+        heard_lengths=batch.heard_lengths[keep],
+    )
+
+
+def load_tokenizer(path: str | None, config: LMConfig) -> TextTokenizer:
+    """A ``tokenizer.json``; the shipped one when ``path`` is None."""
+    return TextTokenizer.load(path if path is not None else DEFAULT_FOLDER / TOKENIZER_FILE, config.text)
+
+
+def load_lm_config(name: str) -> LMConfig:
+    """A preset by name, or a YAML file by path."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_path("lm", name)
+    return load_config(LMConfig, path)
+
+
+def load_stage_weights(model: LMModel, folder: Path) -> None:
+    """Start from an earlier stage's export; the CTC head is taken too if it is there and fits.
+
+    Raises:
+        TrainingError: If the model does not fit.
+    """
+    state = load_lm(folder).state_dict()
+    try:
+        model.lm.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{folder} does not fit the lm preset of this stage: {detail}") from None
+    path = folder / AUXILIARY_FILE
+    if model.ctc is not None and path.is_file():
+        saved = load_file(path)
+        if all(name in saved and saved[name].shape == p.shape for name, p in model.ctc.state_dict().items()):
+            model.ctc.load_state_dict(saved)
+
+
+def train(config: LMTrainConfig) -> TrainResult:
+    """Run one stage to its end (or resume it); the model is written to ``<out_dir>/export``."""
+    return Trainer(config.train, LMStage(config)).run()

@@ -1,0 +1,111 @@
+"""All training stages by name, and how their results become one model folder. Knows no loss and no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from uniaudio2.checkpoint import load_lm, save_parts
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
+from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
+from uniaudio2.config import load_config, preset_path
+from uniaudio2.tensors import load_tensors
+from uniaudio2.train import codec, lm
+from uniaudio2.train.loop import Trainer, TrainingError, TrainResult
+
+CODEC_STAGES = ("speech_expert", "sound_expert", "autoencoder", "reasoning", "reconstruction")
+LM_STAGES = ("lm_1", "lm_2", "lm_3", "lm_4")
+STAGES = (*CODEC_STAGES, *LM_STAGES)
+"""Stages in the order in which a model is made; each names its preset under configs/train/."""
+
+StageConfig = codec.CodecTrainConfig | lm.LMTrainConfig
+
+
+def stage_config(stage: str, source: str | None = None, overrides: Sequence[str] = ()) -> StageConfig:
+    """Read and check a stage's config.
+
+    Args:
+        stage: One of `STAGES`, or ``lm`` with a config file of one's own.
+        source: YAML file or preset name; the stage's own preset when None.
+        overrides: ``key=value`` changes.
+
+    Returns:
+        The config of a codec or language model stage.
+
+    Raises:
+        TrainingError: If the stage is unknown.
+        ConfigError: If the file or a change is wrong.
+    """
+    if stage not in (*STAGES, "lm"):
+        raise TrainingError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
+    if stage == "lm" and source is None:
+        raise TrainingError("stage 'lm' needs --config; the presets are " + ", ".join(LM_STAGES))
+    name = source or stage
+    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_path("train", name)
+    kind: type[StageConfig] = codec.CodecTrainConfig if stage in CODEC_STAGES else lm.LMTrainConfig
+    return load_config(kind, path, overrides)
+
+
+def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) -> TrainResult:
+    """Run a stage to its end, or go on where it stopped.
+
+    Args:
+        config: From `stage_config`.
+        log: Receives progress lines; standard error when None.
+
+    Returns:
+        How it ended and where its export lies.
+    """
+    stage: Any = codec.build_stage(config) if isinstance(config, codec.CodecTrainConfig) else lm.LMStage(config)
+    return Trainer(config.train, stage, log=log).run()
+
+
+def assemble(
+    folder: Path | str,
+    *,
+    preset: str = "nano",
+    parts: Sequence[Path | str] = (),
+    text_decoder: Path | str | None = None,
+    language_model: Path | str | None = None,
+    tokenizer: Path | str | None = None,
+    card: str | None = None,
+    dtype: Literal["float32", "bf16", "int8"] = "int8",
+) -> Path:
+    """Join what the stages exported into a model folder.
+
+    Args:
+        folder: Model folder; made or extended.
+        preset: Codec preset that the parts were trained with.
+        parts: Exported codec parts; together they must be the whole codec.
+        text_decoder: Export folder of the reasoning stage, which holds the text decoder.
+        language_model: Export folder of the last language model stage.
+        tokenizer: ``tokenizer.json``.
+        card: Text of the model card.
+        dtype: How weights are stored.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If a part is missing.
+    """
+    model = None
+    if parts:
+        model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
+        missing = set(model.state_dict()) - codec.load_parts(model, parts)
+        if missing:
+            raise ValueError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
+    text = None
+    if text_decoder is not None:
+        text = TextDecoder(load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml"))
+        text.load_state_dict(load_tensors(Path(text_decoder) / "text_decoder.safetensors"))
+    return save_parts(
+        folder,
+        codec=model,
+        lm=load_lm(language_model) if language_model is not None else None,
+        text_decoder=text,
+        tokenizer=tokenizer,
+        card=card,
+        dtype=dtype,
+    )
