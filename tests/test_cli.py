@@ -237,7 +237,9 @@ def test_run_lists_and_runs_tasks(cli, wav, tmp_path):
     assert json.loads(out)["value"] == "transcription"
     code, out, _ = cli("run", "tts", "transcription=hello", "-o", tmp_path / "x.wav")
     assert (code, out) == (0, f"{tmp_path / 'x.wav'}\n")
-    code, _, err = cli("run", "speech_ss", f"mixture={wav('m.wav', 0.5)}", "-o", tmp_path / "parts", "--max-seconds", 0.8)
+    code, _, err = cli(
+        "run", "speech_ss", f"mixture={wav('m.wav', 0.5)}", "-o", tmp_path / "parts", "--max-seconds", 0.8
+    )
     assert code == 0, err
     assert {path.name for path in (tmp_path / "parts").iterdir()} == {"first.wav", "second.wav"}
 

@@ -542,7 +542,7 @@ def test_converting_and_loading_need_little_private_memory(tmp_path: Path) -> No
                 f"{stack}.{key}"
                 for stack in ("understanding", "backbone", "generation")
                 for key in ("width=768", "mlp_width=2048")
-            ),  # fmt: skip # noqa: E501
+            ),
             "backbone.num_layers=36",
         ],
     )

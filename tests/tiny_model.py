@@ -40,5 +40,8 @@ def make_tiny_model(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     codec = ReasoningCodec(codec_config)
+    for parameter in codec.decoder.parameters():  # gates start at zero, and then no option of the decoder would matter
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
     lm = AudioLM(lm_config).initialise(torch.Generator().manual_seed(0))
     return save_parts(folder, codec=codec, lm=lm, tokenizer=tokenizer)

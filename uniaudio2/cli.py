@@ -60,7 +60,9 @@ Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 Temperature = Annotated[
     float | None,
-    typer.Option("--temperature", min=0.0, help="Randomness of sampling; 0 takes the best.  [dim]default: the task's[/dim]"),
+    typer.Option(
+        "--temperature", min=0.0, help="Randomness of sampling; 0 takes the best.  [dim]default: the task's[/dim]"
+    ),
 ]
 TopK = Annotated[
     int | None,
@@ -68,11 +70,15 @@ TopK = Annotated[
 ]
 TopP = Annotated[
     float | None,
-    typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this share of the mass.  [dim]default: the task's[/dim]"),
+    typer.Option(
+        "--top-p", min=0.0, max=1.0, help="Sample from this share of the mass.  [dim]default: the task's[/dim]"
+    ),
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option("--guidance", min=0.0, help="How strictly to follow the text; 1 is off.  [dim]default: the task's[/dim]"),
+    typer.Option(
+        "--guidance", min=1.0, help="How strictly to follow the text; 1 is off.  [dim]default: the task's[/dim]"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text.")]
 Language = Annotated[
@@ -80,7 +86,9 @@ Language = Annotated[
 ]
 OutFolder = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="Also write one file per input there; files that exist are skipped."),
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Also write one file per input there; files that exist are skipped."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make files anew that exist in the output folder.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pieces of audio worked on together.")]
@@ -164,7 +172,9 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return "not enough memory: use shorter input, a smaller --batch-size, or --device cpu"
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name!r} is missing: pip install {error.name} (uniaudio2 doctor lists what is missing)"
+        return (
+            f"the package {error.name!r} is missing: pip install {error.name} (uniaudio2 doctor lists what is missing)"
+        )
     return one_line(error)
 
 
@@ -487,7 +497,9 @@ def speak(
     language: Language = None,
     lines: Lines = None,
     overwrite: Overwrite = False,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -527,11 +539,14 @@ def generate_sound(
     output: Output,
     text: Text = None,
     duration: Annotated[
-        float | None, typer.Option("--duration", min=0.4, max=30.0, help="Seconds.  [dim]default: the model's choice[/dim]")
+        float | None,
+        typer.Option("--duration", min=0.4, max=30.0, help="Seconds.  [dim]default: the model's choice[/dim]"),
     ] = None,
     lines: Lines = None,
     overwrite: Overwrite = False,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -651,11 +666,11 @@ def encode(
 @app.command()
 def decode(
     inputs: Annotated[list[str], typer.Argument(help="Codes files, folders, or -.", show_default=False)],
-    output: Annotated[
-        str, typer.Option("--output", "-o", "--out", metavar="PATH", help="Wav file, - , or a folder.")
-    ],
+    output: Annotated[str, typer.Option("--output", "-o", "--out", metavar="PATH", help="Wav file, - , or a folder.")],
     overwrite: Overwrite = False,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -726,9 +741,12 @@ def run_task(
     ] = None,
     language: Language = None,
     max_seconds: Annotated[
-        float | None, typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]")
+        float | None,
+        typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -759,12 +777,18 @@ def run_task(
     elif output is not None:
         check_output_folder(Path(output))
     loaded = options.load()
+    from uniaudio2.codes import AudioCodes
+
     results = loaded.run(
         row.name, values, language=options.language, max_duration_s=max_seconds, steps=steps, **options.sampling
     )
     for name, result in results.items():
         if isinstance(result, str):
             record, line = {"task": row.name, "value": name, "text": result}, result
+        elif isinstance(result, AudioCodes):
+            target = str(Path(str(output)).with_suffix(".safetensors"))
+            result.save(target)
+            record, line = {"task": row.name, "value": name, "path": target}, target
         else:
             target = str(output) if len(audio_names) == 1 else str(Path(str(output)) / f"{name}.wav")
             write_result(result, target)
@@ -787,7 +811,8 @@ def data_synth(
     seed: Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 works in this one.")] = 2,
     data_root: Annotated[
-        Path | None, typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]")
+        Path | None,
+        typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep the shards that are finished.")] = True,
 ) -> None:
@@ -853,7 +878,9 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of codes; goes on where it stopped.")],
     splits: Annotated[str, typer.Option("--splits", help="Parts of the manifest, with commas.")] = "train,dev",
     augmented_copies: Annotated[int, typer.Option("--augmented-copies", min=0, help="More copies of recordings.")] = 0,
-    synthetic_copies: Annotated[float, typer.Option("--synthetic-copies", min=0.0, help="The same for synthetic clips.")] = 0.0,
+    synthetic_copies: Annotated[
+        float, typer.Option("--synthetic-copies", min=0.0, help="The same for synthetic clips.")
+    ] = 0.0,
     part: Annotated[int, typer.Option("--part", min=0, help="Which part of the work this process does.")] = 0,
     parts: Annotated[int, typer.Option("--parts", min=1, help="Processes that share the work.")] = 1,
     model: Model = None,
@@ -894,7 +921,8 @@ def train(
         list[str] | None, typer.Argument(help="key=value changes, such as train.lr=1e-4.", show_default=False)
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="YAML file or preset name.  [dim]default: the stage's preset[/dim]")
+        str | None,
+        typer.Option("--config", "-c", help="YAML file or preset name.  [dim]default: the stage's preset[/dim]"),
     ] = None,
 ) -> None:
     """Train one stage; a run that was interrupted goes on where it stopped."""
@@ -952,9 +980,9 @@ def convert(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for sounds, pictures and the page.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for sounds, pictures and the page.")
+    ] = Path("demo"),
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,

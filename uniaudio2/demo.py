@@ -242,9 +242,7 @@ class _Demo:
         elapsed = time.perf_counter() - began
         clip = self.clip("sound", name, sound.audio)
         heard = self.model.caption(read_audio(clip.wav), **self.sampling).text
-        self.add(
-            DemoItem("sound", name, text, heard, same_meaning(text, heard), elapsed, sound.duration_s, [clip])
-        )
+        self.add(DemoItem("sound", name, text, heard, same_meaning(text, heard), elapsed, sound.duration_s, [clip]))
 
     def round_trip(self, name: str, path: str) -> None:
         """A recording through the codec."""
@@ -263,9 +261,7 @@ class _Demo:
         expected = f"{audio.shape[-1]} samples"
         note = f"{numbers} codes; encode {between - began:.2f} s, decode {ended - between:.2f} s"
         right = decoded.shape[-1] == audio.shape[-1]
-        self.add(
-            DemoItem("codec", name, expected, got, right, ended - began, before.duration_s, [before, after], note)
-        )
+        self.add(DemoItem("codec", name, expected, got, right, ended - began, before.duration_s, [before, after], note))
 
     def run(self) -> None:
         """Everything, in the order of the page."""
@@ -335,7 +331,7 @@ def _data_url(path: Path, kind: str) -> str:
 
 def _clip_html(clip: Clip) -> str:
     return (
-        f'<figure><figcaption>{html.escape(clip.title)}<span>{clip.duration_s:.2f} s</span></figcaption>'
+        f"<figure><figcaption>{html.escape(clip.title)}<span>{clip.duration_s:.2f} s</span></figcaption>"
         f'<img alt="log-mel spectrogram, 0 to 12 kHz, {clip.duration_s:.2f} s" src="{_data_url(clip.picture, "image/png")}">'
         f'<audio controls preload="metadata" src="{_data_url(clip.wav, "audio/wav")}"></audio></figure>'
     )
@@ -354,7 +350,10 @@ _LABELS = {
 
 def _item_html(item: DemoItem) -> str:
     first, second = _LABELS[item.section]
-    mark = {True: '<b class="mark yes" title="as expected">✓</b>', False: '<b class="mark no" title="not as expected">✗</b>'}
+    mark = {
+        True: '<b class="mark yes" title="as expected">✓</b>',
+        False: '<b class="mark no" title="not as expected">✗</b>',
+    }
     got = html.escape(item.got) if item.got else "<i>nothing</i>"
     note = f'<p class="note">{html.escape(item.note)}</p>' if item.note else ""
     clips = "".join(_clip_html(clip) for clip in item.clips)

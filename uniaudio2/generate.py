@@ -102,6 +102,10 @@ class GenerationRequest:
         """Sampling of a part."""
         return self.sampling_by_kind.get(kind, self.sampling)
 
+    def phase_sampler(self, index: int) -> SamplingConfig:
+        """Sampling of the part with this index; of the last part beyond it."""
+        return self.sampler(self.prompt.phases[min(index, len(self.prompt.phases) - 1)].kind)
+
     @property
     def max_steps(self) -> int:
         """Most rows that may be fed after the prompt."""
@@ -625,11 +629,13 @@ class Generation:
                 owner.append(index)
         guided = len(rows) > len(chosen)
         size = model.config.text_vocab_size if text else model.config.audio.size
-        samplers = []
+        samplers: dict[tuple[SamplingConfig, ...], Sampler] = {}
+        by_phase = []
         for phase in range(MAX_PHASES):
-            kinds = [slot.request.prompt.phases[min(phase, len(slot.request.prompt.phases) - 1)].kind for _, slot in chosen]
-            configs = [slot.request.sampler(kind) for kind, (_, slot) in zip(kinds, chosen, strict=True)]
-            samplers.append(Sampler.of(configs, size, device))
+            configs = tuple(slot.request.phase_sampler(phase) for _, slot in chosen)
+            if configs not in samplers:
+                samplers[configs] = Sampler.of(configs, size, device)
+            by_phase.append(samplers[configs])
         blocked = None
         if text:
             blocked = torch.zeros(len(chosen), size, dtype=torch.bool, device=device)
@@ -644,7 +650,7 @@ class Generation:
             owner=torch.tensor(owner, device=device),
             pair=torch.tensor(pair, device=device) if guided else None,
             scale=torch.tensor(scales, device=device) if guided else None,
-            samplers=tuple(samplers),
+            samplers=tuple(by_phase),
             blocked=blocked,
             cache=None if text else model.depth.new_cache(len(rows), device=device, dtype=dtype),
         )
@@ -836,7 +842,7 @@ def decode_frame(model: AudioLM, hidden: Tensor, group: _Group, board: _Board) -
     full = frames >= board.current("most", slots)
     may_end = (frames >= board.current("least", slots)) | published
     is_end = tokens == eos
-    first = ((inside & ~(full & ~published)[:, None]) | (is_end & may_end[:, None])) | (is_end & full[:, None])
+    first = (inside & ~(full & ~published)[:, None]) | (is_end & (may_end | full)[:, None])
     numbers = board.numbers(slots)
     ended = torch.zeros(count, dtype=torch.bool, device=hidden.device)
     inputs, drawn = hidden, []
@@ -879,42 +885,34 @@ def decode_text(model: AudioLM, hidden: Tensor, group: _Group, board: _Board) ->
 
 def _draw(group: _Group, board: _Board, logits: Tensor, uniform: Tensor) -> Tensor:
     """Draw with the settings of the phase each slot is in."""
-    samplers = dict.fromkeys(group.samplers)
-    if len(samplers) == 1 or all(sampler.greedy is None for sampler in samplers):
+    if all(sampler is group.samplers[0] for sampler in group.samplers):
         return group.samplers[0].draw(logits, uniform)
     each = torch.stack([sampler.draw(logits, uniform) for sampler in group.samplers])
     return each[board.phase[group.slots], torch.arange(logits.shape[0], device=logits.device)]
 
 
-def repeats(items: Sequence[object], *, text: bool = True) -> bool:
-    """Whether the end of a sequence repeats itself.
+def repeats(items: Sequence[object], *, text: bool = True) -> int:
+    """Length of the period with which the end of a sequence repeats itself, 0 when it does not.
 
     Choice: for text a run of 1 to 12 ids said at least four times and over at least 12 ids; for audio one whole frame
     40 times on end (3.2 s at 12.5 Hz), since silence and hums repeat a little by nature.
     """
-    longest = 12 if text else 1
-    for period in range(1, longest + 1):
-        times = max(4, -(-12 // period)) if text else 40
-        if len(items) < period * times:
-            continue
-        tail = items[-period * times :]
-        if all(tail[index] == tail[index - period] for index in range(period, len(tail))):
-            return True
-    return False
+    for period in range(1, 13 if text else 2):
+        length = period * (max(4, -(-12 // period)) if text else 40)
+        tail = items[-length:]
+        if len(items) >= length and tail[period:] == tail[:-period]:
+            return period
+    return 0
 
 
 def without_repeats(ids: Sequence[int]) -> list[int]:
     """Cut a repeating end down to its first round."""
-    best = list(ids)
-    for period in range(1, 13):
-        if not repeats(ids) or len(ids) < 2 * period:
-            break
-        stop = len(ids)
-        while stop - period > 0 and ids[stop - 1] == ids[stop - 1 - period]:
-            stop -= 1
-        if stop < len(best):
-            best = list(ids[:stop])
-    return best
+    period, stop = repeats(ids), len(ids)
+    if not period:
+        return list(ids)
+    while stop > period and ids[stop - 1] == ids[stop - 1 - period]:
+        stop -= 1
+    return list(ids[:stop])
 
 
 class Engine:

@@ -21,7 +21,21 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio, resample, write_audio
 from uniaudio2.checkpoint import load_codec, load_lm, open_folder
-from uniaudio2.codes import UNIT, AudioCodes, num_units, reasoning_length, reconstruction_length
+from uniaudio2.codes import (
+    REASONING_RATE_HZ,
+    UNIT,
+    AudioCodes,
+    num_units,
+    reasoning_length,
+    reconstruction_length,
+)
+from uniaudio2.generate import (
+    RECONSTRUCTION_PER_REASONING,
+    Engine,
+    GenerationRequest,
+    GenerationResult,
+    SamplingConfig,
+)
 from uniaudio2.sequence import SequenceBuilder, voice_codes
 from uniaudio2.speech_text import (
     Sentence,
@@ -201,9 +215,9 @@ def split_at_pauses(audio: Tensor, max_s: float = MAX_CHUNK_S) -> list[tuple[int
     frames = audio[0, : total // hop * hop].reshape(-1, hop)
     power = frames.square().mean(1)
     width = round(0.2 / FRAME_S)
-    smooth = torch.nn.functional.avg_pool1d(
-        power[None, None], width, 1, padding=width // 2, count_include_pad=False
-    )[0, 0]
+    smooth = torch.nn.functional.avg_pool1d(power[None, None], width, 1, padding=width // 2, count_include_pad=False)[
+        0, 0
+    ]
     chunks, start = [], 0
     while total - start > limit:
         low, high = (start + limit // 2) // hop, (start + limit) // hop
@@ -214,12 +228,39 @@ def split_at_pauses(audio: Tensor, max_s: float = MAX_CHUNK_S) -> list[tuple[int
 
 
 @dataclass(frozen=True)
+class _Defaults:
+    """How a kind of output is drawn unless the user says otherwise."""
+
+    sampling: SamplingConfig
+    guidance: float = 1.0
+
+
+# Choice: words are what the model thinks likeliest; sound is drawn, because the likeliest codes are dull and loop.
+TEXT_DEFAULTS = _Defaults(SamplingConfig(temperature=0.0))
+AUDIO_DEFAULTS = _Defaults(SamplingConfig(temperature=0.8, top_k=50), guidance=1.5)
+
+
+@dataclass(frozen=True)
 class _Limits:
     """How much may be generated, from the length of the input."""
 
     max_tokens: int = 0  # text
     min_audio_s: float = 0.0
     max_audio_s: float = 0.0
+
+    def frames(self) -> dict[str, tuple[int, int]]:
+        """Least and most text ids, reasoning and reconstruction frames."""
+        least, most = (max(1, round(seconds * REASONING_RATE_HZ)) for seconds in (self.min_audio_s, self.max_audio_s))
+        return {"text": (0, self.max_tokens), **_frame_limits(least, most)}
+
+
+def _frame_limits(least: int, most: int) -> dict[str, tuple[int, int]]:
+    """Limits of both streams from those of the reasoning stream."""
+    ratio = RECONSTRUCTION_PER_REASONING
+    return {
+        "reasoning": (least, most),
+        "reconstruction": (max(1, int((least - 1) * ratio) + 1), math.ceil(most * ratio)),
+    }
 
 
 @dataclass(frozen=True)
@@ -582,7 +623,7 @@ class UniAudio2:
         sample_rate: int = SAMPLE_RATE,
         steps: int | None = None,
         **sampling: Any,
-    ) -> dict[str, str | AudioResult]:
+    ) -> dict[str, str | AudioResult | AudioCodes]:
         """Run any row of the task table.
 
         Args:
@@ -595,7 +636,7 @@ class UniAudio2:
             **sampling: As for `transcribe`.
 
         Returns:
-            The row's outputs by name: text, or `AudioResult`.
+            The row's outputs by name: text, `AudioResult`, or `AudioCodes` where only reasoning codes are made.
 
         Raises:
             ValueError: If the task or a value is unknown, or an input is missing or cannot be used.
@@ -616,9 +657,9 @@ class UniAudio2:
             limits = replace(limits, min_audio_s=min(limits.min_audio_s, max_duration_s), max_audio_s=max_duration_s)
         answer = self._generate([_Ask(row.name, inputs, code, limits)], sampling)[0]
         seed = _seed(sampling)
-        results: dict[str, str | AudioResult] = {}
+        results: dict[str, str | AudioResult | AudioCodes] = {}
         for name, value in answer.items():
-            if isinstance(value, str):
+            if isinstance(value, str) or value.reconstruction.shape[-1] == 0:
                 results[name] = value
             else:
                 results[name] = AudioResult(self.decode(value, seed=seed, steps=steps), text, seed, (value,))
@@ -678,3 +719,70 @@ class UniAudio2:
         if self.lm is None or self.tokenizer is None:
             raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
         return self.lm, self.tokenizer
+
+    def _generate(
+        self, asks: Sequence[_Ask], sampling: Mapping[str, Any], *, first_seed: int | None = None
+    ) -> list[dict[str, str | AudioCodes]]:
+        """Run requests together; each gives its outputs by name.
+
+        Every request draws from a seed of its own, so its result does not depend on the others: ``first_seed`` and
+        the numbers after it, or the one seed for all.
+        """
+        lm, tokenizer = self._need_lm()
+        builder = SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
+        requests = [
+            self._request(builder, ask, sampling, _seed(sampling) if first_seed is None else first_seed + number)
+            for number, ask in enumerate(asks)
+        ]
+        engine = Engine(lm, builder, max_batch=sum(2 if request.guided else 1 for request in requests))
+        return [_outputs(result) for result in engine.generate(requests)]
+
+    def _request(
+        self, builder: SequenceBuilder, ask: _Ask, sampling: Mapping[str, Any], seed: int
+    ) -> GenerationRequest:
+        """One generation request, from the task's defaults and what the user asked for."""
+        row = get_task(ask.task)
+        unknown = set(sampling) - {"seed", "temperature", "top_k", "top_p", "guidance"}
+        if unknown:
+            raise TypeError(f"unknown sampling argument {sorted(unknown)[0]!r}")
+        defaults = AUDIO_DEFAULTS if row.makes_audio else TEXT_DEFAULTS
+        given = {name: sampling[name] for name in ("temperature", "top_k", "top_p") if sampling.get(name) is not None}
+        drawn = replace(defaults.sampling, **given)
+        if given and "temperature" not in given and drawn.temperature == 0:
+            drawn = replace(drawn, temperature=1.0)  # who asks for top-k or top-p asks to sample
+        guidance = sampling.get("guidance")
+        if guidance is None:
+            guidance = defaults.guidance if row.guidance else 1.0
+        elif guidance != 1.0 and not row.guidance:
+            raise ValueError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
+        prompt = builder.prompt(row, ask.values, language=ask.language)
+        limits = ask.limits.frames()
+        room = self._need_lm()[0].config.max_positions - len(prompt) - 8
+        if room < 16:
+            raise ValueError(
+                f"the input of task {row.name!r} is too long for this model ({len(prompt)} positions of "
+                f"{room + len(prompt) + 8}): give shorter audio or text"
+            )
+        if row.makes_audio:
+            longest = int(room / (1 + RECONSTRUCTION_PER_REASONING)) - 4
+            most = min(limits["reasoning"][1], max(1, longest))
+            limits = _frame_limits(min(limits["reasoning"][0], most), most)
+        else:
+            limits = {"text": (0, min(limits["text"][1], room))}
+        return GenerationRequest(prompt, sampling=drawn, guidance_scale=guidance, seed=seed, limits=limits)
+
+
+def _outputs(result: GenerationResult) -> dict[str, str | AudioCodes]:
+    """Text, or codes, by the name of the value; a stream that the task does not make has no frames."""
+    outputs: dict[str, str | AudioCodes] = {}
+    for value in dict.fromkeys(part.value for part in result.parts):
+        parts = {part.kind: part for part in result.parts if part.value == value}
+        if "text" in parts:
+            outputs[value] = parts["text"].text or ""
+            continue
+        streams = {kind: part.codes for kind, part in parts.items() if part.codes is not None}
+        nothing = next(iter(streams.values()))[:, :0]
+        outputs[value] = AudioCodes(
+            streams.get("reasoning", nothing)[None], streams.get("reconstruction", nothing)[None], None
+        )
+    return outputs

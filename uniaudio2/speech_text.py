@@ -78,7 +78,9 @@ def detect_language(text: str) -> str:
     """
     letters = [character for character in text if character.isalpha()]
     han = sum(is_han(character) for character in letters)
-    foreign = [c for c in letters if not is_han(c) and not unicodedata.name(c, "LATIN").startswith(("LATIN", "FULLWIDTH"))]
+    foreign = [
+        c for c in letters if not is_han(c) and not unicodedata.name(c, "LATIN").startswith(("LATIN", "FULLWIDTH"))
+    ]
     if len(foreign) * 2 > len(letters):
         script = unicodedata.name(foreign[0], "unknown").split()[0].capitalize()
         raise TextError(

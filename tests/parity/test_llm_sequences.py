@@ -117,8 +117,8 @@ def driver_values(task: str, inputs: dict[str, Tensor]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     wanted = get_task(task).required_inputs
     if "text" in inputs:
-        name = next(name for name in ("transcription", "lyric", "instruction", "caption") if name in wanted)
-        values[name] = inputs["text"].tolist()
+        names = ("transcription", "lyric", "instruction", "caption")
+        values |= {name: inputs["text"].tolist() for name in [n for n in names if n in wanted][:1]}
     if "caption" in inputs and "caption" in wanted:
         values["caption"] = inputs["caption"].tolist()
     if "question" in inputs and "question" in wanted:

@@ -101,6 +101,10 @@ class ConvNeXtAutoencoder(nn.Module):
         self.to_spectrum = nn.Linear(fine, config.fft_size + 2)
         self.istft = InverseSTFT(config.fft_size, hop)
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """The modules that `encode` runs through; the others belong to `decode`."""
+        return [self.stem_1, self.stem_2, self.encoder, self.encoder_norm, self.to_latent]
+
     def encode(self, audio: Tensor) -> Tensor:
         """Waveform (B, 1, N), N a multiple of 960 -> latents (B, N // 960, latent_dim) in (-1, 1)."""
         x = F.gelu(self.stem_1(self.mel(audio).transpose(1, 2)))

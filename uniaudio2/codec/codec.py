@@ -507,7 +507,7 @@ def _below(prefix: str, name: str | None) -> str | None:
     return None if name is None else f"{prefix}.{name}"
 
 
-def finish_published(state: Mapping[str, Tensor], *, wanted: Iterable[str]) -> dict[str, Tensor]:
+def finish_published(state: Mapping[str | None, Tensor], *, wanted: Iterable[str]) -> dict[str, Tensor]:
     """Bring renamed published tensors into this codec's form: fold weight norms, drop the codebooks' leading axis.
 
     Args:
@@ -521,12 +521,13 @@ def finish_published(state: Mapping[str, Tensor], *, wanted: Iterable[str]) -> d
         ValueError: If half of a weight-normalised pair is missing or a codebook was never initialised.
     """
     wanted = set(wanted)
-    kept = {name: value for name, value in state.items() if name in wanted}
-    folded = fold_weight_norm({name: value for name, value in state.items() if name not in wanted})
+    kept = {name: value for name, value in state.items() if name is not None and name in wanted}
+    others = {name: value for name, value in state.items() if name is not None and name not in wanted}
+    folded = fold_weight_norm(others)
     finished = {**kept, **folded}
     for name, value in finished.items():
         kind = name.rpartition(".")[2]
-        if kind in ("codebook", "codebook_sum", "usage") and "levels" in name.split("."):
+        if kind in ("codebook", "usage") and "levels" in name.split("."):
             finished[name] = value[0]
         elif kind == "initialised":
             if not bool(value.reshape(())):

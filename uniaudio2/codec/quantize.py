@@ -125,8 +125,8 @@ def perplexity_of(counts: Tensor) -> Tensor:
 class VectorQuantize(nn.Module):
     """One codebook of ``codebook_size`` vectors of width ``dim``, without projection.
 
-    Buffers (all saved): ``codebook`` (V, dim), ``codebook_sum`` (V, dim) and ``usage`` (V,) the running sums and
-    counts of assigned vectors, ``initialised`` () bool.
+    Buffers (all saved): ``codebook`` (V, dim), ``usage`` (V,) the running counts of assigned vectors, ``initialised``
+    () bool. The running sums of the usual form are ``codebook * usage`` at every moment, so they are not kept.
 
     Args:
         dim: Width of the vectors.
@@ -136,7 +136,6 @@ class VectorQuantize(nn.Module):
     """
 
     codebook: Tensor
-    codebook_sum: Tensor
     usage: Tensor
     initialised: Tensor
 
@@ -146,7 +145,6 @@ class VectorQuantize(nn.Module):
         self.ema_decay, self.dead_fraction = ema_decay, dead_fraction
         codebook = torch.randn(codebook_size, dim) * dim**-0.5
         self.register_buffer("codebook", codebook)
-        self.register_buffer("codebook_sum", codebook.clone())
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("initialised", torch.tensor(False))
         self._known_initialised = False  # spares a device synchronisation per step
@@ -196,7 +194,6 @@ class VectorQuantize(nn.Module):
         fill = centers[torch.arange(spare, device=vectors.device) % num_centers]
         self.codebook.copy_(_from_first_rank(torch.cat([centers, fill])))
         self.usage.copy_(_from_first_rank(torch.cat([counts, counts.new_zeros(spare)])))
-        self.codebook_sum.copy_(self.codebook * self.usage[:, None])
         self.initialised.fill_(True)
 
     @torch.no_grad()
@@ -204,12 +201,12 @@ class VectorQuantize(nn.Module):
         """One step of the running averages, then the revival of unused entries."""
         counts = _all_reduce(counts.clone())
         sums = _all_reduce(torch.zeros_like(self.codebook).index_add_(0, index, vectors.to(self.codebook.dtype)))
+        running_sums = torch.lerp(self.codebook * self.usage[:, None], sums, 1.0 - self.ema_decay)
         self.usage.lerp_(counts, 1.0 - self.ema_decay)
-        self.codebook_sum.lerp_(sums, 1.0 - self.ema_decay)
         # An entry without any use keeps its place (its sum and its count are both zero).
         used = self.usage > 1e-6
         self.codebook.copy_(
-            torch.where(used[:, None], self.codebook_sum / self.usage.clamp_min(1e-6)[:, None], self.codebook)
+            torch.where(used[:, None], running_sums / self.usage.clamp_min(1e-6)[:, None], self.codebook)
         )
         if self.dead_fraction > 0.0:
             mean_usage = self.usage.mean()
@@ -221,7 +218,6 @@ class VectorQuantize(nn.Module):
             self.codebook.copy_(torch.where(dead[:, None], picks, self.codebook))
             # A moved entry starts with half the mean use: long enough to win vectors before it is judged again.
             self.usage.copy_(torch.where(dead, 0.5 * mean_usage, self.usage))
-            self.codebook_sum.copy_(torch.where(dead[:, None], self.codebook * self.usage[:, None], self.codebook_sum))
 
 
 class ResidualVectorQuantize(nn.Module):
@@ -352,17 +348,17 @@ class ResidualVectorQuantize(nn.Module):
         return torch.where(drop, drawn, self.num_codebooks)
 
 
-PUBLISHED_LEVEL_NAMES = {
+PUBLISHED_LEVEL_NAMES: dict[str, str | None] = {
     "_codebook.embed": "codebook",
-    "_codebook.embed_avg": "codebook_sum",
+    "_codebook.embed_avg": None,  # codebook × usage
     "_codebook.cluster_size": "usage",
     "_codebook.initted": "initialised",
 }
 """Published names inside one residual level and ours. The published tensors have a leading axis of size 1."""
 
 
-def rename_published(key: str) -> str:
-    """Our name of a published key of a residual quantiser, given without the quantiser's own prefix.
+def rename_published(key: str) -> str | None:
+    """Our name of a published key of a residual quantiser, given without its own prefix; None for what is not needed.
 
     Raises:
         KeyError: If the key is not known.
@@ -373,4 +369,5 @@ def rename_published(key: str) -> str:
     number, _, rest = rest.partition(".")
     if head != "layers":
         raise KeyError(key)
-    return f"levels.{number}.{PUBLISHED_LEVEL_NAMES[rest]}"
+    name = PUBLISHED_LEVEL_NAMES[rest]
+    return None if name is None else f"levels.{number}.{name}"

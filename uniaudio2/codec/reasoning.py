@@ -265,7 +265,8 @@ def rename_published(key: str) -> str | None:
             continue
         rest = key.removeprefix(theirs)
         if theirs == "reasoning_vq.":
-            return ours + rename_published_quantizer(rest)
+            inner = rename_published_quantizer(rest)
+            return None if inner is None else ours + inner
         if theirs == "encoder_transformers.":
             number, _, rest = rest.partition(".")
             if rest == "rope.inv_freq":

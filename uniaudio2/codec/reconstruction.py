@@ -341,8 +341,8 @@ PUBLISHED_NAMES = {
 """Beginnings of published names and ours."""
 
 
-def rename_published(key: str) -> str:
-    """Our name of a published key of this branch.
+def rename_published(key: str) -> str | None:
+    """Our name of a published key of this branch; None for what is not needed.
 
     Raises:
         KeyError: If the key is not known.
@@ -351,7 +351,8 @@ def rename_published(key: str) -> str:
         if key.startswith(theirs):
             rest = key.removeprefix(theirs)
             if theirs.startswith("vq_"):
-                return ours + rename_published_quantizer(rest)
+                inner = rename_published_quantizer(rest)
+                return None if inner is None else ours + inner
             return ours + (_rename_in_decoder(rest) if "decoder" in theirs else rest)
     raise KeyError(key)
 

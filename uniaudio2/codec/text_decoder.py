@@ -24,12 +24,12 @@ class TextDecoderConfig:
     bos_id: int  # begins every text
     eos_id: int  # ends every text
     condition_dim: int = 256  # of the quantised reasoning vectors
-    width: int = 192
+    width: int = 160
     num_layers: int = 2
     num_heads: int = 4
     max_tokens: int = 96
     max_frames: int = 160  # 32 s at 5 Hz
-    sub_frames: int = 6  # CTC outputs per reasoning frame: 30 Hz, above any character rate
+    sub_frames: int = 6  # CTC outputs per reasoning frame: 30 Hz, above any character rate; 0 = no CTC head
     dropout: float = 0.1
 
 
@@ -80,7 +80,7 @@ class TextDecoder(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(config.max_tokens + 1, d))
         self.layers = nn.ModuleList([TextDecoderLayer(config) for _ in range(config.num_layers)])
         self.norm = nn.LayerNorm(d)
-        self.ctc_head = nn.Linear(d, config.sub_frames * (256 + 1))  # UTF-8 bytes and blank (id 0)
+        self.ctc_head = nn.Linear(d, config.sub_frames * (256 + 1)) if config.sub_frames else None  # bytes and blank
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
 
     def read(self, reasoning: Tensor, num_frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,13 @@ class TextDecoder(nn.Module):
         return self.norm(x) @ self.embedding.weight.T
 
     def ctc_logits(self, memory: Tensor) -> Tensor:
-        """Memory (B, T, D) -> byte logits (B, T * sub_frames, 257), blank first: the auxiliary alignment loss."""
+        """Memory (B, T, D) -> byte logits (B, T * sub_frames, 257), blank first: the auxiliary alignment loss.
+
+        Raises:
+            ValueError: If the model was built without the head.
+        """
+        if self.ctc_head is None:
+            raise ValueError("this text decoder has no CTC head: set sub_frames above 0")
         return self.ctc_head(memory).unflatten(-1, (self.config.sub_frames, -1)).flatten(1, 2)
 
     @torch.inference_mode()

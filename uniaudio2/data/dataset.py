@@ -278,6 +278,8 @@ class LMDataset:
         if entry == "asr":
             values = {"audio": self.store.codes(other), "transcription": self.text_ids(clip.text or "")}
             heard = self.store.clips[other].text
+            if training and rng.random() < config.language_dropout:
+                language = None
         elif entry in ("tts", "tts_voice"):
             words = self.store.clips[other].text or ""
             plain = not training or config.bpe_dropout == 0

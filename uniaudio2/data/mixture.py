@@ -43,6 +43,7 @@ class MixtureConfig:
     sentence_positions: int = 1024  # longest auditory sentence
     guidance_dropout: float = 0.1  # share of generation sequences without their condition
     bpe_dropout: float = 0.0  # chance of skipping a merge in input text
+    language_dropout: float = 0.25  # chance that the prompt of asr names no language, as when a user names none
     caption_variety: float = 0.3  # chance that a caption target is another phrasing; inputs always vary
 
     def __post_init__(self) -> None:

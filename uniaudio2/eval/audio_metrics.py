@@ -39,13 +39,15 @@ _FRAME_SHIFT_S = 0.005
 _ACTIVE_RANGE_DB = 40.0
 
 
-class MissingPackage(ValueError):
+class MissingPackageError(ValueError):
     """A metric needs a package that is not installed; the message names the extra."""
 
 
-def need(package: str) -> MissingPackage:
+def need(package: str) -> MissingPackageError:
     """The error that says how to get a package of the ``eval`` extra."""
-    return MissingPackage(f"this figure needs the package {package!r}; install it with: pip install 'uniaudio2[eval]'")
+    return MissingPackageError(
+        f"this figure needs the package {package!r}; install it with: pip install 'uniaudio2[eval]'"
+    )
 
 
 def as_wave(audio: Waveform) -> Wave:
@@ -199,7 +201,7 @@ def multi_resolution_stft(reference: Waveform, estimate: Waveform) -> float:
 
 
 def mel_cepstral_distortion(reference: Waveform, estimate: Waveform) -> float:
-    """Mel-cepstral distortion in dB: coefficients 1-24 of smooth envelopes at 16 kHz, frames within 40 dB of the loudest.
+    """Mel-cepstral distortion in dB: coefficients 1-24 at 16 kHz, frames within 40 dB of the loudest one.
 
     Frame by frame without time warping: the waveforms must be aligned. NaN for a silent reference.
     """

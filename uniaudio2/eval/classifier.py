@@ -30,7 +30,7 @@ FRAMES = 112
 """Frames (hop 1024: 4.8 s) that the classifier sees; shorter clips are repeated, longer ones cut."""
 
 _VERSION = 4
-_EPOCHS = 60
+_EPOCHS = 40
 _MEMBERS = 1
 _FLOOR = -4.0
 _POOL = 4
@@ -106,7 +106,7 @@ class SoundClassifier:
         *,
         seed: int = 0,
         cache: Path | None = None,
-        epochs: int = _EPOCHS,
+        epochs: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> SoundClassifier:
         """Train on labelled clips, or take the networks trained on these clips before from the cache.
@@ -115,7 +115,7 @@ class SoundClassifier:
             examples: Labelled clips of the train split.
             seed: Seed of weights and augmentation.
             cache: Folder for trained networks; default `cache_folder`.
-            epochs: Passes over the clips.
+            epochs: Passes over the clips; None is enough of them.
             progress: Called with the share done.
 
         Raises:
@@ -124,11 +124,13 @@ class SoundClassifier:
         labels = sorted({example.label for example in examples if example.label})
         if len(labels) < 2 or any(not example.label for example in examples):
             raise ValueError("the classifier needs clips of at least two classes, each with a label")
+        epochs = _EPOCHS if epochs is None else epochs
         key = hashlib.sha256(
             repr([_VERSION, seed, epochs, [(e.id, e.label, e.duration) for e in examples]]).encode()
         ).hexdigest()[:16]
         file = (cache or cache_folder()) / f"sound-classifier-{key}.safetensors"
-        networks = [_Network(len(labels)).eval() for _ in range(_MEMBERS)]
+        with torch.random.fork_rng(devices=[]):
+            networks = [_Network(len(labels)).eval() for _ in range(_MEMBERS)]
         if file.is_file():
             stored = load_file(file)
             for index, network in enumerate(networks):
@@ -222,8 +224,8 @@ def _save(file: Path, tensors: dict[str, Tensor]) -> None:
 class NearestClip:
     """Finds the training clip that a generated clip resembles most.
 
-    Distance: mean absolute difference of log-mel pictures (decades) at the best of all circular shifts, so that a copy
-    that starts elsewhere is found as well.
+    Distance: mean absolute difference of log-mel pictures (decades) at the best circular shift, in steps of 85 ms, so
+    that a copy that starts elsewhere is found as well.
 
     Args:
         examples: Training clips.
@@ -262,5 +264,5 @@ class NearestClip:
 
 
 def _small(audio: Tensor) -> NDArray[np.float32]:
-    """Picture of 40 bands and 56 frames: `picture` averaged over 2 bands and 2 frames (85 ms)."""
-    return picture(audio).reshape(40, 2, FRAMES // 2, 2).mean((1, 3)).numpy()
+    """Picture of 20 bands and 56 frames: `picture` averaged over 4 bands and 2 frames (85 ms)."""
+    return picture(audio).reshape(20, 4, FRAMES // 2, 2).mean((1, 3)).numpy()

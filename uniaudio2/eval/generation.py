@@ -45,7 +45,7 @@ def _tts_language(context: Context, language: str) -> Result:
     listener = Listener() if language == "en" else None
     pool = context.held_out_sentences(language)
     if listener is not None:
-        # Short ones are too easy to tell apart or too short to hold on to; words unknown to the listener cannot be asked.
+        # Very short sentences give the listener nothing to hold on to; words it does not know cannot be asked for.
         pool = [sentence for sentence in pool if 4 <= len(sentence.split()) <= 14 and listener.knows(sentence)]
     sentences = context.head(pool, SENTENCES[language])
     if not sentences:
@@ -85,8 +85,8 @@ def _tts_language(context: Context, language: str) -> Result:
         for row, text, length in zip(items, found, seconds, strict=True):
             row[f"{system}: found"], row[f"{system}: seconds"] = text, round(length, 3)
         if listener is not None:
-            right = [listener.right(wave, text, pool)
-                     for wave, text in context.track(list(zip(waves, sentences, strict=True)), "independent listener")]  # fmt: skip
+            heard = context.track(list(zip(waves, sentences, strict=True)), "independent listener")
+            right = [listener.right(wave, text, pool) for wave, text in heard]
             figures.insert(0 if ours else len(figures), Figure.of(
                 "right by an independent listener (one of ten)", accuracy(right), unit="%", group=group,
                 target=">= 40 %; >= 85 % of the source voice's; chance 10 %" if ours else ""))  # fmt: skip
@@ -214,7 +214,8 @@ def tta(context: Context) -> Result:
         Figure.of("class named by the classifier", accuracy(right), unit="%", target=">= 60 %"),
         Figure("chance", 1 / len(labels), unit="%"),
         Figure.of("classifier on real dev clips", _accuracy_on(judge, dev, Example.audio), unit="%"),
-        Figure.of("classifier on dev clips through the codec", _accuracy_on(judge, dev, _through_codec(context)), unit="%"),
+        Figure.of("classifier on dev clips through the codec", _accuracy_on(judge, dev, _through_codec(context)),
+                  unit="%"),
         Figure.of("near-copies of a training clip", copies, unit="%", target="<= 10 %"),
         Figure.of("distance to the nearest training clip", mean([row["distance"] for row in items]), unit="decades"),
         Figure("distance that counts as a near-copy", threshold, unit="decades"),

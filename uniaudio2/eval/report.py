@@ -142,9 +142,8 @@ class Report:
         lines = []
         for f in self.figures:
             name = f"{f.name}, {f.group}" if f.group else f.name
-            lines.append(
-                f"| `{self.command}` | {day} | {machine} | {name}: **{f.shown}** (n={f.count}) | {f.interval} | {f.target} |"
-            )
+            figure = f"{name}: **{f.shown}** (n={f.count})"
+            lines.append(f"| `{self.command}` | {day} | {machine} | {figure} | {f.interval} | {f.target} |")
         return "\n".join(lines) + "\n"
 
 

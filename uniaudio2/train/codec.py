@@ -432,9 +432,13 @@ class AutoencoderStage(CodecStage):
 
     name = "autoencoder"
 
-    def __init__(self, clips: ClipConfig, autoencoder: ConvNeXtAutoencoder) -> None:
+    def __init__(self, clips: ClipConfig, autoencoder: ConvNeXtAutoencoder, *, freeze_encoder: bool = False) -> None:
         super().__init__(clips, ("speech", "sound", "music"))
         self.model = nn.ModuleDict({"part": autoencoder})
+        if freeze_encoder:
+            # Choice: the decoder may learn on after codes are made, because the latents they stand for stay the same.
+            for part in autoencoder.encoder_parts():
+                part.requires_grad_(False)
         self.spectral = SpectralLoss()
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
@@ -698,6 +702,7 @@ class CodecTrainConfig:
     clips: ClipConfig
     codec: str = "nano"  # preset under configs/codec
     parts: tuple[str, ...] = ()  # files that earlier stages exported
+    freeze_encoder: bool = False  # autoencoder only: the decoder learns on, the latents stay
     warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
     tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
 
@@ -742,7 +747,8 @@ def build_stage(config: CodecTrainConfig) -> CodecStage:
     if config.stage == "sound_expert":
         return SoundExpertStage(config.clips, codec.encoders["sound_expert"].requires_grad_(True))  # pyright: ignore
     if config.stage == "autoencoder":
-        return AutoencoderStage(config.clips, codec.autoencoder.requires_grad_(True))  # pyright: ignore
+        autoencoder: Any = codec.autoencoder.requires_grad_(True)
+        return AutoencoderStage(config.clips, autoencoder, freeze_encoder=config.freeze_encoder)
     if config.stage == "reasoning":
         return ReasoningStage(config.clips, codec, TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER))
     return ReconstructionStage(config.clips, codec, warm_up=config.warm_up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,15 @@ def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) 
     return Trainer(config.train, stage, log=log).run()
 
 
+def without_training_parts(model: ReasoningCodec) -> ReasoningCodec:
+    """The same codec without the semantic decoders, which only the training loss uses."""
+    config = model.config
+    slim = ReasoningCodec(replace(config, reconstruction=replace(config.reconstruction, semantic_decoders=False)))
+    wanted = slim.state_dict().keys()
+    slim.load_state_dict({name: value for name, value in model.state_dict().items() if name in wanted})
+    return slim.eval()
+
+
 def assemble(
     folder: Path | str,
     *,
@@ -96,10 +106,13 @@ def assemble(
         missing = set(model.state_dict()) - codec.load_parts(model, parts)
         if missing:
             raise ValueError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
+        model = without_training_parts(model)
     text = None
     if text_decoder is not None:
-        text = TextDecoder(load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml"))
-        text.load_state_dict(load_tensors(Path(text_decoder) / "text_decoder.safetensors"))
+        config = load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml")
+        text = TextDecoder(replace(config, sub_frames=0))
+        tensors = load_tensors(Path(text_decoder) / "text_decoder.safetensors")
+        text.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("ctc_head.")})
     return save_parts(
         folder,
         codec=model,

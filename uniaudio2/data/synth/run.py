@@ -68,10 +68,10 @@ PRESETS = {
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),
     "tiny": SynthPreset(
-        SpeechHours(0.004, 0.0, 0.0, 0.0, 0.0, 0.004, 0.001, 0.001, 0.001, 0.001, 6, 2, 1), 0.2, 0.1, (), None
+        SpeechHours(0.0, 0.0, 0.0, 0.0, 0.0, 0.006, 0.001, 0.001, 0.001, 0.001, 0, 0, 1), 0.2, 0.1, (), None
     ),
 }
-"""Named sizes; the package's default model is trained on ``nano``."""
+"""Named sizes: the package's default model is trained on ``nano``; ``tiny`` needs espeak-ng alone."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def plan_units(preset: SynthPreset, *, data_root: Path, seed: int = 0) -> list[U
     ]
     mixtures = plan_mixtures(preset.mixture_minutes, licensed, seed)
     groups["mix"] = [
-        Unit(f"mix-{i:03d}", seed, mixtures=part, licensed=tuple(licensed)) for i, part in enumerate(_cut(mixtures, 100))
+        Unit(f"mix-{i:03d}", seed, mixtures=part, licensed=tuple(licensed))
+        for i, part in enumerate(_cut(mixtures, 100))
     ]
     placed = [((i + 0.5) / len(units), unit) for units in groups.values() for i, unit in enumerate(units)]
     return [unit for _, unit in sorted(placed, key=lambda item: (item[0], item[1].name))]

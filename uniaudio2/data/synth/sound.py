@@ -131,7 +131,9 @@ def _siren(rng: Rng, n: int) -> Wave:
 
 def _beep(rng: Rng, n: int) -> Wave:
     out, frequency, length = np.zeros(n, np.float32), rng.uniform(500, 3000), int(rng.uniform(0.08, 0.4) * SAMPLE_RATE)
-    tone = np.sin(2 * np.pi * frequency * _time(length)) * np.minimum(1, 200 * np.minimum(_time(length), _time(length)[::-1]))
+    tone = np.sin(2 * np.pi * frequency * _time(length)) * np.minimum(
+        1, 200 * np.minimum(_time(length), _time(length)[::-1])
+    )
     for time in _rhythm(rng, n, length / SAMPLE_RATE + 0.1, length / SAMPLE_RATE + 1.0, 0.0):
         _place(out, tone, time)
     return out
@@ -140,7 +142,9 @@ def _beep(rng: Rng, n: int) -> Wave:
 def _alarm_clock(rng: Rng, n: int) -> Wave:
     frequency, out = rng.uniform(1500, 3200), np.zeros(n, np.float32)
     chirp = int(0.06 * SAMPLE_RATE)
-    tone = signal.square(2 * np.pi * frequency * _time(chirp)).astype(np.float32) * np.minimum(1, 300 * _time(chirp)[::-1])
+    tone = signal.square(2 * np.pi * frequency * _time(chirp)).astype(np.float32) * np.minimum(
+        1, 300 * _time(chirp)[::-1]
+    )
     for time in _rhythm(rng, n, 0.6, 1.1, 0.0):
         for pulse in range(int(rng.integers(3, 5))):
             _place(out, tone, time + 0.11 * pulse)
@@ -166,7 +170,12 @@ def _footsteps(rng: Rng, n: int) -> Wave:
         length = int(0.18 * SAMPLE_RATE)
         heel = _band(_noise(rng, length), 60, hardness) * _decay(length, rng.uniform(0.06, 0.15))
         _place(out, heel, time, rng.uniform(0.7, 1.1))
-        _place(out, _band(_noise(rng, length), 200, hardness * 2) * _decay(length, 0.06), time + rng.uniform(0.06, 0.1), 0.4)
+        _place(
+            out,
+            _band(_noise(rng, length), 200, hardness * 2) * _decay(length, 0.06),
+            time + rng.uniform(0.06, 0.1),
+            0.4,
+        )
     return out
 
 
@@ -177,7 +186,12 @@ def _clapping(rng: Rng, n: int) -> Wave:
         centre = rng.uniform(800, 2500)
         for time in _rhythm(rng, n, 0.2, 0.55, 0.1):
             length = int(0.08 * SAMPLE_RATE)
-            _place(out, _band(_noise(rng, length), centre * 0.6, centre * 2) * _decay(length, 0.05), time, rng.uniform(0.5, 1))
+            _place(
+                out,
+                _band(_noise(rng, length), centre * 0.6, centre * 2) * _decay(length, 0.05),
+                time,
+                rng.uniform(0.5, 1),
+            )
     return out
 
 
@@ -186,15 +200,19 @@ def _partials(rng: Rng, n: int, base: float, ratios: Sequence[float], seconds: f
     t, out = _time(n), np.zeros(n, np.float32)
     for index, ratio in enumerate(ratios):
         if base * ratio < 11000:
-            out += (rng.uniform(0.4, 1) / (1 + 0.4 * index)) * np.sin(2 * np.pi * base * ratio * t + rng.uniform(0, 6)) * _decay(
-                n, seconds / (1 + 0.5 * index)
+            out += (
+                (rng.uniform(0.4, 1) / (1 + 0.4 * index))
+                * np.sin(2 * np.pi * base * ratio * t + rng.uniform(0, 6))
+                * _decay(n, seconds / (1 + 0.5 * index))
             )
     return out
 
 
 def _bell(rng: Rng, n: int) -> Wave:
     out, base = np.zeros(n, np.float32), rng.uniform(250, 1400)
-    strike = _partials(rng, int(2.5 * SAMPLE_RATE), base, (0.5, 1, 1.19, 1.5, 2, 2.51, 2.66, 3.01, 4.1), rng.uniform(1.5, 4))
+    strike = _partials(
+        rng, int(2.5 * SAMPLE_RATE), base, (0.5, 1, 1.19, 1.5, 2, 2.51, 2.66, 3.01, 4.1), rng.uniform(1.5, 4)
+    )
     for time in _rhythm(rng, n, 0.5, 1.8, 0.02):
         _place(out, strike, time)
     return out
@@ -236,7 +254,11 @@ def _piano(rng: Rng, n: int) -> Wave:
     def note(frequency: float, length: int) -> Wave:
         t, out = _time(length), np.zeros(length, np.float32)
         for k in range(1, 9):
-            out += np.sin(2 * np.pi * frequency * k * np.sqrt(1 + 0.0004 * k * k) * t) * 10 ** (-3 * t * (0.8 + 0.35 * k)) / k**1.2
+            out += (
+                np.sin(2 * np.pi * frequency * k * np.sqrt(1 + 0.0004 * k * k) * t)
+                * 10 ** (-3 * t * (0.8 + 0.35 * k))
+                / k**1.2
+            )
         return out * np.minimum(1, t / 0.004) * np.minimum(1, 60 * t[::-1])
 
     return _melody(rng, n, note, rng.uniform(180, 420))
@@ -330,7 +352,12 @@ def _water_drops(rng: Rng, n: int) -> Wave:
         length = int(0.09 * SAMPLE_RATE)
         t = _time(length)
         start = rng.uniform(500, 1400)
-        _place(out, np.sin(_phase(start + start * 8 * t)) * _decay(length, rng.uniform(0.05, 0.09)), time, rng.uniform(0.5, 1))
+        _place(
+            out,
+            np.sin(_phase(start + start * 8 * t)) * _decay(length, rng.uniform(0.05, 0.09)),
+            time,
+            rng.uniform(0.5, 1),
+        )
     return out
 
 
@@ -338,7 +365,11 @@ def _thunder(rng: Rng, n: int) -> Wave:
     out = 0.02 * _noise(rng, n, 1.5)
     start = rng.uniform(0.05, 0.5)
     length = n - int(start * SAMPLE_RATE)
-    roll = _band(_noise(rng, length, 1.6), 25, 500) * _decay(length, rng.uniform(3, 7), 0.05) * (0.3 + _slow(rng, length, 5))
+    roll = (
+        _band(_noise(rng, length, 1.6), 25, 500)
+        * _decay(length, rng.uniform(3, 7), 0.05)
+        * (0.3 + _slow(rng, length, 5))
+    )
     crack = _band(_noise(rng, length, 0.5), 200, 6000) * _decay(length, rng.uniform(0.3, 1))
     _place(out, roll + rng.uniform(0.1, 0.5) * crack, start)
     return out
@@ -358,7 +389,9 @@ def _knock(rng: Rng, n: int) -> Wave:
     while time < n / SAMPLE_RATE - 0.3:
         for _ in range(int(rng.integers(2, 5))):
             length = int(0.15 * SAMPLE_RATE)
-            hit = _partials(rng, length, base, (1, 1.6, 2.4, 3.7), 0.12) + 0.6 * _band(_noise(rng, length), 100, 2500) * _decay(length, 0.03)
+            hit = _partials(rng, length, base, (1, 1.6, 2.4, 3.7), 0.12) + 0.6 * _band(
+                _noise(rng, length), 100, 2500
+            ) * _decay(length, 0.03)
             _place(out, hit, time, rng.uniform(0.7, 1))
             time += rng.uniform(0.16, 0.26)
         time += rng.uniform(0.5, 1.2)
@@ -370,7 +403,9 @@ def _car_horn(rng: Rng, n: int) -> Wave:
     for time in _rhythm(rng, n, 0.5, 1.6, 0.2):
         length = int(rng.uniform(0.2, 0.9) * SAMPLE_RATE)
         t = _time(length)
-        horn = np.tanh(2 * signal.sawtooth(2 * np.pi * low * t)) + np.tanh(2 * signal.sawtooth(2 * np.pi * low * 1.26 * t))
+        horn = np.tanh(2 * signal.sawtooth(2 * np.pi * low * t)) + np.tanh(
+            2 * signal.sawtooth(2 * np.pi * low * 1.26 * t)
+        )
         _place(out, _band(horn.astype(np.float32), 250, 5000) * np.minimum(1, 60 * np.minimum(t, t[::-1])), time)
     return out
 

@@ -1,0 +1,270 @@
+"""The factory of labelled audio: text, plan, rendering, determinism, resuming, missing programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from uniaudio2.data.corpus import Corpus
+from uniaudio2.data.inspect import inspect
+from uniaudio2.data.manifest import read_manifest, validate
+from uniaudio2.data.synth import engines, run, sound, speech
+from uniaudio2.data.synth.engines import SynthesiserMissing, Voice
+from uniaudio2.data.synth.sentences import Sentence, load_sentences, normalise_chinese, normalise_english
+
+SUBJECTS = ("the old man", "my sister", "a small bird", "the tired teacher", "our neighbour", "the captain")
+ENDINGS = ("sings a song", "walks home", "looks at the sea", "reads a letter", "opens the door", "waits for rain")
+HAN = "天地人日月水火山石田土木禾米竹大小上下左右"
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with small sentence lists and no recordings."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "text").mkdir()
+    english = [f"{subject} {ending}.".capitalize() for subject in SUBJECTS for ending in ENDINGS]
+    (root / "text" / "en_common_voice.txt").write_text("\n".join([*english, "Room 12 is FREE."]), encoding="utf-8")
+    chinese = [HAN[i : i + 4] + HAN[(i * 3) % 15 : (i * 3) % 15 + 3] + "。" for i in range(16)]
+    for name in ("cmn_hans_common_voice.txt", "yue_common_voice.txt"):
+        (root / "text" / name).write_text("\n".join(chinese), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def espeak() -> engines._Espeak:
+    try:
+        return engines.espeak()
+    except SynthesiserMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "spoken"),
+    [
+        ("How big can elephants be?", "how big can elephants be", "how big can elephants be?"),
+        ("Teresa, Ralph, and I left.", "teresa ralph and i left", "teresa, ralph, and i left."),
+        ("I don\u2019t \u201cknow\u201d \u2013 yet!", "i don't know yet", "i don't know, yet."),
+        ("A well-known 'trick'", "a well known trick", "a well known trick."),
+    ],
+)
+def test_english_normal_form(line: str, text: str, spoken: str) -> None:
+    assert normalise_english(line) == Sentence(text, spoken)
+
+
+@pytest.mark.parametrize("line", ["Room 12", "free WiFi", "the FBI came", "Mr. Smith", "caf\u00e9", "", "..."])
+def test_unsuitable_english_is_left_out(line: str) -> None:
+    assert normalise_english(line) is None
+
+
+def test_chinese_normal_form() -> None:
+    assert normalise_chinese("你好，世界！") == Sentence("你好世界", "你好，世界。")
+    assert normalise_chinese("冇嘢㗎喇。") == Sentence("冇嘢㗎喇", "冇嘢㗎喇。")
+    assert normalise_chinese("三号A座") is None
+    assert normalise_chinese("２０號") is None
+
+
+def test_sentence_lists_are_distinct_and_seeded(data_root: Path) -> None:
+    first = load_sentences(data_root / "text", "en", seed=1)
+    assert first == load_sentences(data_root / "text", "en", seed=1) != load_sentences(data_root / "text", "en", seed=2)
+    assert len({sentence.text for sentence in first}) == len(first) == 36
+    with pytest.raises(ValueError, match="no sentence list for 'zh'"):
+        load_sentences(data_root, "zh")
+
+
+def test_plan_holds_out_sentences_and_voices(data_root: Path) -> None:
+    hours = speech.SpeechHours(0.01, 0.01, 0.0, 0.0, 0.0, 0.02, 0.002, 0.002, 0.002, 0.002, 30, 8, 3)
+    plan = speech.plan_speech(data_root / "text", hours, seed=3)
+    assert plan == speech.plan_speech(data_root / "text", hours, seed=3)
+    tasks = [task for group in plan.values() for task in group]
+    assert len({task.id for task in tasks}) == len(tasks)
+    train = [task for task in tasks if task.split == "train"]
+    dev = [task for task in tasks if task.split == "dev" and "words" not in task.source]
+    held_voices = {
+        voice.speaker for voice in (*speech.HELD_OUT, *(v for vs in speech.HELD_OUT_CHINESE.values() for v in vs))
+    }
+    assert not {task.voice.speaker for task in train} & held_voices
+    for language in ("en", "zh", "yue"):
+        assert not {t.sentence for t in train if t.language == language} & {
+            t.sentence for t in dev if t.language == language
+        }
+    for sentence in {task.sentence for task in dev if task.language == "en"}:
+        unseen = [
+            task.voice.speaker in held_voices for task in dev if task.sentence == sentence and task.language == "en"
+        ]
+        assert sorted(unseen) == [False, True]
+    readers: dict[Sentence, set[str]] = {}
+    for task in train:
+        readers.setdefault(task.sentence, set()).add(task.voice.speaker)
+    assert any(len(voices) > 1 for voices in readers.values())
+
+
+def test_there_are_sixty_english_espeak_voices_and_names_differ() -> None:
+    voices = speech.espeak_voices("en")
+    assert len(voices) >= 60
+    assert len({voice.speaker for voice in voices}) == len(voices)
+
+
+def test_phones_are_canonical_and_chinese_tones_stay(espeak: engines._Espeak) -> None:
+    assert engines.phonemes("the dog", "en") == "ð ə d ɑː ɡ"
+    mandarin = [engines.phonemes(char, "zh") for char in "妈麻马骂"]
+    assert len(set(mandarin)) == 4 and all(phones and phones[-1].isdigit() for phones in mandarin)
+    cantonese = engines.phonemes("香港", "yue")
+    assert cantonese is not None and "1" in cantonese and "2" in cantonese
+    with pytest.raises(ValueError, match="unknown language 'xx'"):
+        engines.phonemes("a", "xx")
+
+
+def test_espeak_voice_controls_matter(espeak: engines._Espeak) -> None:
+    def length(**changes: int) -> int:
+        return engines.synthesise(["good morning"], Voice("espeak-ng", "en-us", **changes))[0][0].size
+
+    assert length(rate=120) > 1.3 * length(rate=220)
+    low, high = (engines.synthesise(["good"], Voice("espeak-ng", "en-us", pitch=p))[0][0] for p in (10, 90))
+    assert low.size and high.size and not np.array_equal(low[:2000], high[:2000])
+    with pytest.raises(ValueError, match="no voice 'klingonese'"):
+        engines.synthesise(["hello"], Voice("espeak-ng", "klingonese"))
+
+
+def test_missing_programs_name_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(SynthesiserMissing, match="apt install festival"):
+        engines.synthesise(["hello"], Voice("festival", "kal_diphone"))
+
+    def missing(*_: object, **__: object) -> None:
+        raise OSError("not found")
+
+    engines._flite.cache_clear()
+    engines._flite_voice.cache_clear()
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    with pytest.raises(SynthesiserMissing, match="apt install flite"):
+        engines.synthesise(["hello"], Voice("flite", "slt"))
+    with pytest.raises(ValueError, match="unknown speech engine"):
+        engines.synthesise(["hello"], Voice("parrot", "polly"))
+
+
+@pytest.mark.parametrize("voice", [Voice("flite", "slt"), Voice("festival", "kal_diphone")])
+def test_other_engines_speak(voice: Voice) -> None:
+    try:
+        waves = engines.synthesise(["good morning.", "i don't know."], voice)
+    except SynthesiserMissing as error:
+        pytest.skip(str(error))
+    assert all(0.4 * rate < wave.size < 4 * rate and np.abs(wave).max() > 0.05 for wave, rate in waves)
+
+
+def test_silence_is_trimmed_and_level_set() -> None:
+    tone = np.sin(np.arange(24000) * 0.3).astype(np.float32)
+    padded = np.concatenate([np.zeros(24000), tone, np.zeros(12000)]).astype(np.float32)
+    trimmed = speech.trim_silence(padded)
+    assert abs(trimmed.size - (24000 + 4800)) <= 480
+    assert speech.trim_silence(np.zeros(5000, np.float32)).size == 0
+    level = speech.set_level(0.01 * tone, -20.0)
+    assert 20 * np.log10(np.sqrt(np.mean(level**2))) == pytest.approx(-20, abs=0.01)
+    assert np.abs(speech.set_level(tone, 10.0)).max() <= 0.951
+
+
+@pytest.mark.parametrize("label", [item.label for item in sound.CLASSES])
+def test_every_procedural_class_sounds_and_varies(label: str) -> None:
+    item = next(item for item in sound.CLASSES if item.label == label)
+    assert len(set(item.phrases)) >= 5
+    tasks = [sound.SoundTask(f"{label}-{index}", label, 2.0) for index in range(2)]
+    (first, wave), (_, other) = (sound.render_sound(task, 0) for task in tasks)
+    assert wave.size == 48000 and np.isfinite(wave).all() and np.abs(wave).max() <= 0.951
+    assert np.sqrt(np.mean(wave**2)) > 0.005
+    assert not np.array_equal(wave, other)
+    assert np.array_equal(wave, sound.render_sound(tasks[0], 0)[1])
+    assert first.caption in item.phrases and first.label == label
+
+
+def test_mixtures_join_both_captions() -> None:
+    tasks = sound.plan_mixtures(2.0, [], seed=0)
+    example, wave = sound.render_mixture(tasks[0], [], 0)
+    assert len(example.labels) == 2 and len(set(example.labels)) == 2
+    assert example.caption is not None and " and " in example.caption
+    assert np.isfinite(wave).all()
+
+
+def test_corpus_is_deterministic_resumable_and_valid(
+    data_root: Path, tmp_path: Path, espeak: engines._Espeak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def make(name: str, **changes: object) -> Path:
+        made.clear()
+        return run.synthesise(
+            tmp_path / name,
+            preset="tiny",
+            workers=0,
+            data_root=data_root,
+            progress=lambda *a: made.append(a[2]),
+            **changes,
+        )  # pyright: ignore[reportArgumentType]
+
+    manifest = make("a")
+    assert sum(made) == len(read_manifest(manifest)) > 15
+    report = validate(manifest)
+    assert report.problems == []
+    assert {kind for _, kind, _ in report.counts} == {"speech", "sound", "music"}
+    assert {language for _, kind, language in report.counts if kind == "speech"} == {"en", "zh", "yue"}
+    for example in read_manifest(manifest):
+        if example.kind == "speech":
+            assert example.text and example.phonemes and example.speaker and example.licence
+        else:
+            assert example.caption and len(example.captions) >= 1 and example.licence
+
+    # A second folder is the same byte for byte; a finished one is not made again.
+    again = make("b")
+    assert again.read_bytes() == manifest.read_bytes()
+    shards = sorted(file.name for file in (tmp_path / "a" / "shards").glob("*.wav"))
+    for name in shards:
+        assert (tmp_path / "a" / "shards" / name).read_bytes() == (tmp_path / "b" / "shards" / name).read_bytes()
+    make("b")
+    assert made == []
+
+    # An interrupted run, here after two shards, goes on where it was and ends the same.
+    real = run.render_unit
+    calls: list[str] = []
+
+    def stop(unit: run.Unit, out: Path) -> int:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(unit.name)
+        return real(unit, out)
+
+    monkeypatch.setattr(run, "render_unit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make("c")
+    monkeypatch.setattr(run, "render_unit", real)
+    assert make("c").read_bytes() == manifest.read_bytes()
+    assert len(made) == len(shards) - 2
+
+    # A shard of another plan is made again.
+    listing = tmp_path / "c" / "shards" / f"{calls[0]}.json"
+    listing.write_text(json.dumps({"fingerprint": "old", "examples": []}))
+    assert make("c").read_bytes() == manifest.read_bytes()
+    assert len(made) == 1
+
+
+def test_corpus_reads_what_the_shard_holds(data_root: Path, tmp_path: Path, espeak: engines._Espeak) -> None:
+    run.synthesise(tmp_path, preset="tiny", workers=0, data_root=data_root)
+    corpus = Corpus(tmp_path, "train")
+    for index in (0, len(corpus) - 1):
+        example = corpus.examples[index]
+        wave = corpus.wave(index)
+        assert wave.dtype == np.float32 and wave.size == round(example.duration * 24000)
+        shard, _ = soundfile.read(example.file, dtype="float32")
+        first = round(example.start * 24000)
+        assert np.array_equal(wave, shard[first : first + wave.size])
+    sheets = inspect(tmp_path, tmp_path / "look", pictures=2, clips=1)
+    assert sheets and all(sheet.stat().st_size > 2000 for sheet in sheets)
+    assert (tmp_path / "look" / "index.html").read_text().count("<audio") >= len(sheets)
+
+
+def test_unknown_preset_and_missing_data_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown preset 'huge'; known are"):
+        run.synthesise(tmp_path, preset="huge")
+    with pytest.raises(ValueError, match=r"--data-root DIR or UNIAUDIO2_DATA"):
+        run.synthesise(tmp_path, preset="tiny", data_root=tmp_path / "nowhere")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, parameter_groups
+
+
+def test_schedule_rises_stays_and_falls() -> None:
+    options = dict(steps=100, warmup_steps=10, decay_fraction=0.3, min_lr_ratio=0.1)
+    factors = [learning_rate_factor(step, **options) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9:70] == [1.0] * 61
+    assert all(a > b for a, b in zip(factors[70:], factors[71:], strict=False))
+    assert 0.1 < factors[-1] < 0.15
+
+
+def test_a_shorter_run_has_the_same_beginning() -> None:
+    long = [learning_rate_factor(s, steps=1000, warmup_steps=10, decay_fraction=0.2) for s in range(80)]
+    short = [learning_rate_factor(s, steps=100, warmup_steps=10, decay_fraction=0.2) for s in range(80)]
+    assert long == short
+
+
+def test_vectors_are_not_decayed_and_frozen_parameters_left_out() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[2].requires_grad_(False)
+    groups = parameter_groups(model.parameters(), weight_decay=0.1)
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
+    with pytest.raises(ValueError, match="no parameter to train"):
+        parameter_groups(model[2].parameters(), weight_decay=0.1)
+
+
+def test_every_given_group_is_clipped_by_itself() -> None:
+    small, large = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+    optimizer = make_optimizer([{"params": [small], "lr_scale": 0.5}, {"params": [large]}], lr=1.0)
+    small.grad, large.grad = torch.full((4,), 0.1), torch.full((4,), 100.0)
+    assert float(clip_gradients(optimizer, 1.0)) == pytest.approx(200.0)
+    assert torch.equal(small.grad, torch.full((4,), 0.1))
+    assert float(large.grad.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_average_follows_its_formula_and_is_swapped_in_and_out() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    ema = EMA({"p": parameter}, 0.5)
+    expected = 0.0
+    for step in range(5):
+        with torch.no_grad():
+            parameter += 1.0
+        ema.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * float(parameter[0])
+    assert float(ema.average["p"][0]) == pytest.approx(expected)
+    with ema.swapped():
+        assert float(parameter[0]) == pytest.approx(expected)
+    assert float(parameter[0]) == 5.0
+    with pytest.raises(ValueError, match="do not fit"):
+        ema.load({"q": torch.zeros(2)})
