@@ -15,7 +15,7 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed ## install, then listen, speak and make sounds with the shipped model
-	$(BIN)/uniaudio2 demo --output $(DEMO)
+	$(BIN)/uniaudio2 demo --out $(DEMO)
 
 test: $(VENV)/.installed-test ## install, then lint, format, types, spelling and tests
 	$(MAKE) lint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -243,11 +242,13 @@ def test_loop_guard_ends_a_repeating_part() -> None:
     stuck.load_state_dict(model().state_dict())
     stuck.text_head.weight.data.zero_()
     stuck.text_head.weight.data[100] = stuck.backbone.norm.weight.data  # one id, whatever comes
-    options = dict(limits={"text": (0, 200)})
-    found = Engine(stuck, builder()).generate([request("asr", **options), request("asr", loop_guard=False, **options)])
-    if len(set(found[1].parts[0].ids.tolist())) == 1:
-        assert found[0].parts[0].end == "loop"
-        assert found[0].parts[0].ids.shape[0] == 1
+    options = dict(limits={"text": (30, 60)})
+    guarded, free = Engine(stuck, builder()).generate(
+        [request("asr", **options), request("asr", loop_guard=False, **options)]
+    )
+    assert free.parts[0].ids.shape[0] >= 30 and len(set(free.parts[0].ids.tolist())) == 1
+    assert guarded.parts[0].end == "loop"
+    assert guarded.parts[0].ids.shape[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -276,9 +277,8 @@ def test_bad_sampling_and_too_long() -> None:
         Engine(AudioLM(model().config), builder()).session()
 
 
-def test_prompt_of_audio_must_match_mask() -> None:
+def test_guidance_rows_hide_the_condition_but_not_the_begin_of_the_output() -> None:
     prompt: Prompt = builder().prompt("tts", inputs("tts"))
     assert prompt.guidance_tokens is not None
     changed = (prompt.tokens != prompt.guidance_tokens).any(dim=1)
     assert changed[:-1].all() and not changed[-1]  # all but the begin frame of the output
-    assert replace(prompt, guidance_tokens=None).guidance_tokens is None

@@ -1,5 +1,7 @@
 """The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import soundfile
@@ -59,7 +61,7 @@ def test_pieces_cover_everything_and_cut_at_pauses():
     chunks = split_at_pauses(audio, 10.0)
     assert chunks[0][0] == 0
     assert chunks[-1][1] == audio.shape[-1]
-    assert all(end == start for (_, end), (start, _) in zip(chunks, chunks[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(chunks))
     assert all(0 < end - start <= 10.0 * SAMPLE_RATE for start, end in chunks)
     for (_, cut), second in zip(chunks, (8.0, 15.5, 22.0), strict=False):
         assert abs(cut / SAMPLE_RATE - second) < 0.12
@@ -133,9 +135,12 @@ def test_silence_has_no_words(model):
 def test_language_changes_the_question(model, monkeypatch):
     asked = []
     generate = model._generate
-    monkeypatch.setattr(
-        model, "_generate", lambda asks, *args, **kw: asked.append(asks[0]) or generate(asks, *args, **kw)
-    )
+
+    def note(asks, *args, **options):
+        asked.append(asks[0])
+        return generate(asks, *args, **options)
+
+    monkeypatch.setattr(model, "_generate", note)
     for language in (None, "en", "zh", "yue"):
         model.transcribe(noise(0.4), language=language)
     assert [(ask.task, ask.language) for ask in asked] == [
@@ -189,10 +194,10 @@ def test_voice_prompt_is_used(model):
         model.speak("hello", voice=torch.zeros(1, 48000))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"temperature": 0.2}, {"top_k": 1}, {"top_p": 0.1}, {"guidance": 5.0}, {"steps": 7}, {"language": "yue"}],
-)
+OPTIONS = [{"temperature": 0.2}, {"top_k": 1}, {"top_p": 0.1}, {"guidance": 5.0}, {"steps": 7}, {"language": "yue"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_option_of_speech_changes_something(model, options):
     base, changed = model.speak("good morning", seed=4), model.speak("good morning", seed=4, **options)
     assert base.audio.shape != changed.audio.shape or not torch.equal(base.audio, changed.audio)

@@ -60,6 +60,14 @@ def test_round_trip_and_official_reader(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_any_header_length_is_safetensors(tmp_path: Path) -> None:
+    """The first byte of a safetensors file can be that of a pickle."""
+    path = tmp_path / "a.safetensors"
+    for length in range(0, 256, 8):
+        save_tensors(path, {"a": torch.ones(1)}, metadata={"pad": "x" * length})
+        assert torch.equal(load_tensors(path)["a"], torch.ones(1)), length
+
+
 def test_shards_and_back_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     written = save_tensors(path, TENSORS, max_shard_bytes=50)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,26 +62,23 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives th
 Temperature = Annotated[
     float | None,
     typer.Option(
-        "--temperature", min=0.0, help="Randomness of sampling; 0 takes the best.  [dim]default: the task's[/dim]"
+        "--temperature", min=0.0, help="Randomness of sampling; 0 takes the best.  [dim]default: by task[/dim]"
     ),
 ]
 TopK = Annotated[
     int | None,
-    typer.Option("--top-k", min=1, help="Sample from the k best only; 1 is greedy.  [dim]default: the task's[/dim]"),
+    typer.Option("--top-k", min=1, help="Sample from the k best only; 1 is greedy.  [dim]default: by task[/dim]"),
 ]
 TopP = Annotated[
     float | None,
-    typer.Option(
-        "--top-p", min=0.0, max=1.0, help="Sample from this share of the mass.  [dim]default: the task's[/dim]"
-    ),
+    typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this share of the mass.  [dim]default: by task[/dim]"),
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(
-        "--guidance", min=1.0, help="How strictly to follow the text; 1 is off.  [dim]default: the task's[/dim]"
-    ),
+    typer.Option("--guidance", min=1.0, help="How strictly to follow the text; 1 is off.  [dim]default: by task[/dim]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")]
 Language = Annotated[
     str | None, typer.Option("--language", "-l", metavar="en|zh|yue", help="Language.  [dim]default: detected[/dim]")
 ]
@@ -94,7 +92,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make files anew th
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pieces of audio worked on together.")]
 
 
-class Failed(Exception):
+class BatchError(Exception):
     """Some or all items of a batch failed; each was named already."""
 
 
@@ -172,9 +170,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return "not enough memory: use shorter input, a smaller --batch-size, or --device cpu"
     if isinstance(error, ModuleNotFoundError):
-        return (
-            f"the package {error.name!r} is missing: pip install {error.name} (uniaudio2 doctor lists what is missing)"
-        )
+        return f"the package {error.name!r} is missing: pip install {error.name} (see uniaudio2 doctor)"
     return one_line(error)
 
 
@@ -225,14 +221,14 @@ class Batch:
         return good
 
     def finish(self) -> None:
-        """Raise ``Failed`` if anything failed."""
+        """Raise ``BatchError`` if anything failed."""
         if self.skipped:
             say(f"{self.skipped} skipped: their output exists (--overwrite makes it anew)")
         if self.failed:
             total = self.failed + self.served + self.skipped
             if total > 1:
                 say(f"{self.failed} of {total} inputs failed")
-            raise Failed
+            raise BatchError
 
 
 @contextlib.contextmanager
@@ -497,9 +493,7 @@ def speak(
     language: Language = None,
     lines: Lines = None,
     overwrite: Overwrite = False,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
-    ] = None,
+    steps: Steps = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -540,13 +534,11 @@ def generate_sound(
     text: Text = None,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", min=0.4, max=30.0, help="Seconds.  [dim]default: the model's choice[/dim]"),
+        typer.Option("--duration", min=0.4, max=30.0, help="Seconds.  [dim]default: free[/dim]"),
     ] = None,
     lines: Lines = None,
     overwrite: Overwrite = False,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
-    ] = None,
+    steps: Steps = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -668,9 +660,7 @@ def decode(
     inputs: Annotated[list[str], typer.Argument(help="Codes files, folders, or -.", show_default=False)],
     output: Annotated[str, typer.Option("--output", "-o", "--out", metavar="PATH", help="Wav file, - , or a folder.")],
     overwrite: Overwrite = False,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
-    ] = None,
+    steps: Steps = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -744,9 +734,7 @@ def run_task(
         float | None,
         typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")
-    ] = None,
+    steps: Steps = None,
     model: Model = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -853,7 +841,7 @@ def data_validate(
         for (split, kind, language), count in sorted(report.counts.items()):
             print(f"{split}\t{kind}\t{language}\t{count}")
     if report.problems:
-        raise Failed
+        raise BatchError
 
 
 @data_app.command("inspect")
@@ -975,7 +963,153 @@ def convert(
         print("\n".join(report.lines()))
 
 
+# ------------------------------------------------------------------------------------------------- measuring
+
+
+def show_report(report: Any, as_json: bool, markdown: bool) -> None:
+    """A report of an evaluation, in the form that was asked for."""
+    if as_json:
+        emit(report.to_dict())
+    elif markdown:
+        print(report.markdown(), end="")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"{report.task} {report.data}, model {report.model}", title_justify="left")
+        for name in ("figure", "group", "value", "95 % interval", "n", "target"):
+            table.add_column(name, overflow="fold")
+        for row in report.rows():
+            table.add_row(*row)
+        Console().print(table)
+        for note in report.notes:
+            print(note)
+
+
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Argument(help="asr, tts, audio_caption, tta, codec, reasoning; 'list' shows all.")],
+    data: Annotated[str | None, typer.Option("--data", help="Which data, such as fsdd; or a manifest.")] = None,
+    data_root: Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Where the sets lie.")] = None,
+    corpus: Annotated[Path | None, typer.Option("--corpus", metavar="DIR", help="Synthetic corpus.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Score only so many items.")] = None,
+    normaliser: Annotated[str, typer.Option("--normaliser", help="Of texts: simple or whisper.")] = "simple",
+    languages: Annotated[str, typer.Option("--languages", help="With commas, where there is a choice.")] = "en,zh,yue",
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Keep the audio that was scored.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
+    batch_size: BatchSize = 8,
+    model: Model = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    guidance: Guidance = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score the model; every figure comes with its interval, and with its target where there is one."""
+    from uniaudio2.eval import EVALUATIONS, find_evaluation
+    from uniaudio2.eval import evaluate as run_evaluation
+
+    if task == "list":
+        for row in EVALUATIONS:
+            print(f"{row.task}\t{row.data}\t{row.description}")
+        return
+    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p)
+    find_evaluation(task, data)
+    if out is not None:
+        check_output_file(str(out))
+    from uniaudio2.pipeline import choose_device
+
+    sampling = {name: value for name, value in options.sampling.items() if name != "seed"}
+    report = run_evaluation(
+        task,
+        data=data,
+        model=options.model,
+        data_root=data_root,
+        corpus=corpus,
+        limit=limit,
+        seed=seed,
+        device=str(choose_device(device)),
+        normaliser=normaliser,
+        languages=tuple(name.strip() for name in languages.split(",") if name.strip()),
+        work=keep,
+        out=out,
+        progress=sys.stderr.isatty(),
+        command=command_line(),
+        batch_size=batch_size,
+        **sampling,
+    )
+    show_report(report, as_json, markdown)
+
+
+@app.command()
+def bench(
+    model: Model = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure load time and real-time factors on this machine."""
+    options = Options(model, device, seed, None, None, None, as_json)
+    if out is not None:
+        check_output_file(str(out))
+    from uniaudio2.eval import evaluate as run_evaluation
+    from uniaudio2.pipeline import choose_device
+
+    place = str(choose_device(device))
+    report = run_evaluation("speed", model=options.model, device=place, seed=seed, out=out, command=command_line())
+    show_report(report, as_json, markdown)
+
+
+def command_line() -> str:
+    """The command as it was typed, for reports."""
+    return " ".join(["uniaudio2", *(shlex.quote(word) for word in sys.argv[1:])])
+
+
 # ------------------------------------------------------------------------------------------------- looking around
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", "-m", metavar="DIR", help="Model folder to look at.")] = None,
+    device: Device = "auto",
+    presets: Annotated[str, typer.Option("--presets", help="Presets whose memory is shown, with commas.")] = "nano",
+    as_json: AsJson = False,
+) -> None:
+    """What is installed, what is missing, which devices and model there are, and how much memory presets take."""
+    from uniaudio2.doctor import diagnose, preset_sizes
+
+    findings = diagnose(model)
+    sizes = [size for name in presets.split(",") if name.strip() for size in preset_sizes(name.strip())]
+    if as_json:
+        emit({"findings": [vars(finding) for finding in findings], "presets": [size.to_dict() for size in sizes]})
+    else:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console()
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for finding in findings:
+            mark = Text("ok", "green") if finding.ok else Text("--", "yellow")
+            table.add_row(finding.topic, finding.name, mark, Text(finding.value), Text(finding.remedy))
+        console.print(table)
+        memory = Table(title="memory of the weights, MB", title_justify="left")
+        for name in ("preset", "parameters", "float32", "bf16", "int8", "int4"):
+            memory.add_column(name, justify="left" if name == "preset" else "right")
+        for size in sizes:
+            megabytes = [f"{count / 1e6:.1f}" for count in size.memory().values()]
+            memory.add_row(f"{size.kind} {size.name}", f"{size.total / 1e6:.1f} M", *megabytes)
+        console.print(memory)
+    from uniaudio2.pipeline import choose_device
+
+    choose_device(device)
+    if not all(finding.ok for finding in findings if finding.topic in ("program", "package", "model")):
+        raise BatchError
 
 
 @app.command()
@@ -1047,7 +1181,7 @@ def execute(arguments: Sequence[str]) -> int:
         if code == 130:
             say("interrupted: what was finished is kept")
         return code if isinstance(code, int) else 0
-    except Failed:
+    except BatchError:
         return 1
     except KeyboardInterrupt:
         say("interrupted: what was finished is kept")

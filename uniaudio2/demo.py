@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniaudio2.audio import SAMPLE_RATE, read_audio, resample, write_audio
+from uniaudio2.audio import SAMPLE_RATE, read_audio, write_audio
 from uniaudio2.codec.mel import LogMel
 from uniaudio2.config import write_text
 
@@ -149,7 +149,9 @@ def words_of(text: str) -> str:
     return " ".join(re.sub(r"[^\w' ]+", " ", text.lower()).split())
 
 
-_STOP_WORDS = frozenset("a an the is of in on and or some sound sounds someone something noise".split())
+_STOP_WORDS = frozenset(
+    {"a", "an", "the", "is", "it", "of", "in", "on", "and", "or", "some", "sound", "someone", "something", "noise"}
+)
 
 
 def same_meaning(expected: str, got: str) -> bool:
@@ -332,7 +334,7 @@ def _data_url(path: Path, kind: str) -> str:
 def _clip_html(clip: Clip) -> str:
     return (
         f"<figure><figcaption>{html.escape(clip.title)}<span>{clip.duration_s:.2f} s</span></figcaption>"
-        f'<img alt="log-mel spectrogram, 0 to 12 kHz, {clip.duration_s:.2f} s" src="{_data_url(clip.picture, "image/png")}">'
+        f'<img alt="log-mel spectrogram of {clip.duration_s:.2f} s" src="{_data_url(clip.picture, "image/png")}">'
         f'<audio controls preload="metadata" src="{_data_url(clip.wav, "audio/wav")}"></audio></figure>'
     )
 
@@ -348,12 +350,13 @@ _LABELS = {
 }
 
 
+def _mark(kind: str, title: str, sign: str) -> str:
+    return f'<b class="mark {kind}" title="{title}">{sign}</b>'
+
+
 def _item_html(item: DemoItem) -> str:
     first, second = _LABELS[item.section]
-    mark = {
-        True: '<b class="mark yes" title="as expected">✓</b>',
-        False: '<b class="mark no" title="not as expected">✗</b>',
-    }
+    mark = {True: _mark("yes", "as expected", "✓"), False: _mark("no", "not as expected", "✗"), None: ""}
     got = html.escape(item.got) if item.got else "<i>nothing</i>"
     note = f'<p class="note">{html.escape(item.note)}</p>' if item.note else ""
     clips = "".join(_clip_html(clip) for clip in item.clips)
@@ -361,7 +364,7 @@ def _item_html(item: DemoItem) -> str:
     return (
         f'<article class="card{wide}" id="{html.escape(item.name)}"><div class="clips">{clips}</div>'
         f"<dl><dt>{first}</dt><dd>{html.escape(item.expected)}</dd>"
-        f"<dt>{second}</dt><dd>{got} {mark.get(item.right, '') if item.right is not None else ''}</dd></dl>"
+        f"<dt>{second}</dt><dd>{got} {mark[item.right]}</dd></dl>"
         f'<p class="time">{item.time_s:.2f} s of work, real-time factor {item.real_time_factor:.2f}</p>{note}</article>'
     )
 
@@ -423,10 +426,11 @@ def render_page(report: DemoReport) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>uniaudio2 demo</title>'
         f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body><main><header>'
         "<h1>uniaudio2 <em>listens and speaks</em></h1>"
-        f'<p class="lead">Made on this machine by the model <b>{html.escape(report.model_name)}</b>. Every sound below is '
-        "a 16-bit file in this folder; what the model made was read back from that file before it was judged.</p>"
+        f'<p class="lead">Made on this machine by the model <b>{html.escape(report.model_name)}</b>. Every sound '
+        "below is a 16-bit file in this folder; what the model made was read back from that file before it was "
+        "judged.</p>"
         f'<ul class="facts">{fact_list}</ul></header>{"".join(body)}'
         "<footer>Voices are synthetic. Pictures are log-mel spectrograms, 0 to 12 kHz, low tones at the bottom. "
-        "Recordings: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark (Apache-2.0), LJ Speech and "
-        "LibriVox (public domain), ESC-10 sounds (CC0).</footer></main></body></html>\n"
+        "Recordings: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark (Apache-2.0), LJ Speech "
+        "and LibriVox (public domain), ESC-10 sounds (CC0).</footer></main></body></html>\n"
     )

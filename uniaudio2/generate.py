@@ -784,9 +784,7 @@ def _part(builder: SequenceBuilder, phase: Phase, drawn: Tensor, end: End) -> Ge
     return GeneratedPart(phase.kind, phase.value, ids, builder.ids_to_codes(phase, ids), None, end)
 
 
-def prefill(
-    model: AudioLM, tokens: Tensor, mask: Tensor, cache: LMCache, rows: Tensor, *, chunk: int = 256
-) -> None:
+def prefill(model: AudioLM, tokens: Tensor, mask: Tensor, cache: LMCache, rows: Tensor, *, chunk: int = 256) -> None:
     """Fill the caches with prompts, hidden states only.
 
     Prompts shorter than the longest are padded behind; what padding writes is overwritten before it is attended to.

@@ -9,7 +9,7 @@ Shapes: ``B`` batch, ``N`` samples, ``K`` codebooks, ``T`` codec frames. A wavef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path

@@ -197,7 +197,9 @@ class SequenceBuilder:
             )
         return self.audio_rows(torch.cat((self._frame(begin), codes.T.to(torch.int64) + offset, self._frame(end))))
 
-    def text_ids(self, text: str | Sequence[int], *, dropout: float = 0.0, rng: random.Random | None = None) -> list[int]:
+    def text_ids(
+        self, text: str | Sequence[int], *, dropout: float = 0.0, rng: random.Random | None = None
+    ) -> list[int]:
         """Ids of a text with begin and end of text; ids pass through unchanged."""
         if not isinstance(text, str):
             return [int(index) for index in text]
@@ -205,9 +207,7 @@ class SequenceBuilder:
             raise SequenceError("text was given but the builder has no tokenizer")
         return self.tokenizer.encode(text, dropout=dropout, rng=rng)
 
-    def prompt_ids(
-        self, task: Task, *, language: str | None = None, rng: random.Random | None = None
-    ) -> list[int]:
+    def prompt_ids(self, task: Task, *, language: str | None = None, rng: random.Random | None = None) -> list[int]:
         """Ids of the task's prompt: drawn from its paraphrases with ``rng``, else the first; empty without prompts."""
         if not task.prompts:
             return []

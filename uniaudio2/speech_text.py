@@ -25,8 +25,11 @@ CLAUSE_PAUSE_S = 0.1
 # Characters that written Cantonese has and written Mandarin does not, or nearly never.
 _CANTONESE = frozenset("嘅唔佢咗喺啲冇嚟哋咁噉嘢嗰㗎攞揾搵睇啱諗囉喎嗌咩嘥嘞啩噃唞")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr st prof sr jr rev gen col capt lt sgt hon messrs mme mlle vs etc eg ie no vol fig inc ltd co dept est "
-    "approx jan feb mar apr jun jul aug sep sept oct nov dec mt ft".split()
+    re.findall(
+        r"\w+",
+        "mr mrs ms dr st prof sr jr rev gen col capt lt sgt hon messrs mme mlle vs etc eg ie no vol fig inc ltd co "
+        "dept est approx jan feb mar apr jun jul aug sep sept oct nov dec mt ft",
+    )
 )
 _SENTENCE_END = re.compile(r"([.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…；]+[”’」』）]*|\n+)")
 _CLAUSE_END = re.compile(r"([,;:—–]+(?=\s)|[，、：；,]+)")
@@ -97,12 +100,9 @@ def speakable(text: str) -> str:
     kept = []
     for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)
-        if category in ("So", "Sk", "Cs", "Co", "Cn", "Cf") or character in "\ufe0f\u200d":
-            kept.append(" ")
-        elif category == "Cc" and character != "\n":
-            kept.append(" ")
-        else:
-            kept.append(character)
+        symbol = category in ("So", "Sk", "Cs", "Co", "Cn", "Cf") or character in "\ufe0f\u200d"
+        control = category == "Cc" and character != "\n"
+        kept.append(" " if symbol or control else character)
     return re.sub(r"[^\S\n]+", " ", "".join(kept)).strip()
 
 
@@ -210,7 +210,7 @@ def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float
         if not has_words(sentence):
             continue
         spoken = code or detect_language(sentence)
-        # Choice: one Cantonese sentence makes all Chinese sentences of the text Cantonese, because many have no telling word.
+        # Choice: one Cantonese sentence makes all Chinese ones Cantonese, because many have no telling word.
         spoken = whole if code is None and spoken == "zh" and whole else spoken
         parts = [part for part in _shorten(sentence, max_sentence_s) if has_words(part)]
         for index, part in enumerate(parts):

@@ -150,12 +150,19 @@ def _open_one(path: Path) -> dict[str, LazyTensor]:
 
 
 def _refuse_other_formats(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start == b"PK\x03\x04" or start[:1] == b"\x80":
+    if _looks_like_torch(path):
         raise TensorFileError(
             f"{path}: is a PyTorch (pickle) file, not safetensors; run 'uniaudio2 convert' on it first"
         )
+
+
+def _looks_like_torch(path: Path) -> bool:
+    """Zip, or a bare pickle of protocol 2 to 5. A safetensors header may begin with any byte but has ``{`` as ninth."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[:4] == b"PK\x03\x04":
+        return True
+    return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and start[8:9] != b"{"
 
 
 def load_tensors(path: Path | str) -> dict[str, Tensor]:
@@ -191,11 +198,8 @@ def read_metadata(path: Path | str) -> dict[str, str]:
 
 def is_torch_file(path: Path | str) -> bool:
     """Whether a file looks like what ``torch.save`` writes (zip, or the older bare pickle)."""
-    path = Path(path)
-    check_readable(path)
-    with path.open("rb") as file:
-        start = file.read(4)
-    return start == b"PK\x03\x04" or start[:1] == b"\x80"
+    check_readable(Path(path))
+    return _looks_like_torch(Path(path))
 
 
 def load_torch(path: Path | str) -> Any:

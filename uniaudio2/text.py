@@ -13,7 +13,9 @@ from typing import Any
 
 LANGUAGES = ("en", "zh", "yue")
 
-_NEEDS_READING = re.compile(r"[0-9$€£¥%&@#+=<>°℃²³½¼¾№~^]|\b(?:mr|mrs|ms|dr|st|prof|etc|vs|jr|sr|inc|ltd|no|e\.g|i\.e)\.", re.I)
+_NEEDS_READING = re.compile(
+    r"[0-9$€£¥%&@#+=<>°℃²³½¼¾№~^]|\b(?:mr|mrs|ms|dr|st|prof|etc|vs|jr|sr|inc|ltd|no|e\.g|i\.e)\.", re.I
+)
 _LEFT_OVER = re.compile(r"[0-9]")
 _NOT_SPOKEN = re.compile(r"[^\w'\s]|_")
 _LONE_APOSTROPHE = re.compile(r"(?<!\w)'+|'+(?!\w)")

@@ -108,7 +108,9 @@ def published_board(builder: SequenceBuilder, task: str, values: dict[str, Any],
     return board
 
 
-def parts_of(builder: SequenceBuilder, task: str, values: dict[str, Any], prompt: list[int], board: _Board) -> list[Tensor]:
+def parts_of(
+    builder: SequenceBuilder, task: str, values: dict[str, Any], prompt: list[int], board: _Board
+) -> list[Tensor]:
     """What the loop kept, per phase: codes (K, T) or text ids."""
     phases = builder.prompt(task, values, prompt=prompt, published=True).phases
     written = int(board.written[0])

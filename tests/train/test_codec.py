@@ -53,7 +53,9 @@ def config(stage: str, corpus: Path, out: Path, **more: Any) -> CodecTrainConfig
     train = TrainConfig(
         out_dir=str(out / stage), steps=2, lr=1e-3, log_every=1, eval_every=0, prefetch="none", tensorboard=False
     )
-    clips = ClipConfig(corpus=str(corpus), batch_seconds=4, crop_s=None if stage in ("speech_expert", "reasoning") else 0.8)
+    clips = ClipConfig(
+        corpus=str(corpus), batch_seconds=4, crop_s=None if stage in ("speech_expert", "reasoning") else 0.8
+    )
     return CodecTrainConfig(stage=stage, train=train, clips=clips, codec="tiny", **more)  # pyright: ignore
 
 

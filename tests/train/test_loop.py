@@ -78,9 +78,11 @@ def test_accumulation_equals_a_batch_of_all_micro_batches(tmp_path: Path) -> Non
     whole, parts = Line(rows=8), Line(rows=4)
     inputs = {step: whole.batch(step, 0) for step in range(10)}
     whole.batch = lambda step, seed: inputs[step]  # type: ignore[method-assign]
-    parts.batch = lambda index, seed: {  # type: ignore[method-assign]
-        key: value[index % 2 * 4 : index % 2 * 4 + 4] for key, value in inputs[index // 2].items()
-    }
+    parts.batch = (
+        lambda index, seed: {  # type: ignore[method-assign]
+            key: value[index % 2 * 4 : index % 2 * 4 + 4] for key, value in inputs[index // 2].items()
+        }
+    )
     for name, stage, accumulate in (("whole", whole, 1), ("parts", parts, 2)):
         Trainer(config(tmp_path / name, steps=10, accumulate=accumulate), stage, log=lambda line: None).run()
     assert torch.allclose(whole.model.weight, parts.model.weight, atol=1e-6)

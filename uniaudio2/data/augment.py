@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
 import soxr
 from numpy.typing import NDArray
 
@@ -71,11 +70,11 @@ def _filter(wave: Wave, rng: np.random.Generator, *, room: bool, band: bool, til
     """Room, tilt and band limit in one pass; the level is kept."""
     response = _room_response(rng, strength) if room else np.ones(1, np.float32)
     # A band limit has no long ringing at these slopes; a quarter of a second of padding keeps it from wrapping.
-    size = scipy.fft.next_fast_len(wave.size + max(response.size, SAMPLE_RATE // 4), real=True)
-    spectrum = scipy.fft.rfft(wave, size)
+    size = fast_fft_size(wave.size + max(response.size, SAMPLE_RATE // 4))
+    spectrum = np.fft.rfft(wave, size)
     frequency = np.arange(spectrum.size, dtype=np.float32) * np.float32(SAMPLE_RATE / size)
     if room:
-        spectrum *= scipy.fft.rfft(response, size)
+        spectrum *= np.fft.rfft(response, size)
     gain = np.ones(spectrum.size, np.float32)
     if tilt:
         db_per_octave = rng.uniform(-4.0, 4.0) * strength
@@ -87,7 +86,7 @@ def _filter(wave: Wave, rng: np.random.Generator, *, room: bool, band: bool, til
         gain /= np.sqrt(1 + (frequency / high) ** order)
         if low > 0:
             gain /= np.sqrt(1 + (low / np.maximum(frequency, 1.0)) ** (order // 2))
-    out = scipy.fft.irfft(spectrum * gain, size)[: wave.size].astype(np.float32)
+    out = np.fft.irfft(spectrum * gain, size)[: wave.size].astype(np.float32)
     before, after = float(np.sqrt(np.mean(wave**2))), float(np.sqrt(np.mean(out**2)))
     return out * np.float32(before / (after + 1e-9)) if before > 0 else out
 
@@ -136,15 +135,21 @@ def _add_noise(wave: Wave, rng: np.random.Generator, noise_bank: Sequence[Wave] 
 
 
 def coloured_noise(rng: np.random.Generator, num_samples: int, slope: float) -> Wave:
-    """Noise whose power falls by ``slope`` x 3 dB an octave (0 white, 1 pink, 2 brown), (num_samples,), unit variance."""
-    size = scipy.fft.next_fast_len(num_samples, real=True)
+    """Noise whose power falls by ``slope`` x 3 dB an octave (0 white, 1 pink, 2 brown), (num_samples,), variance 1."""
+    size = fast_fft_size(num_samples)
     white = rng.standard_normal(size, dtype=np.float32)
     if slope == 0.0:
         return white[:num_samples]
-    spectrum = scipy.fft.rfft(white)
+    spectrum = np.fft.rfft(white)
     frequency = np.maximum(np.arange(spectrum.size, dtype=np.float32) * np.float32(SAMPLE_RATE / size), 40.0)
-    noise = scipy.fft.irfft(spectrum * frequency ** np.float32(-slope / 2), size)[:num_samples]
+    noise = np.fft.irfft(spectrum * frequency ** np.float32(-slope / 2), size)[:num_samples]
     return (noise / (noise.std() + 1e-9)).astype(np.float32)
+
+
+def fast_fft_size(minimum: int) -> int:
+    """The smallest size of at least ``minimum`` that is a power of two times 1, 3, 5, 9 or 15: cheap to transform."""
+    sizes = (odd << max(0, (-(-minimum // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))
+    return min(sizes)
 
 
 def speed_perturb(wave: Wave, factor: float) -> Wave:

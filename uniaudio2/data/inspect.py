@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import signal
 
 from uniaudio2.audio import SAMPLE_RATE, write_audio
 from uniaudio2.data.corpus import Corpus
@@ -88,24 +87,17 @@ def _sheet(data: Corpus, indices: list[int], name: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     num_rows = -(-len(indices) // _COLUMNS)
-    figure = Figure(figsize=(4 * _COLUMNS, 2.4 * num_rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(4 * _COLUMNS, 2.4 * num_rows + 0.4))
     FigureCanvasAgg(figure)
     figure.suptitle(name)
-    axes = figure.subplots(num_rows, _COLUMNS, squeeze=False).flat
-    for axis in axes:
+    axes = figure.subplots(num_rows, _COLUMNS, squeeze=False).ravel()
+    for axis in axes[len(indices) :]:
         axis.set_axis_off()
-    for axis, index in zip(figure.axes, indices, strict=False):
+    for axis, index in zip(axes, indices, strict=False):
         example = data.examples[index]
         wave = data.wave(index)
-        axis.set_axis_on()
-        axis.imshow(
-            log_mel(wave),
-            origin="lower",
-            aspect="auto",
-            extent=(0, wave.size / SAMPLE_RATE, 0, _NUM_MELS),
-            vmin=-5,
-            vmax=1,
-        )
+        extent = (0.0, wave.size / SAMPLE_RATE, 0.0, float(_NUM_MELS))
+        axis.imshow(log_mel(wave), origin="lower", aspect="auto", extent=extent, vmin=-5, vmax=1)
         # Chinese letters are not in matplotlib's default font; the id says which clip it is.
         title = _title(example)
         axis.set_title(title[:46] if title.isascii() else example.id, fontsize=7)
@@ -116,10 +108,8 @@ def _sheet(data: Corpus, indices: list[int], name: str, path: Path) -> None:
 def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log10 mel power spectrogram for pictures, (64, frames)."""
     padded = np.pad(wave, (_WINDOW // 2, _WINDOW))
-    _, _, spectrum = signal.stft(
-        padded, SAMPLE_RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP, boundary=None, scaling="psd"
-    )
-    power = np.abs(spectrum) ** 2 * SAMPLE_RATE
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+    power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1).T) ** 2 / _WINDOW
     return np.log10(_mel_filters() @ power + 1e-5).astype(np.float32)
 
 

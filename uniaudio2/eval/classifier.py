@@ -157,7 +157,7 @@ def _reset(network: nn.Module) -> None:
 
 
 def _fit(
-    network: nn.Module,
+    network: _Network,
     pictures: Tensor,
     targets: Tensor,
     epochs: int,
@@ -166,7 +166,8 @@ def _fit(
 ) -> None:
     """Train one member: time rolls, masked bands and stretches, mixed pairs, one-cycle schedule."""
     network.train()
-    count, size = len(pictures), 32
+    count, size = len(pictures), min(32, len(pictures))
+    one_hot = F.one_hot(targets, network.head.out_features).float()
     steps = epochs * math.ceil(count / size)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
@@ -175,7 +176,7 @@ def _fit(
         other = torch.randint(count, (size,))
         share = torch.where(torch.rand(size) < 0.5, torch.rand(size) * 0.5, torch.zeros(()))[:, None]
         batch = torch.lerp(_augment(pictures[chosen]), _augment(pictures[other]), share[..., None])
-        wanted = torch.lerp(*(F.one_hot(targets[i], network.head.out_features).float() for i in (chosen, other)), share)
+        wanted = torch.lerp(one_hot[chosen], one_hot[other], share)
         loss = F.cross_entropy(network(batch), wanted, label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()
@@ -242,18 +243,6 @@ class NearestClip:
         distances = self._distances(_small(audio), self._pictures)
         best = int(np.argmin(distances))
         return self.ids[best], float(distances[best])
-
-    def copy_threshold(self) -> float:
-        """Distance under which a clip counts as a near-copy: half of the closest 5 % of distances between real clips.
-
-        Two different recordings practically never come that near, a re-coded copy does.
-        """
-        nearest = []
-        for index, own in enumerate(self._pictures):
-            distances = self._distances(own, self._pictures)
-            distances[index] = math.inf
-            nearest.append(distances.min())
-        return 0.5 * float(np.quantile(nearest, 0.05))
 
     @staticmethod
     def _distances(own: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -528,7 +528,10 @@ class ReasoningStage(CodecStage):
 
     def _targets(self, texts: list[str], spoken: list[str]) -> dict[str, Tensor]:
         config = self.text_config
-        ids = [[config.bos_id, *self.tokenizer.encode(t, special=False)[: config.max_tokens - 1], config.eos_id] for t in texts]
+        ids = [
+            [config.bos_id, *self.tokenizer.encode(t, special=False)[: config.max_tokens - 1], config.eos_id]
+            for t in texts
+        ]
         tokens = torch.full((len(ids), max(map(len, ids))), -100)
         for row, item in enumerate(ids):
             tokens[row, : len(item)] = torch.tensor(item)

@@ -300,20 +300,18 @@ class LMStage:
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out nats per text token or code, with the right condition and with the neighbour's.
 
-        ``GROUP/gap`` is what the condition is worth; a model that babbles has none. ``GROUP/ctc_error`` is the byte
-        error rate of the CTC head.
+        ``GROUP/gap`` is what the condition is worth; a model that babbles has none (``gap_reasoning`` and
+        ``gap_book0`` are those of the codes that carry the words). ``GROUP/ctc_error`` is the byte error rate of the
+        CTC head.
         """
         figures: dict[str, float] = {}
         device = next(self.model.parameters()).device
         for group, (entry, items) in self.groups.items():
-            totals: list[float] = []
-            for shuffled in (False, True):
-                found = self._evaluate_group(entry, items, shuffled, device)
-                totals.append(found.pop("all"))
-                if not shuffled:
-                    figures |= {f"{group}/{key}": value for key, value in found.items()}
-            figures[f"{group}/nats"] = totals[0]
-            figures[f"{group}/gap"] = totals[1] - totals[0]
+            right, wrong = (self._evaluate_group(entry, items, shuffled, device) for shuffled in (False, True))
+            figures |= {f"{group}/{key}": value for key, value in right.items()}
+            for key, name in (("nats", "gap"), ("reasoning", "gap_reasoning"), ("book0", "gap_book0")):
+                if key in right:
+                    figures[f"{group}/{name}"] = wrong[key] - right[key]
         return figures
 
     def export(self, out_dir: Path) -> None:
@@ -373,10 +371,10 @@ class LMStage:
             labels = batch.tokens[:, 1:, -1].reshape(-1)[output.text_targets]
             text = text[~torch.isin(labels, special.to(device))]
             if text.numel():
-                _note(sums, "all", text)
+                _note(sums, "nats", text)
             each = code_losses(output, 0.0)
             if each.numel():
-                _note(sums, "all", each)
+                _note(sums, "nats", each)
                 for key, value in _code_groups(each, output, self.model.lm.config.audio.num_reasoning).items():
                     _note(sums, key, value)
             if self.model.ctc is not None and entry == "asr" and not shuffled and len(batch.heard):

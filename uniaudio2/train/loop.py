@@ -51,11 +51,14 @@ class Stage(Protocol):
 
     Attributes:
         name: Short name for logs.
-        model: Everything that is checkpointed (auxiliary heads included); strict on resume.
     """
 
     name: str
-    model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """Everything that is checkpointed (auxiliary heads included); strict on resume."""
+        ...
 
     def parameters_to_train(self) -> Parameters:
         """Parameters of ``model`` with ``requires_grad``, or groups ``{"params", "lr_scale", "weight_decay"}``."""
@@ -147,7 +150,7 @@ class TrainResult:
 def to_device(batch: T, device: torch.device) -> T:
     """Move every tensor in nested dicts, lists, tuples and dataclasses."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return batch.to(device, non_blocking=True)  # type: ignore[return-value]
     if isinstance(batch, dict):
         return type(batch)((k, to_device(v, device)) for k, v in batch.items())  # type: ignore[return-value]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

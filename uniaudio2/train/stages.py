@@ -105,7 +105,9 @@ def assemble(
         model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
         missing = set(model.state_dict()) - codec.load_parts(model, parts)
         if missing:
-            raise ValueError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
+            raise ValueError(
+                f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export"
+            )
         model = without_training_parts(model)
     text = None
     if text_decoder is not None:

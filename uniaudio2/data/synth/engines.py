@@ -44,7 +44,7 @@ _ESPEAK_SEPARATOR = ord("_") << 8
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-class SynthesiserMissing(ValueError):
+class SynthesiserMissing(ValueError):  # noqa: N818 - the name says what is wrong
     """A synthesiser is not installed; the message names the package that holds it."""
 
 

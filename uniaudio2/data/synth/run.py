@@ -7,12 +7,10 @@ after every few units, so that a partial corpus can be used; units are ordered s
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import logging
 import multiprocessing
 import os
 import random
@@ -33,8 +31,6 @@ from uniaudio2.data.synth.sound import MixtureTask, SoundTask, plan_mixtures, pl
 from uniaudio2.data.synth.speech import CLIPS_PER_UNIT, SpeechHours, SpeechTask, plan_speech, render_speech
 
 _Item = TypeVar("_Item")
-
-logger = logging.getLogger(__name__)
 
 GAP_S = 0.05
 """Silence between two clips of a shard, seconds."""
@@ -68,7 +64,7 @@ PRESETS = {
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),
     "tiny": SynthPreset(
-        SpeechHours(0.0, 0.0, 0.0, 0.0, 0.0, 0.006, 0.001, 0.001, 0.001, 0.001, 0, 0, 1), 0.2, 0.1, (), None
+        SpeechHours(0.0, 0.0, 0.0, 0.0, 0.0, 0.006, 0.001, 0.001, 0.001, 0.001, 0, 0, 1), 0.8, 0.1, (), None
     ),
 }
 """Named sizes: the package's default model is trained on ``nano``; ``tiny`` needs espeak-ng alone."""
@@ -280,29 +276,3 @@ def _write_corpus_manifest(units: Sequence[Unit], out: Path) -> Path:
             examples += [example_from_json(line, out) for line in data["examples"]]
     write_manifest(out / "manifest.jsonl", examples)
     return out / "manifest.jsonl"
-
-
-def main() -> None:
-    """Command line of ``python -m uniaudio2.data.synth``."""
-    parser = argparse.ArgumentParser(description="Make a corpus of labelled audio.")
-    parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--preset", default="nano", choices=sorted(PRESETS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--no-resume", action="store_true")
-    args = parser.parse_args()
-
-    def show(done: int, total: int, clips: int) -> None:
-        print(f"{done}/{total} shards (+{clips} clips)", flush=True)
-
-    manifest = synthesise(
-        args.out_dir,
-        preset=args.preset,
-        seed=args.seed,
-        workers=args.workers,
-        resume=not args.no_resume,
-        data_root=args.data_root,
-        progress=show,
-    )
-    print(manifest)

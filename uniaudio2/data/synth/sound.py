@@ -412,31 +412,171 @@ def _car_horn(rng: Rng, n: int) -> Wave:
 
 CLASSES: tuple[SoundClass, ...] = (
     SoundClass("rain", CAPTIONS["rain"], _rain),
-    SoundClass("wind", ("wind blowing", "the wind", "a strong wind", "wind howls", "gusts of wind", "it is windy"), _wind),
+    SoundClass(
+        "wind", ("wind blowing", "the wind", "a strong wind", "wind howls", "gusts of wind", "it is windy"), _wind
+    ),
     SoundClass("sea_waves", CAPTIONS["sea_waves"], _sea_waves),
-    SoundClass("siren", ("a siren", "a siren wailing", "an emergency siren", "the siren of a police car", "a loud siren", "a siren sounds"), _siren),
-    SoundClass("beep", ("beeping", "a beep", "an electronic beep", "repeated beeps", "a device beeps", "short beeps"), _beep),
-    SoundClass("alarm_clock", ("an alarm clock", "an alarm clock ringing", "the alarm goes off", "a digital alarm clock", "the beeping of an alarm clock"), _alarm_clock),
-    SoundClass("engine", ("an engine running", "an engine", "a motor runs", "the engine of a car", "a running motor", "an engine idling"), _engine),
-    SoundClass("white_noise", ("white noise", "static noise", "steady noise", "the hiss of static", "constant white noise"), _white_noise),
-    SoundClass("footsteps", ("footsteps", "someone walking", "steps on the floor", "a person walks", "the sound of footsteps", "walking steps"), _footsteps),
-    SoundClass("clapping", ("hand clapping", "people clapping", "applause", "clapping hands", "someone claps", "the sound of clapping"), _clapping),
-    SoundClass("bell", ("a bell ringing", "a bell", "the ringing of a bell", "a bell rings", "a church bell", "bells ring"), _bell),
-    SoundClass("drum_beat", ("a drum beat", "drums playing", "a rhythm on drums", "a drum kit playing a beat", "someone plays the drums", "a steady drum beat"), _drum_beat, "music"),
-    SoundClass("piano", ("a piano melody", "a piano playing", "someone plays the piano", "piano music", "a tune on the piano", "notes of a piano"), _piano, "music"),
-    SoundClass("flute", ("a flute melody", "a flute playing", "someone plays the flute", "flute music", "a tune on a flute", "soft flute notes"), _flute, "music"),
-    SoundClass("guitar", ("a guitar melody", "a guitar playing", "someone plucks a guitar", "guitar music", "a plucked guitar", "plucked strings"), _guitar, "music"),
-    SoundClass("organ", ("organ chords", "an organ playing", "someone plays the organ", "organ music", "chords on an organ"), _organ, "music"),
+    SoundClass(
+        "siren",
+        (
+            "a siren",
+            "a siren wailing",
+            "an emergency siren",
+            "the siren of a police car",
+            "a loud siren",
+            "a siren sounds",
+        ),
+        _siren,
+    ),
+    SoundClass(
+        "beep", ("beeping", "a beep", "an electronic beep", "repeated beeps", "a device beeps", "short beeps"), _beep
+    ),
+    SoundClass(
+        "alarm_clock",
+        (
+            "an alarm clock",
+            "an alarm clock ringing",
+            "the alarm goes off",
+            "a digital alarm clock",
+            "the beeping of an alarm clock",
+        ),
+        _alarm_clock,
+    ),
+    SoundClass(
+        "engine",
+        (
+            "an engine running",
+            "an engine",
+            "a motor runs",
+            "the engine of a car",
+            "a running motor",
+            "an engine idling",
+        ),
+        _engine,
+    ),
+    SoundClass(
+        "white_noise",
+        ("white noise", "static noise", "steady noise", "the hiss of static", "constant white noise"),
+        _white_noise,
+    ),
+    SoundClass(
+        "footsteps",
+        (
+            "footsteps",
+            "someone walking",
+            "steps on the floor",
+            "a person walks",
+            "the sound of footsteps",
+            "walking steps",
+        ),
+        _footsteps,
+    ),
+    SoundClass(
+        "clapping",
+        ("hand clapping", "people clapping", "applause", "clapping hands", "someone claps", "the sound of clapping"),
+        _clapping,
+    ),
+    SoundClass(
+        "bell",
+        ("a bell ringing", "a bell", "the ringing of a bell", "a bell rings", "a church bell", "bells ring"),
+        _bell,
+    ),
+    SoundClass(
+        "drum_beat",
+        (
+            "a drum beat",
+            "drums playing",
+            "a rhythm on drums",
+            "a drum kit playing a beat",
+            "someone plays the drums",
+            "a steady drum beat",
+        ),
+        _drum_beat,
+        "music",
+    ),
+    SoundClass(
+        "piano",
+        (
+            "a piano melody",
+            "a piano playing",
+            "someone plays the piano",
+            "piano music",
+            "a tune on the piano",
+            "notes of a piano",
+        ),
+        _piano,
+        "music",
+    ),
+    SoundClass(
+        "flute",
+        (
+            "a flute melody",
+            "a flute playing",
+            "someone plays the flute",
+            "flute music",
+            "a tune on a flute",
+            "soft flute notes",
+        ),
+        _flute,
+        "music",
+    ),
+    SoundClass(
+        "guitar",
+        (
+            "a guitar melody",
+            "a guitar playing",
+            "someone plucks a guitar",
+            "guitar music",
+            "a plucked guitar",
+            "plucked strings",
+        ),
+        _guitar,
+        "music",
+    ),
+    SoundClass(
+        "organ",
+        ("organ chords", "an organ playing", "someone plays the organ", "organ music", "chords on an organ"),
+        _organ,
+        "music",
+    ),
     SoundClass("clock_tick", CAPTIONS["clock_tick"], _clock_tick),
     SoundClass("fire_crackling", CAPTIONS["fire_crackling"], _fire),
     SoundClass("helicopter", CAPTIONS["helicopter"], _helicopter),
-    SoundClass("bird_chirp", ("birds chirping", "a bird chirps", "birds singing", "a singing bird", "the chirp of a bird", "birdsong"), _birds),
-    SoundClass("water_drops", ("water dripping", "drops of water", "dripping water", "a dripping tap", "water drops falling"), _water_drops),
-    SoundClass("thunder", ("thunder", "rolling thunder", "a clap of thunder", "thunder rumbles", "a thunderstorm"), _thunder),
-    SoundClass("telephone", ("a telephone ringing", "a phone rings", "the ringing of a telephone", "a ringing phone", "an old telephone rings"), _phone),
-    SoundClass("door_knock", ("knocking on a door", "someone knocks on the door", "a knock at the door", "door knocks", "a person knocking"), _knock),
-    SoundClass("car_horn", ("a car horn", "a car honking", "someone honks a horn", "the horn of a car", "a honking car"), _car_horn),
-)  # fmt: skip
+    SoundClass(
+        "bird_chirp",
+        ("birds chirping", "a bird chirps", "birds singing", "a singing bird", "the chirp of a bird", "birdsong"),
+        _birds,
+    ),
+    SoundClass(
+        "water_drops",
+        ("water dripping", "drops of water", "dripping water", "a dripping tap", "water drops falling"),
+        _water_drops,
+    ),
+    SoundClass(
+        "thunder", ("thunder", "rolling thunder", "a clap of thunder", "thunder rumbles", "a thunderstorm"), _thunder
+    ),
+    SoundClass(
+        "telephone",
+        (
+            "a telephone ringing",
+            "a phone rings",
+            "the ringing of a telephone",
+            "a ringing phone",
+            "an old telephone rings",
+        ),
+        _phone,
+    ),
+    SoundClass(
+        "door_knock",
+        ("knocking on a door", "someone knocks on the door", "a knock at the door", "door knocks", "a person knocking"),
+        _knock,
+    ),
+    SoundClass(
+        "car_horn",
+        ("a car horn", "a car honking", "someone honks a horn", "the horn of a car", "a honking car"),
+        _car_horn,
+    ),
+)
 """All procedural classes."""
 
 _BY_LABEL = {item.label: item for item in CLASSES}
@@ -559,12 +699,12 @@ def render_mixture(task: MixtureTask, licensed: Sequence[Example], seed: int) ->
         wave = set_level(_fade(wave), -23.0 + float(rng.uniform(-3, 3)))
         latest = max(0, n - max(wave.size, n // 2))
         _place(out, wave, (rng.uniform(0, latest / SAMPLE_RATE) if latest else 0.0) if place else 0.0)
-    captions = tuple(
-        dict.fromkeys(
-            f"{phrases[a][int(rng.integers(len(phrases[a])))]} and {phrases[1 - a][int(rng.integers(len(phrases[1 - a])))]}"
-            for a in (0, 0, 1, 0, 1, 0)
-        )
-    )
+
+    def pick(options: tuple[str, ...]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    pairs = [f"{pick(phrases[a])} and {pick(phrases[1 - a])}" for a in (0, 0, 1, 0, 1, 0)]
+    captions = tuple(dict.fromkeys(pairs))
     wave = set_level(out, rng.normal(-23.0, 2.0))
     example = Example(
         id=task.id,

@@ -38,12 +38,13 @@ _ACCENTS = (
     "gmw/en-GB-x-gbclan",
     "gmw/en-GB-x-gbcwmd",
 )
-_VARIANTS = tuple(
-    "f1 m1 f2 m2 f3 m3 f4 m4 f5 m5 m6 m8 klatt klatt2 klatt3 klatt4 klatt5 Alex Alicia Andrea Andy Annie Denis Diogo "
-    "Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed adam anika announcer antonio aunty belinda "
-    "benjamin boris caleb david ed edward grandma grandpa gustave ian iven john linda marcelo max michel miguel norbert "
-    "pablo paul pedro quincy rob robert sandro shelby steph travis victor zac croak".split()
-)
+_VARIANT_NAMES = """
+f1 m1 f2 m2 f3 m3 f4 m4 f5 m5 m6 m8 klatt klatt2 klatt3 klatt4 klatt5 Alex Alicia Andrea Andy Annie Denis
+Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed adam anika announcer antonio aunty
+belinda benjamin boris caleb david ed edward grandma grandpa gustave ian iven john linda marcelo max michel
+miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac croak
+"""
+_VARIANTS = tuple(_VARIANT_NAMES.split())
 
 HELD_OUT = (
     Voice("flite", "awb"),
@@ -70,14 +71,14 @@ HOUSE_VOICES = {
 
 KEYWORDS = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COMMAND_WORDS = tuple(
-    "yes|no|stop|go|up|down|left|right|on|off|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|"
-    "nineteen|twenty|coffee|espresso|latte|cappuccino|mocha|americano|iced coffee|hot chocolate|milk|cream|sugar|"
-    "large|medium|small|single shot|double shot|triple shot|light roast|dark roast|medium roast|eight ounce|"
-    "twelve ounce|sixteen ounce|twenty ounce|brown sugar|a little milk|hello|thank you|play music|turn on|turn off".split(
-        "|"
-    )
-)
+_COMMAND_LIST = """
+yes, no, stop, go, up, down, left, right, on, off, ten, eleven, twelve, thirteen, fourteen, fifteen, sixteen,
+seventeen, eighteen, nineteen, twenty, coffee, espresso, latte, cappuccino, mocha, americano, iced coffee,
+hot chocolate, milk, cream, sugar, large, medium, small, single shot, double shot, triple shot, light roast,
+dark roast, medium roast, eight ounce, twelve ounce, sixteen ounce, twenty ounce, brown sugar, a little milk,
+hello, thank you, play music, turn on, turn off
+"""
+COMMAND_WORDS = tuple(word.strip() for word in _COMMAND_LIST.split(","))
 
 _SECONDS_PER_CHAR = {"en": 0.075, "zh": 0.24, "yue": 0.24}
 """Rough speaking time, used only to turn hours into a number of clips."""

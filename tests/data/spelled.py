@@ -1,0 +1,74 @@
+"""A stand-in for corpus and codec: every letter is one frame of a constant level, and the codec reads it back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uniaudio2.codes import RECONSTRUCTION_HOP, AudioCodes
+from uniaudio2.data.manifest import Example
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def spell(text: str) -> np.ndarray:
+    levels = np.array([(LETTERS.index(letter) + 1) / 32 for letter in text], dtype=np.float32)
+    return np.repeat(levels, RECONSTRUCTION_HOP)
+
+
+class Spelled:
+    """Clips of ``texts``, two voices, every fifth clip held out, and some sounds."""
+
+    def __init__(self, texts: list[str], sounds: int = 4) -> None:
+        self.examples: list[Example] = []
+        self.waves: list[np.ndarray] = []
+        for number, text in enumerate(texts):
+            wave = spell(text)
+            about: dict[str, Any] = dict(
+                text=text,
+                language="en",
+                speaker=f"voice{number % 2}",
+                split="dev" if number % 5 == 4 else "train",
+                engine="espeak-ng" if number % 4 else None,
+                source="spelled",
+            )
+            self._add(f"clip{number}", wave, about)
+        for number in range(sounds):
+            wave = spell("z" * (5 + 2 * number))
+            about = dict(
+                kind="sound",
+                caption="a buzz",
+                captions=("buzzing", "something buzzes"),
+                split="dev" if number % 2 else "train",
+            )
+            self._add(f"sound{number}", wave, about)
+        self.calls = 0
+
+    def _add(self, name: str, wave: np.ndarray, about: dict[str, Any]) -> None:
+        self.examples.append(Example(id=name, path="none.wav", duration=len(wave) / 24000, **about))
+        self.waves.append(wave)
+
+    def wave(self, index: int) -> np.ndarray:
+        return self.waves[index]
+
+
+class Speller(nn.Module):
+    """Codes of spelled audio: all eight books hold the letter's number (silence is 31); reasoning holds half of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(32.0))
+        self.batches: list[tuple[int, ...]] = []
+
+    def encode(self, audio: Tensor) -> AudioCodes:
+        self.batches.append(tuple(audio.shape))
+        levels = audio[:, 0].reshape(audio.shape[0], -1, RECONSTRUCTION_HOP).mean(-1)
+        letters = (levels * self.scale).round().long() - 1
+        letters = torch.where(letters < 0, 31, letters).clamp(max=31)
+        reconstruction = letters[:, None].expand(-1, 8, -1)
+        reasoning = letters[:, None, : letters.shape[1] // 5 * 5].reshape(len(letters), 1, -1, 5)
+        reasoning = (reasoning[..., [0, 2]].flatten(2) // 2).expand(-1, 8, -1)
+        return AudioCodes(reasoning.contiguous(), reconstruction.contiguous(), audio.shape[2])

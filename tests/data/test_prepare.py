@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.spelled import LETTERS, Spelled, Speller
+from uniaudio2.codes import reasoning_length, reconstruction_length
+from uniaudio2.data.dataset import CodeStore, DatasetError
+from uniaudio2.data.prepare import PrepareConfig, PrepareError, prepare
+
+TEXTS = ["abc", "hello there", "a", "the quick brown fox", "zebra", "some words", "xyz", "good day", "no", "yes"]
+
+
+def test_codes_are_those_of_every_clip_alone(tmp_path: Path) -> None:
+    source, codec = Spelled(TEXTS), Speller()
+    prepare(codec, source, tmp_path / "codes", PrepareConfig(batch_s=3.0, shard_clips=4))
+    store = CodeStore([tmp_path / "codes"], splits=("train", "dev"))
+    assert len(store) == len(source.examples)
+    for index, clip in enumerate(store.clips):
+        number = next(i for i, e in enumerate(source.examples) if e.id == clip.id)
+        codes = store.codes(index)
+        samples = len(source.waves[number])
+        assert codes.num_samples == clip.num_samples == samples
+        assert codes.reasoning.shape[2] == reasoning_length(samples)
+        assert codes.reconstruction.shape[2] == reconstruction_length(samples)
+        if clip.text:
+            letters = codes.reconstruction[0, 0, : len(clip.text)].tolist()
+            assert "".join(LETTERS[letter] for letter in letters) == clip.text
+    assert max(batch[0] for batch in codec.batches) > 1  # clips of one padded length did share a batch
+    assert all(batch[0] * batch[2] <= 3.0 * 24000 or batch[0] == 1 for batch in codec.batches)
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_files(tmp_path: Path) -> None:
+    config = PrepareConfig(shard_clips=3)
+    prepare(Speller(), Spelled(TEXTS), tmp_path / "whole", config)
+    prepare(Speller(), Spelled(TEXTS), tmp_path / "parts", config)
+    (tmp_path / "parts" / "codes-00001.jsonl").unlink()  # as if killed between the codes and their labels
+    codec = Speller()
+    prepare(codec, Spelled(TEXTS), tmp_path / "parts", config)
+    assert sum(batch[0] for batch in codec.batches) == 3
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "parts" / n).read_bytes() for n in names)
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    for part in (1, 0):
+        prepare(Speller(), Spelled(TEXTS), tmp_path / "codes", PrepareConfig(shard_clips=3, part=part, parts=2))
+    assert len(CodeStore([tmp_path / "codes"], splits=("train", "dev"))) == len(Spelled(TEXTS).examples)
+
+
+def test_recordings_get_augmented_copies_in_train_only(tmp_path: Path) -> None:
+    def louder(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return wave * np.float32(1 + 0.01 * rng.random())
+
+    source = Spelled(TEXTS)
+    prepare(Speller(), source, tmp_path / "codes", PrepareConfig(augmented_copies=2), augment=louder)
+    store = CodeStore([tmp_path / "codes"], splits=("train", "dev"))
+    recorded = {e.id for e in source.examples if e.engine is None and e.split == "train"}
+    copies = [clip.id for clip in store.clips if clip.copy]
+    assert sorted(copies) == sorted([*recorded, *recorded])
+    with pytest.raises(PrepareError, match="no augmentation is given"):
+        prepare(Speller(), source, tmp_path / "other", PrepareConfig(augmented_copies=1))
+
+
+def test_codes_of_another_codec_or_other_clips_never_mix(tmp_path: Path) -> None:
+    folder = prepare(Speller(), Spelled(TEXTS), tmp_path / "codes")
+    other = Speller()
+    with torch.no_grad():
+        other.scale += 1
+    with pytest.raises(PrepareError, match="codes of another codec"):
+        prepare(other, Spelled(TEXTS), folder)
+    with pytest.raises(PrepareError, match="codes of other clips"):
+        prepare(Speller(), Spelled(TEXTS[:-1]), folder)
+    second = prepare(other, Spelled(TEXTS), tmp_path / "second")
+    with pytest.raises(DatasetError, match="made by another codec"):
+        CodeStore([folder, second])
+    with pytest.raises(DatasetError, match="holds no prepared codes"):
+        CodeStore([tmp_path])

@@ -1,0 +1,39 @@
+"""The report on an installation, and the sizes of presets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from uniaudio2 import doctor
+from uniaudio2.config import ConfigError
+
+
+def test_every_lack_has_a_remedy(tmp_path: Path) -> None:
+    findings = doctor.diagnose(tmp_path)
+    assert {finding.topic for finding in findings} >= {"program", "package", "extra", "tool", "device", "model"}
+    for finding in findings:
+        assert finding.ok or finding.remedy, finding
+    model = [finding for finding in findings if finding.topic == "model"]
+    assert not model[0].ok and "not a model folder" in model[0].remedy
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "jiwer" else found(name))
+    extra = next(finding for finding in doctor.packages() if finding.name == "eval")
+    assert not extra.ok and "without jiwer" in extra.value and "pip install 'uniaudio2[eval]'" in extra.remedy
+
+
+def test_size_of_the_published_model() -> None:
+    (size,) = doctor.preset_sizes("3b")
+    assert size.total == 4_863_493_120
+    memory = size.memory()
+    assert memory["float32"] == pytest.approx(4 * size.total, rel=0.01)
+    assert memory["float32"] > memory["bf16"] > memory["int8"] > memory["int4"]
+    assert size.cache_per_position == 2 * 2 * 33 * 8 * 128
+    json.dumps(size.to_dict())
+    with pytest.raises(ConfigError, match="no preset '4b'"):
+        doctor.preset_sizes("4b")
