@@ -196,6 +196,7 @@ def test_emoji_between_words_are_left_out(cli, tmp_path):
         (["decode", "gone.safetensors", "-o", "x.wav"], ["gone.safetensors", "no such file"]),
         (["transcribe", "x.wav", "--temperature", "-1"], ["--temperature"]),
         (["transcribe", "x.wav", "--top-k", "0"], ["--top-k"]),
+        (["transcribe", "x.wav", "--guidance", "2"], ["--guidance", "leave it out"]),
         (["transcribe", "x.wav", "--top-k", "many"], ["--top-k"]),
         (["transcribe"], ["FILES"]),
     ],

@@ -528,9 +528,10 @@ print("load", peak)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_converting_and_loading_need_little_private_memory(tmp_path: Path) -> None:
-    """A 0.9 GB file whose largest tensor has 27 MB: at most 1.15 x 27 + 300 MB."""
+    """At most 1.15 x the largest tensor + 300 MB. UNIAUDIO2_TEST_GB=4 makes the file that large."""
     import sys
 
+    size_gb = float(os.environ.get("UNIAUDIO2_TEST_GB", "0.9"))
     folder = tmp_path / "published"
     folder.mkdir()
     config = load_config(
@@ -543,14 +544,14 @@ def test_converting_and_loading_need_little_private_memory(tmp_path: Path) -> No
                 for stack in ("understanding", "backbone", "generation")
                 for key in ("width=768", "mlp_width=2048")
             ),
-            "backbone.num_layers=36",
+            f"backbone.num_layers={round(38 * size_gb)}",
         ],
     )
     with torch.device("meta"):
         meta = AudioLM(config).state_dict()
     state = {published_lm_key(name): torch.zeros(tensor.shape) for name, tensor in meta.items()}
     total = sum(tensor.nbytes for tensor in state.values())
-    assert total > 800e6
+    assert total > 0.9e9 * size_gb
     torch.save({"model": state}, folder / "llm_ep3.checkpoint")
     (folder / "llm_config.yaml").write_text(yaml.safe_dump(IDS))
     limit = 1.15 * max(tensor.nbytes for tensor in state.values()) / 2**20 + 300
@@ -560,6 +561,7 @@ def test_converting_and_loading_need_little_private_memory(tmp_path: Path) -> No
         [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / "out"), *overrides], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    print(done.stdout, f"limit {limit:.0f} MiB, file {total / 1e9:.2f} GB")
     for line in done.stdout.splitlines():
         assert float(line.split()[1]) <= limit, done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -201,7 +202,7 @@ def test_stream_equals_whole_and_cancel_frees_the_place() -> None:
     for number, events in collected.items():
         assert events[-1].result is not None and ids_of(events[-1].result) == ids_of(whole[number])
         pieces = [event.ids for event in events[:-1]]
-        assert torch.cat(pieces).tolist() == sum(ids_of(whole[number]), [])
+        assert torch.cat(pieces).tolist() == list(chain(*ids_of(whole[number])))
         assert len(pieces) > 2
 
     session = engine.session()
@@ -240,8 +241,7 @@ def test_loop_guard() -> None:
 def test_loop_guard_ends_a_repeating_part() -> None:
     stuck = AudioLM(model().config).eval()
     stuck.load_state_dict(model().state_dict())
-    stuck.text_head.weight.data.zero_()
-    stuck.text_head.weight.data[100] = stuck.backbone.norm.weight.data  # one id, whatever comes
+    stuck.text_head.weight.data.zero_()  # the first allowed id, whatever comes
     options = dict(limits={"text": (30, 60)})
     guarded, free = Engine(stuck, builder()).generate(
         [request("asr", **options), request("asr", loop_guard=False, **options)]

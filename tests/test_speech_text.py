@@ -1,13 +1,12 @@
 import pytest
 
 from uniaudio2.speech_text import (
-    TextError,
     check_description,
-    check_language,
     detect_language,
     plan_speech,
     speaking_time_s,
 )
+from uniaudio2.text import TextError, check_language
 
 
 @pytest.mark.parametrize(

@@ -4,42 +4,23 @@ from pathlib import Path
 
 import torch
 
-from uniaudio2.checkpoint import save_parts
+from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.lm.model import AudioLM, LMConfig
-from uniaudio2.tokenizer import TextTokenizer
-
-TEXTS = ["a dog barking", "good morning how are you", "zero one two three", "今天天气很好", "我哋去食飯"]
 
 
 def make_tiny_model(folder: Path) -> Path:
-    """Write the folder and return it; the vocabularies of the two presets are made to fit."""
-    codec_config = load_config(CodecConfig, preset_path("codec", "tiny"))
-    tokenizer = TextTokenizer.train(TEXTS * 3, 300)
-    reasoning = codec_config.reasoning.quantizer.codebook_size
-    reconstruction = codec_config.reconstruction.codebook_size
-    lm_config = load_config(
-        LMConfig,
-        preset_path("lm", "tiny"),
-        [
-            f"text_vocab_size={tokenizer.vocab_size}",
-            f"audio.num_reasoning={reasoning + 4}",
-            f"audio.reasoning_codebook_size={reasoning}",
-            f"audio.reasoning_bos={reasoning}",
-            f"audio.reasoning_eos={reasoning + 1}",
-            f"audio.reasoning_pad={reasoning + 2}",
-            f"audio.num_reconstruction={reconstruction + 8}",
-            f"audio.reconstruction_codebook_size={reconstruction}",
-            f"audio.reconstruction_bos={reconstruction}",
-            f"audio.reconstruction_eos={reconstruction + 1}",
-            f"audio.reconstruction_pad={reconstruction + 2}",
-            f"audio.voice_bos={reconstruction + 3}",
-            f"audio.voice_eos={reconstruction + 4}",
-        ],
-    )
+    """Write the folder and return it; the codebooks of the tiny codec are made to fit the tiny language model."""
+    lm_config = load_config(LMConfig, preset_path("lm", "tiny"))
+    audio = lm_config.audio
+    books = [f"reasoning.quantizer.codebook_size={audio.reasoning_codebook_size}"]
+    books += [
+        f"reconstruction.{group}.codebook_size={audio.reconstruction_codebook_size}"
+        for group in ("pronunciation", "structure", "acoustic")
+    ]
     torch.manual_seed(0)
-    codec = ReasoningCodec(codec_config)
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny"), books))
     for parameter in codec.decoder.parameters():  # gates start at zero, and then no option of the decoder would matter
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -48,4 +29,4 @@ def make_tiny_model(folder: Path) -> Path:
         for parameter in lm.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
-    return save_parts(folder, codec=codec, lm=lm, tokenizer=tokenizer)
+    return save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)

@@ -128,7 +128,7 @@ class Options:
         if kind not in ("auto", "cpu", "cuda", "mps"):
             raise InputError(f"--device {self.device}: unknown, choose auto, cpu, cuda, cuda:N or mps")
         if self.language is not None:
-            from uniaudio2.speech_text import check_language
+            from uniaudio2.text import check_language
 
             self.language = check_language(self.language)
 
@@ -160,11 +160,19 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error is, or comes from, a disk, quota or file size limit that is reached."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def describe(error: BaseException) -> str:
     """What a user should read about an expected error, in one line."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = f" while writing {error.filename}" if error.filename else ""
-        return f"no space left{where}: free some space or write elsewhere; finished files are kept"
+    if is_disk_full(error):
+        return f"no space left ({one_line(error)}): free some space or write elsewhere; finished files are kept"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or "out of memory" in str(error):
@@ -206,8 +214,7 @@ class Batch:
         try:
             yield
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
-            if full or not is_expected(error):
+            if isinstance(error, BrokenPipeError) or is_disk_full(error) or not is_expected(error):
                 raise
             self.fail(source, error)
 
@@ -275,6 +282,8 @@ def describe_files(
     call: Callable[["UniAudio2", "list[Tensor]"], list[Any]],
 ) -> None:
     """The common body of ``transcribe`` and ``caption``: audio files in, one text each out."""
+    if options.guidance not in (None, 1.0):
+        raise InputError("--guidance acts on audio that is made, not on text: leave it out")
     batch = Batch(options.as_json)
     todo = audio_inputs(inputs, out, ".json" if options.as_json else ".txt", overwrite, batch, AUDIO_SUFFIXES)
     if not todo:
@@ -1197,7 +1206,7 @@ def execute(arguments: Sequence[str]) -> int:
             return 2
         if os.environ.get("UNIAUDIO2_TRACEBACK") or not is_expected(error):
             raise
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             _silence_stdout()
         say(f"error: {describe(error)}")
         return 1

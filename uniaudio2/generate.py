@@ -169,7 +169,7 @@ class StreamEvent:
     result: GenerationResult | None = None  # set on the last event of the request
 
 
-# -- drawing ids --------------------------------------------------------------------------------------------------------
+# -- drawing ids ---------------------------------------------------------------------------------------------------
 
 
 def filter_probabilities(logits: Tensor, temperature: Tensor, top_k: Tensor | None, top_p: Tensor | None) -> Tensor:
@@ -263,7 +263,7 @@ def guide(logits: Tensor, pair: Tensor | None, scale: Tensor | None, count: int)
     return without + (logits[:count] - without) * scale[:, None]
 
 
-# -- state of the running requests --------------------------------------------------------------------------------------
+# -- state of the running requests --------------------------------------------------------------------------------
 
 
 class _Board:

@@ -39,9 +39,7 @@ from uniaudio2.generate import (
 from uniaudio2.sequence import SequenceBuilder, voice_codes
 from uniaudio2.speech_text import (
     Sentence,
-    TextError,
     check_description,
-    check_language,
     check_text,
     detect_language,
     is_han,
@@ -49,7 +47,7 @@ from uniaudio2.speech_text import (
     speaking_time_s,
 )
 from uniaudio2.tasks import Task, get_task
-from uniaudio2.text import normalise_text
+from uniaudio2.text import TextError, check_language, normalise_text
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:

@@ -9,22 +9,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from uniaudio2.codes import AudioCodes
 from uniaudio2.tasks import Part, PartKind, Task, get_task
 from uniaudio2.tokenizer import AudioTokens, TextTokenizer, TextTokens
-
-if TYPE_CHECKING:
-    from uniaudio2.codes import AudioCodes
 
 VOICE_FRAMES = 37  # int(3 s x 12.5 Hz): a voice prompt is at most this long
 
 # A value of a sequence: text (or its ids, begin and end of text included), or audio as AudioCodes with B = 1, or as a
 # pair of tensors (reasoning (K, T), reconstruction (K, T)); a voice may be reconstruction codes (K, T) alone.
-Value: TypeAlias = "str | Sequence[int] | AudioCodes | tuple[Tensor, Tensor] | Tensor"
+Value: TypeAlias = str | Sequence[int] | AudioCodes | tuple[Tensor, Tensor] | Tensor
 
 
 class SequenceError(ValueError):
@@ -511,14 +509,12 @@ def _codes(part: Part, value: Value) -> Tensor:
         if part.kind != "voice":
             raise SequenceError(f"'{part.value}' needs reasoning and reconstruction codes, got one tensor")
         return value
+    if isinstance(value, AudioCodes):
+        if value.reasoning.shape[0] != 1:
+            raise SequenceError(f"'{part.value}' must hold one recording, got a batch of {value.reasoning.shape[0]}")
+        return value.reasoning[0] if part.kind == "reasoning" else value.reconstruction[0]
     if isinstance(value, tuple):
-        reasoning, reconstruction = value
-    elif hasattr(value, "reasoning") and hasattr(value, "reconstruction"):
-        reasoning, reconstruction = value.reasoning, value.reconstruction  # type: ignore[union-attr]
-        if reasoning.ndim == 3:
-            if reasoning.shape[0] != 1:
-                raise SequenceError(f"'{part.value}' must hold one recording, got a batch of {reasoning.shape[0]}")
-            reasoning, reconstruction = reasoning[0], reconstruction[0]
-    else:
-        raise SequenceError(f"'{part.value}' must be audio codes, got {type(value).__name__}")
-    return reasoning if part.kind == "reasoning" else reconstruction
+        chosen = value[0] if part.kind == "reasoning" else value[1]
+        if isinstance(chosen, Tensor):
+            return chosen
+    raise SequenceError(f"'{part.value}' must be audio codes, got {type(value).__name__}")

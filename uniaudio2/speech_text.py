@@ -3,18 +3,12 @@
 Plain text rules, no model: everything here can be checked before weights are loaded.
 """
 
-import difflib
 import re
 import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 
-LANGUAGES = {"en": "English", "zh": "Mandarin", "yue": "Cantonese"}
-_ALIASES = {
-    "eng": "en", "english": "en", "en-us": "en", "en-gb": "en",
-    "cmn": "zh", "mandarin": "zh", "chinese": "zh", "zh-cn": "zh", "zh-tw": "zh", "zh-hans": "zh", "zh-hant": "zh",
-    "cantonese": "yue", "zh-hk": "yue", "zh-yue": "yue", "yue-hk": "yue",
-}  # fmt: skip
+from uniaudio2.text import TextError, check_language
 
 CHARACTERS_PER_SECOND = {"en": 15.0, "zh": 4.0, "yue": 4.0}  # measured on the synthesisers that nano learned from
 MAX_SENTENCE_S = 7.0  # longer sentences are divided at commas, then at spaces
@@ -35,10 +29,6 @@ _SENTENCE_END = re.compile(r"([.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…；]
 _CLAUSE_END = re.compile(r"([,;:—–]+(?=\s)|[，、：；,]+)")
 
 
-class TextError(ValueError):
-    """A text that cannot be spoken or a language that is not known; the message says what is allowed."""
-
-
 @dataclass(frozen=True)
 class Sentence:
     """A piece of text that is spoken in one go."""
@@ -47,22 +37,6 @@ class Sentence:
     language: str  # en, zh or yue
     expected_s: float  # how long it takes to say, about
     pause_after_s: float  # silence before the next piece
-
-
-def check_language(language: str) -> str:
-    """The code of a language given as a code or a name.
-
-    Raises:
-        TextError: If the language is none of English, Mandarin, Cantonese.
-    """
-    name = language.strip().lower().replace("_", "-")
-    code = _ALIASES.get(name, name)
-    if code in LANGUAGES:
-        return code
-    known = ", ".join(f"{key} ({value})" for key, value in LANGUAGES.items())
-    near = difflib.get_close_matches(name, [*LANGUAGES, *_ALIASES], n=1)
-    hint = f"; did you mean {_ALIASES.get(near[0], near[0])}?" if near else ""
-    raise TextError(f"unknown language {language!r}: known are {known}{hint}")
 
 
 def is_han(character: str) -> bool:

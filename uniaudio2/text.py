@@ -6,12 +6,18 @@ Knows nothing of tokenizers. Languages are ``en``, ``zh`` (Mandarin) and ``yue``
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import unicodedata
 from functools import cache
 from typing import Any
 
 LANGUAGES = ("en", "zh", "yue")
+_LANGUAGE_NAMES = {
+    "eng": "en", "english": "en", "en-us": "en", "en-gb": "en",
+    "cmn": "zh", "mandarin": "zh", "chinese": "zh", "zh-cn": "zh", "zh-tw": "zh", "zh-hans": "zh", "zh-hant": "zh",
+    "cantonese": "yue", "zh-hk": "yue", "zh-yue": "yue", "yue-hk": "yue",
+}  # fmt: skip
 
 _NEEDS_READING = re.compile(
     r"[0-9$€£¥%&@#+=<>°℃²³½¼¾№~^]|\b(?:mr|mrs|ms|dr|st|prof|etc|vs|jr|sr|inc|ltd|no|e\.g|i\.e)\.", re.I
@@ -32,16 +38,18 @@ class TextError(ValueError):
 
 
 def check_language(language: str) -> str:
-    """Return the language's code; ``cmn`` and ``mandarin`` mean ``zh``.
+    """The code of a language given as a code or a name.
 
     Raises:
-        TextError: If the language is unknown.
+        TextError: If the language is none of English, Mandarin, Cantonese.
     """
-    known = {"cmn": "zh", "mandarin": "zh", "english": "en", "cantonese": "yue", "chinese": "zh"}
-    code = known.get(language.lower(), language.lower())
-    if code not in LANGUAGES:
-        raise TextError(f"unknown language '{language}'; use one of: {', '.join(LANGUAGES)}")
-    return code
+    name = language.strip().lower().replace("_", "-")
+    code = _LANGUAGE_NAMES.get(name, name)
+    if code in LANGUAGES:
+        return code
+    near = difflib.get_close_matches(name, [*LANGUAGES, *_LANGUAGE_NAMES], n=1)
+    hint = f"; did you mean {_LANGUAGE_NAMES.get(near[0], near[0])}?" if near else ""
+    raise TextError(f"unknown language {language!r}: known are en (English), zh (Mandarin), yue (Cantonese){hint}")
 
 
 def normalise_text(text: str, language: str = "en") -> str:

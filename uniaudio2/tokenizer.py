@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,7 +284,7 @@ class TextTokenizer:
             while len(symbols) > 1:
                 ranked = [
                     (self._merges[pair], index)
-                    for index, pair in enumerate(zip(symbols, symbols[1:], strict=False))
+                    for index, pair in enumerate(pairwise(symbols))
                     if pair in self._merges and rng.random() >= dropout
                 ]
                 if not ranked:

@@ -52,7 +52,9 @@ def test_inverse_stft_inverts() -> None:
     side = (size - hop) // 2
     frames = torch.nn.functional.pad(audio, (side, size - hop - side)).unfold(1, size, hop)
     spectrum = torch.fft.rfft(frames * torch.hann_window(size)).transpose(1, 2)
-    torch.testing.assert_close(InverseSTFT(size, hop)(spectrum)[:, size:-size], audio[:, size:-size], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        InverseSTFT(size, hop)(spectrum)[:, size:-size], audio[:, size:-size], atol=1e-4, rtol=1e-3
+    )
 
 
 def test_real_fft_has_the_gradient_of_the_library() -> None:

@@ -56,7 +56,7 @@ def test_held_out_speech_by_engine(data_root, corpus, fake):
     report = evaluate("asr", data="synth-heldout", model=subject, corpus=corpus, data_root=data_root, languages=["en"])
     assert report.figure("WER", "en").value == 0 and report.figure("WER", "en").count == 12
     assert report.figure("WER", "flite").count == 4
-    assert report.figure("CER", "espeak-ng: espeak-ng-b").count == 4
+    assert report.figure("CER", "voice espeak-ng-b").count == 4
     assert all(call[2] == "en" for call in subject.calls)
     with pytest.raises(EvaluationError, match="unseen 'zh' voices"):
         evaluate("asr", data="synth-heldout", model=subject, corpus=corpus, data_root=data_root, languages=["zh"])
@@ -192,6 +192,17 @@ def test_limit_draws_by_the_seed(tmp_path):
         Context(lambda: None, tmp_path, limit=3, seed=seed).sample(list(range(50))) for seed in (0, 0, 1)
     )
     assert first == again != other and first == sorted(first)
+
+
+def test_wide_tables():
+    report = Report("codec", "all", "m", "cmd", 0)
+    report.figures = [
+        Figure(n, 0.5, 0.4, 0.6, 3, group=g) for g in ("a: x", "a: y") for n in ("stoi", "estoi", "p", "q")
+    ]
+    report.figures += [Figure("bit rate", 1.4, unit="kbit/s"), Figure("stoi", 0.9, group="b", target=">= 0.8")]
+    text = report.markdown()
+    assert "| group | n | stoi | estoi | p | q |" in text and text.count("0.500 [0.400, 0.600]") == 8
+    assert "bit rate: **1.400 kbit/s**" in text and "stoi, b: **0.900**" in text and "stoi, a: x" not in text
 
 
 def test_report_shows_and_saves(tmp_path):

@@ -51,10 +51,10 @@ def test_average_follows_its_formula_and_is_swapped_in_and_out() -> None:
             parameter += 1.0
         ema.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * float(parameter[0])
+        expected = decay * expected + (1 - decay) * parameter[0].item()
     assert float(ema.average["p"][0]) == pytest.approx(expected)
     with ema.swapped():
-        assert float(parameter[0]) == pytest.approx(expected)
-    assert float(parameter[0]) == 5.0
+        assert parameter[0].item() == pytest.approx(expected)
+    assert parameter[0].item() == 5.0
     with pytest.raises(ValueError, match="do not fit"):
         ema.load({"q": torch.zeros(2)})

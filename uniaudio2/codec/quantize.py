@@ -324,14 +324,14 @@ class ResidualVectorQuantize(nn.Module):
             ValueError: If shape, type or range of ``codes`` is wrong.
         """
         check_codes(codes, self.num_codebooks, self.codebook_size)
-        codebooks = [level.codebook for level in self.levels]
+        codebooks = [level.get_buffer("codebook") for level in self.levels]
         total = sum(F.embedding(codes[:, k].long(), codebook) for k, codebook in enumerate(codebooks))
         return self.project_out(total.to(self._dtype))  # pyright: ignore[reportAttributeAccessIssue]
 
     @torch.no_grad()
     def usage_perplexity(self) -> Tensor:
         """(K,) perplexity by the running counts of training: a steadier figure than that of one batch."""
-        return torch.stack([perplexity_of(level.usage.to(torch.float32)) for level in self.levels])
+        return torch.stack([perplexity_of(level.get_buffer("usage").to(torch.float32)) for level in self.levels])
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -1,0 +1,1 @@
+"""Data: manifests, synthesis, augmentation, codes on disk, and the batches made of them."""

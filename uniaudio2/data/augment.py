@@ -131,7 +131,8 @@ def _add_noise(wave: Wave, rng: np.random.Generator, noise_bank: Sequence[Wave] 
     if signal_rms <= 0 or noise_rms <= 0:
         return wave
     ratio_db = rng.uniform(30 - 27 * strength, 35)
-    return wave + noise.astype(np.float32) * np.float32(signal_rms / noise_rms * 10 ** (-ratio_db / 20))
+    gain = signal_rms / noise_rms * 10 ** (-ratio_db / 20)
+    return (wave + gain * noise).astype(np.float32)
 
 
 def coloured_noise(rng: np.random.Generator, num_samples: int, slope: float) -> Wave:

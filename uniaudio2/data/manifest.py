@@ -265,11 +265,11 @@ def validate(path: str | Path) -> ManifestReport:
         if example.kind != "speech" and not (example.caption or example.label):
             problems.append(f"{example.id}: a {example.kind} without caption or label")
     problems.extend(_leaks(examples))
-    hours: Counter[str] = Counter()
+    hours: dict[str, float] = {}
     for example in examples:
-        hours[example.split] += example.duration / 3600
+        hours[example.split] = hours.get(example.split, 0.0) + example.duration / 3600
     counts = Counter((e.split, e.kind, e.language or "-") for e in examples)
-    return ManifestReport(len(examples), dict(hours), dict(counts), problems)
+    return ManifestReport(len(examples), hours, dict(counts), problems)
 
 
 def _leaks(examples: list[Example]) -> list[str]:

@@ -226,7 +226,7 @@ def tta(context: Context) -> Result:
         Figure("distance that counts as a near-copy", threshold, unit="decades"),
         Figure.of("distance of real dev clips to the nearest training clip", mean(unseen), unit="decades"),
         Figure.of("training clips through the codec that count as near-copies (sensitivity)",
-                  accuracy([nearest.find(through(example))[1] < threshold for example in train[:: len(train) // 20 or 1]]),
+                  accuracy([nearest.find(through(one))[1] < threshold for one in train[:: len(train) // 20 or 1]]),
                   unit="%"),
     ]  # fmt: skip
     for label in labels:

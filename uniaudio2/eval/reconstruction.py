@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import soundfile
+import soxr
 import torch
 from torch import Tensor
 
-from uniaudio2.audio import SAMPLE_RATE, read_audio
+from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codes import AudioCodes
 from uniaudio2.eval.audio_metrics import (
     SOUND_METRICS,
@@ -119,14 +121,23 @@ def reference_page(folder: Path, context: Context | None = None) -> list[Recordi
         task = json.loads(line) if line.strip() else {}
         if task.get("task") == "codec_reconstruction":
             peers = {
-                f"peer: {'ReasoningCodec, published' if name == 'uniaudio2' else name}": read_audio(folder / path)
+                f"peer: {'ReasoningCodec, published' if name == 'uniaudio2' else name}": _unlimited(folder / path)
                 for name, path in task["systems"].items()
             }
             group = f"reference page, {task['domain']}"
             recordings.append(
-                Recording(task["id"], group, task["domain"], read_audio(folder / task["gt"]), peers=peers)
+                Recording(task["id"], group, task["domain"], _unlimited(folder / task["gt"]), peers=peers)
             )
     return recordings
+
+
+def _unlimited(path: Path) -> Tensor:
+    """A file as it is, (1, N) at 24 kHz: some peers' samples exceed full scale, and `read_audio` would scale them."""
+    samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    wave = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        wave = soxr.resample(wave, rate, SAMPLE_RATE, quality="VHQ")
+    return torch.from_numpy(wave.astype("float32"))[None]
 
 
 def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[tuple[str, str, str, Tensor, Tensor]]:

@@ -136,15 +136,40 @@ class Report:
         return [(f.name, f.group, f.shown, f.interval, str(f.count), f.target) for f in self.figures]
 
     def markdown(self) -> str:
-        """Lines for ``docs/RESULTS.md``: command, date, machine, figure, interval, target."""
-        machine = self.environment.get("machine", "")
-        day = self.date.split(" ")[0]
+        """Text for ``docs/RESULTS.md``: rows (command, date, machine, figure, interval, target), then wide tables.
+
+        Groups with the same four figures or more go to a wide table, one line for each group.
+        """
+        names: dict[str, list[str]] = {}
+        for f in self.figures:
+            names.setdefault(f.group, []).append(f.name)
+        wide = {group for group, own in names.items() if len(own) >= 4 and group}
+        machine, day = self.environment.get("machine", ""), self.date.split(" ")[0]
         lines = []
         for f in self.figures:
+            if f.group in wide and not f.target:
+                continue
             name = f"{f.name}, {f.group}" if f.group else f.name
             figure = f"{name}: **{f.shown}** (n={f.count})"
             lines.append(f"| `{self.command}` | {day} | {machine} | {figure} | {f.interval} | {f.target} |")
+        for columns in dict.fromkeys(tuple(own) for group, own in names.items() if group in wide):
+            units = {f.name: f.unit for f in self.figures}
+            heads = [f"{name} ({units[name]})" if units[name] else name for name in columns]
+            lines += ["", f"`{self.command}`, {day}, {machine}; in brackets the 95 % interval", ""]
+            lines += ["| group | n | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(columns)]
+            for group in [group for group, own in names.items() if tuple(own) == columns and group in wide]:
+                own = [f for f in self.figures if f.group == group]
+                cells = [_cell(f) for f in own]
+                lines.append(f"| {group} | {max(f.count for f in own)} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figure) -> str:
+    """A figure and its interval in little space."""
+    if math.isnan(figure.value):
+        return "–"
+    plain = [_shown(x, "%" if figure.unit == "%" else "") for x in (figure.value, figure.low, figure.high)]
+    return plain[0] if math.isnan(figure.low) else f"{plain[0]} [{plain[1]}, {plain[2]}]"
 
 
 def _plain(value: Any) -> Any:

@@ -83,6 +83,7 @@ class PipelineSubject:
     Args:
         model: The model.
         text_decoder: The codec's own text decoder, if the model folder has one.
+        tokenizer: Turns what the text decoder says into text; None takes the model's.
         batch_size: Clips worked on together.
         sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
     """
@@ -92,11 +93,13 @@ class PipelineSubject:
         model: UniAudio2,
         *,
         text_decoder: Any = None,
+        tokenizer: Any = None,
         batch_size: int = 8,
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.name = model, model.name
-        self._text_decoder, self._batch_size, self._sampling = text_decoder, batch_size, sampling or {}
+        self._text_decoder, self._tokenizer = text_decoder, tokenizer or model.tokenizer
+        self._batch_size, self._sampling = batch_size, sampling or {}
 
     @classmethod
     def load(
@@ -113,13 +116,15 @@ class PipelineSubject:
     ) -> PipelineSubject:
         """A loaded model, with the text decoder of its folder if there is one."""
         from uniaudio2.checkpoint import load_text_decoder, open_folder
+        from uniaudio2.tokenizer import TextTokenizer
 
-        decoder = None
+        decoder = tokenizer = None
         if model.folder is not None:
             folder = open_folder(model.folder)
             if folder.has("text_decoder"):
                 decoder = load_text_decoder(folder, device=model.device).eval()
-        return cls(model, text_decoder=decoder, batch_size=batch_size, sampling=sampling)
+                tokenizer = model.tokenizer or TextTokenizer.load(folder.tokenizer)
+        return cls(model, text_decoder=decoder, tokenizer=tokenizer, batch_size=batch_size, sampling=sampling)
 
     def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
         """See `Subject.transcribe`."""
@@ -170,8 +175,8 @@ class PipelineSubject:
         Raises:
             ValueError: If the model folder has no text decoder.
         """
-        if self._text_decoder is None or self.model.tokenizer is None:
+        if self._text_decoder is None or self._tokenizer is None:
             raise ValueError(f"model {self.name!r} has no text_decoder.safetensors: its codes cannot be read as text")
         vectors = self.model.codec.reasoning.decode(codes.reasoning.to(self.model.device))
         vectors = vectors[:, : self._text_decoder.config.max_frames]
-        return self.model.tokenizer.decode(self._text_decoder.generate(vectors)[0])
+        return self._tokenizer.decode(self._text_decoder.generate(vectors)[0])

@@ -29,6 +29,8 @@ Result = tuple[list[Figure], list[dict[str, Any]]]
 
 BATCH = 16
 
+_VOICE = "voice "
+
 
 def transcribe(context: Context, clips: Sequence[Clip], *, named: bool = True) -> list[str]:
     """Transcripts of clips, in batches of similar length; ``named`` tells the model the clip's language."""
@@ -131,8 +133,9 @@ def _in_group(example: Example, group: str, language: str) -> bool:
         return (example.speaker or "").endswith("lj")
     if group == "other voices":
         return not (example.speaker or "").endswith("lj")
-    engine, _, speaker = group.partition(": ")
-    return example.engine == engine if not speaker else example.speaker == speaker
+    if group.startswith(_VOICE):
+        return example.speaker == group.removeprefix(_VOICE)
+    return example.engine == group
 
 
 def asr_read_english(context: Context) -> Result:
@@ -150,8 +153,8 @@ def asr_synth_held_out(context: Context) -> Result:
     groups: list[tuple[str, str]] = [(language, language) for language in context.languages]
     for engine in sorted({clip.example.engine or "" for clip in clips if clip.example.language == "en"}):
         groups.append((engine, "en"))
-    for clip in sorted({(c.example.engine, c.example.speaker, c.example.language) for c in clips}, key=str):
-        groups.append((f"{clip[0]}: {clip[1]}", str(clip[2])))
+    for speaker, language in sorted({(str(c.example.speaker), str(c.example.language)) for c in clips}):
+        groups.append((_VOICE + speaker, language))
     targets = {"en": "WER <= 40 %", "espeak-ng": "WER <= 12 %", "zh": "CER <= 25 %", "yue": "CER <= 25 %"}
     targets |= {"flite": "WER <= 25 %", "festival": "WER <= 25 %"}
     figures, items = asr_sentences(context, clips, groups, targets)

@@ -120,10 +120,10 @@ class AudioLM(nn.Module):
         width, audio = config.backbone.width, config.audio
         self.text_embedding = nn.Embedding(config.text_vocab_size, width)
         self.audio_embedding = nn.Embedding(audio.num_codebooks * audio.size, width)
-        options = dict(norm_eps=config.norm_eps, dropout=config.dropout)
-        self.understanding = Transformer(config.understanding, config.rope, **options)
-        self.backbone = Transformer(config.backbone, config.rope, **options)
-        self.generation = Transformer(config.generation, config.rope, **options)
+        eps, dropout = config.norm_eps, config.dropout
+        self.understanding = Transformer(config.understanding, config.rope, norm_eps=eps, dropout=dropout)
+        self.backbone = Transformer(config.backbone, config.rope, norm_eps=eps, dropout=dropout)
+        self.generation = Transformer(config.generation, config.rope, norm_eps=eps, dropout=dropout)
         self.text_head = nn.Linear(width, config.text_vocab_size, bias=False)
         self.depth = DepthDecoder(
             config.depth,
@@ -131,7 +131,8 @@ class AudioLM(nn.Module):
             input_width=width,
             num_codebooks=audio.num_codebooks,
             vocab_size=audio.size,
-            **options,
+            norm_eps=eps,
+            dropout=dropout,
         )
         offsets = torch.arange(audio.num_codebooks) * audio.size
         self.register_buffer("_offsets", offsets, persistent=False)
@@ -265,12 +266,9 @@ class AudioLM(nn.Module):
 
     def new_cache(self, batch_size: int, max_positions: int, *, dtype: torch.dtype | None = None) -> LMCache:
         """Caches for ``batch_size`` sequences of up to ``max_positions`` rows."""
-        where = dict(device=self.device, dtype=dtype or self.text_embedding.weight.dtype)
-        return LMCache(
-            understanding=self.understanding.new_cache(batch_size, max_positions, **where),
-            backbone=self.backbone.new_cache(batch_size, max_positions, **where),
-            generation=self.generation.new_cache(batch_size, max_positions, **where),
-        )
+        kind = dtype or self.text_embedding.weight.dtype
+        stacks = (self.understanding, self.backbone, self.generation)
+        return LMCache(*(s.new_cache(batch_size, max_positions, device=self.device, dtype=kind) for s in stacks))
 
     def step(
         self,
@@ -299,16 +297,18 @@ class AudioLM(nn.Module):
         Returns:
             Hidden states (B, S, D).
         """
-        where = dict(length=length, rows=rows, exact=exact)
-        if not experts:
-            text = self.text_embedding(tokens[..., -1]) * mask[..., -1:]
-            return self.backbone.step(text, cache.backbone, positions, **where)
-        is_audio, is_text = mask[..., :1], mask[..., -1:]
-        embedded = self.embed_audio(tokens[..., :-1], mask[..., :-1])
-        heard = self.understanding.step(embedded, cache.understanding, positions, **where)
+
+        def run(stack: Transformer, inputs: Tensor, kept: KVCache) -> Tensor:
+            return stack.step(inputs, kept, positions, length=length, rows=rows, exact=exact)
+
         text = self.text_embedding(tokens[..., -1])
-        state = self.backbone.step(is_audio * heard + is_text * text, cache.backbone, positions, **where)
-        spoken = self.generation.step(is_audio * state, cache.generation, positions, **where)
+        is_audio, is_text = mask[..., :1], mask[..., -1:]
+        if not experts:
+            return run(self.backbone, is_text * text, cache.backbone)
+        embedded = self.embed_audio(tokens[..., :-1], mask[..., :-1])
+        heard = run(self.understanding, embedded, cache.understanding)
+        state = run(self.backbone, is_audio * heard + is_text * text, cache.backbone)
+        spoken = run(self.generation, is_audio * state, cache.generation)
         return is_audio * spoken + is_text * state
 
 

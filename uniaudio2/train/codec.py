@@ -34,9 +34,9 @@ from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
+from uniaudio2.data.prefetch import batch_rng
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.loop import TrainConfig, Trainer
-from uniaudio2.data.prefetch import batch_rng
 
 SAMPLE_RATE = 24000
 SHIPPED_TOKENIZER = Path(__file__).parent.parent / "weights" / "nano" / "tokenizer.json"
@@ -493,7 +493,10 @@ class ReasoningStage(CodecStage):
     name = "reasoning"
     ctc_weight, commitment_weight = 0.5, 0.5
 
-    def __init__(self, clips: ClipConfig, codec: ReasoningCodec, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self, clips: ClipConfig, codec: ReasoningCodec, tokenizer: TextTokenizer, *, quantize_after: int = 0
+    ) -> None:
+        self.quantize_after = quantize_after
         super().__init__(
             clips, ("speech", "sound", "music"), needs=lambda e: e.text if e.kind == "speech" else e.caption
         )
@@ -541,12 +544,19 @@ class ReasoningStage(CodecStage):
             padded[row, : len(item)] = torch.tensor(item, dtype=torch.long)
         return {"tokens": tokens, "bytes": padded, "num_bytes": torch.tensor([len(b) for b in bytes_])}
 
-    def losses(self, batch: dict[str, Any], *, shuffle: bool = False) -> dict[str, Tensor]:
+    def losses(self, batch: dict[str, Any], *, shuffle: bool = False, quantize: bool = True) -> dict[str, Tensor]:
         """Cross-entropy per token, CTC per byte, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
         with torch.no_grad():
             features = self.codec.extract_features(batch["audio"])
-        out = self.model["part"](features)
-        quantized, frames = out.quantized, batch["frames"].clamp(max=out.quantized.shape[1])
+        part: Any = self.model["part"]
+        if quantize:
+            out = part(features)
+            quantized, commitment, perplexity = out.quantized, out.commitment_loss, out.perplexity
+        else:
+            projections = part.quantizer
+            quantized = projections.project_out(projections.project_in(part.encode_queries(features)))
+            commitment, perplexity = quantized.new_zeros(()), quantized.new_zeros(len(projections.levels))
+        frames = batch["frames"].clamp(max=quantized.shape[1])
         if shuffle:
             quantized, frames = quantized.roll(1, 0), frames.roll(1, 0)
         text: Any = self.model["text"]
@@ -569,11 +579,11 @@ class ReasoningStage(CodecStage):
             if bool(spoken.any())
             else cross_entropy.new_zeros(())
         )
-        return {"text": cross_entropy, "ctc": ctc, "commitment": out.commitment_loss, "perplexity": out.perplexity}
+        return {"text": cross_entropy, "ctc": ctc, "commitment": commitment, "perplexity": perplexity}
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Text + CTC + commitment."""
-        parts = self.losses(batch)
+        parts = self.losses(batch, quantize=step >= self.quantize_after)
         loss = parts["text"] + self.ctc_weight * parts["ctc"] + self.commitment_weight * parts["commitment"]
         logs: dict[str, float | Tensor] = {k: parts[k].detach() for k in ("text", "ctc", "commitment")}
         logs |= {f"perplexity/{k}": v for k, v in enumerate(parts["perplexity"].tolist())}
@@ -706,6 +716,9 @@ class CodecTrainConfig:
     codec: str = "nano"  # preset under configs/codec
     parts: tuple[str, ...] = ()  # files that earlier stages exported
     freeze_encoder: bool = False  # autoencoder only: the decoder learns on, the latents stay
+    quantize_after: int = (
+        0  # reasoning only: steps before the codebooks are set, on vectors that already mean something
+    )
     warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
     tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
 
@@ -753,7 +766,12 @@ def build_stage(config: CodecTrainConfig) -> CodecStage:
         autoencoder: Any = codec.autoencoder.requires_grad_(True)
         return AutoencoderStage(config.clips, autoencoder, freeze_encoder=config.freeze_encoder)
     if config.stage == "reasoning":
-        return ReasoningStage(config.clips, codec, TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER))
+        return ReasoningStage(
+            config.clips,
+            codec,
+            TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER),
+            quantize_after=config.quantize_after,
+        )
     return ReconstructionStage(config.clips, codec, warm_up=config.warm_up)
 
 

@@ -9,6 +9,7 @@ Knows nothing about manifests. A missing program is a `SynthesiserMissing` that 
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import ctypes.util
 import functools
@@ -23,8 +24,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-Wave = NDArray[np.float32]
-"""Mono samples (N,), float32 in [-1, 1]."""
+Wave = NDArray[np.floating]
+"""Mono samples (N,) in [-1, 1]."""
 
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 """Voices of flite that are used (``kal`` is 8 kHz and left out)."""
@@ -112,6 +113,17 @@ class _Espeak:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).astype(np.int16, copy=True))
         return 0
 
+    def seed(self, seed: int) -> None:
+        """Set the library's random numbers (flutter, breath), its own ones where it has them."""
+        if hasattr(self._lib, "espeak_ng_SetRandSeed"):
+            self._lib.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+        ctypes.CDLL(None).srand(ctypes.c_uint(seed))
+
+    def unload(self) -> None:
+        """Give the library back to the system, with all the state it keeps between sentences."""
+        self._lib.espeak_Terminate()
+        _ctypes.dlclose(self._lib._handle)
+
     def select(self, name: str) -> None:
         """Choose a voice by name; Debian's 1.51 reads Mandarin right only as ``cmn-latn-pinyin``."""
         if self.version.startswith(("1.50", "1.51")):
@@ -148,6 +160,23 @@ class _Espeak:
 def espeak() -> _Espeak:
     """This process's espeak-ng; raises `SynthesiserMissing` if it is not installed."""
     return _Espeak()
+
+
+def restart_espeak(seed: int) -> None:
+    """Load espeak-ng afresh and seed it, so that what follows does not depend on what was said before.
+
+    Its pitch flutter runs on from sentence to sentence in static variables; only a fresh library starts it anew.
+
+    Args:
+        seed: Seed of its random numbers.
+
+    Raises:
+        SynthesiserMissing: If espeak-ng is not installed.
+    """
+    if espeak.cache_info().currsize:
+        espeak().unload()
+        espeak.cache_clear()
+    espeak().seed(seed)
 
 
 class _FliteWave(ctypes.Structure):
@@ -222,7 +251,7 @@ def _festival_batch(texts: list[str], voice: str) -> list[tuple[Wave, int]]:
             file = Path(folder) / f"{index}.wav"
             if file.is_file():
                 samples, rate = soundfile.read(file, dtype="float32")
-                results.append((samples, rate))
+                results.append((np.asarray(samples, np.float32), rate))
             else:
                 results.append((np.zeros(0, np.float32), 16000))
         return results

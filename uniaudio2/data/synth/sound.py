@@ -46,7 +46,7 @@ def _noise(rng: Rng, n: int, slope: float = 0.0) -> Wave:
 def _band(wave: Wave, low: float, high: float, order: int = 2) -> Wave:
     """Band-pass between two frequencies, Hz."""
     sos = signal.butter(order, [max(low, 15), min(high, 11800)], "bandpass", fs=SAMPLE_RATE, output="sos")
-    return signal.sosfilt(sos, wave).astype(np.float32)
+    return np.asarray(signal.sosfilt(sos, wave), np.float32)
 
 
 def _time(n: int) -> Wave:
@@ -283,7 +283,8 @@ def _guitar(rng: Rng, n: int) -> Wave:
         burst[:period] = _noise(rng, period + 8)[:period]
         feedback = np.zeros(period + 2)
         feedback[0], feedback[period], feedback[period + 1] = 1.0, -0.498, -0.498
-        return (signal.lfilter([1.0], feedback, burst) * np.minimum(1, 40 * _time(length)[::-1])).astype(np.float32)
+        string = np.asarray(signal.lfilter([1.0], feedback, burst), np.float32)
+        return string * np.minimum(1, 40 * _time(length)[::-1])
 
     return _melody(rng, n, note, rng.uniform(100, 220))
 

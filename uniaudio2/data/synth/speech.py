@@ -15,7 +15,7 @@ import soxr
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
-from uniaudio2.data.synth.engines import Voice, Wave, phonemes, synthesise
+from uniaudio2.data.synth.engines import Voice, Wave, phonemes, restart_espeak, synthesise
 from uniaudio2.data.synth.sentences import Sentence, common_words, load_sentences
 
 LICENCES = {
@@ -277,12 +277,13 @@ def render_speech(tasks: Sequence[SpeechTask], rng_seed: int) -> list[tuple[Exam
 
     Args:
         tasks: Any mix of voices; equal voices are spoken together.
-        rng_seed: Seed of the level jitter.
+        rng_seed: Seed of the level jitter and of espeak-ng's flutter.
 
     Returns:
         An example (its ``path``, ``start`` are placeholders) and 24 kHz samples for every clip that the engine could
         speak and whose phones are known, in the order of ``tasks``.
     """
+    restart_espeak(rng_seed + 1)
     by_voice: dict[Voice, list[int]] = {}
     for index, task in enumerate(tasks):
         by_voice.setdefault(task.voice, []).append(index)

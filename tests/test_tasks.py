@@ -1,0 +1,34 @@
+"""The task table: every published row, and what a row must have."""
+
+from __future__ import annotations
+
+import pytest
+
+from uniaudio2.tasks import TASKS, get_task
+
+PUBLISHED = """asr yue_asr d_asr lyric_recognition audio_caption music_caption audio_understanding speech_s2t speech_s2s
+tts yue_tts instruct_tts prompt_instruct_tts tta ttm lts speech_edit speech_denoise speech_ss music_ss reason_to_semantic
+semantic_to_reason semantic_copy reason_copy audio_only text_only""".split()
+
+
+def test_every_published_task_and_our_two_are_there() -> None:
+    assert set(TASKS) == {*PUBLISHED, "prompted_song", "speech_with_sound"}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_rows_are_sound(task) -> None:
+    assert task.name == task.name.lower() and task.outputs
+    assert len(task.prompts) >= 3 or task.name in ("audio_only", "text_only")
+    assert len(set(task.prompts)) == len(task.prompts)
+    assert bool(task.prompts) == bool(task.short)
+    assert len({part.kind == "text" for part in task.outputs}) == 1
+    assert not any(part.optional for part in task.outputs)
+
+
+def test_names_are_forgiving_and_errors_help() -> None:
+    assert get_task("TTS") is TASKS["tts"]
+    assert get_task("speech-edit") is TASKS["speech_edit"]
+    with pytest.raises(ValueError, match="did you mean 'audio_caption'"):
+        get_task("audio_captoin")
+    with pytest.raises(ValueError, match="Known tasks"):
+        get_task("zzz")

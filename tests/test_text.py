@@ -1,0 +1,73 @@
+"""Text normalisation: numbers and signs become words, punctuation goes, errors name the remedy."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+
+from uniaudio2 import text as text_module
+from uniaudio2.text import TextError, check_language, normalise_text
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("Hello, World!", "en", "hello world"),
+        ("Don\u2019t 'quote' it.", "en", "don't quote it"),
+        ("hello 😀 world_wide", "en", "hello world wide"),
+        ("", "en", ""),
+        ("！？…", "zh", ""),
+        ("今天，天气 很好。", "zh", "今天天气很好"),
+        ("我 love 你", "zh", "我 love 你"),
+        ("ＡＢＣ", "en", "abc"),
+    ],
+)
+def test_without_numbers(text: str, language: str, expected: str) -> None:
+    assert normalise_text(text, language) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("I paid $3.50 to Dr. Smith", "en", "i paid three point five dollars to doctor smith"),
+        ("rock & roll", "en", "rock and roll"),
+        ("15% of 20", "en", "fifteen percent of twenty"),
+        ("A+B=C #1", "en", "a plus b equals c number one"),
+        ("我在2019年花了3.5元", "zh", "我在二零一九年花了三点五元"),
+        ("呢度有25個人", "yue", "呢度有二十五個人"),
+    ],
+)
+def test_numbers_and_signs_are_read_out(text: str, language: str, expected: str) -> None:
+    pytest.importorskip("wetext")
+    assert normalise_text(text, language) == expected
+
+
+def test_normalising_twice_changes_nothing() -> None:
+    pytest.importorskip("wetext")
+    for text, language in (("It's 5pm & 100% OK!", "en"), ("共3個", "yue")):
+        once = normalise_text(text, language)
+        assert normalise_text(once, language) == once
+
+
+def test_languages() -> None:
+    assert check_language("CMN") == "zh"
+    with pytest.raises(TextError, match="unknown language 'fr'; use one of: en, zh, yue"):
+        normalise_text("bonjour", "fr")
+
+
+def test_missing_library_is_an_error_only_when_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name.startswith("wetext"):
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    text_module._reader.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert normalise_text("no numbers here") == "no numbers here"
+    with pytest.raises(TextError, match="pip install wetext"):
+        normalise_text("room 12")
+    text_module._reader.cache_clear()
