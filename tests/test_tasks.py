@@ -6,9 +6,34 @@ import pytest
 
 from uniaudio2.tasks import TASKS, get_task
 
-PUBLISHED = """asr yue_asr d_asr lyric_recognition audio_caption music_caption audio_understanding speech_s2t speech_s2s
-tts yue_tts instruct_tts prompt_instruct_tts tta ttm lts speech_edit speech_denoise speech_ss music_ss reason_to_semantic
-semantic_to_reason semantic_copy reason_copy audio_only text_only""".split()
+PUBLISHED = [
+    "asr",
+    "yue_asr",
+    "d_asr",
+    "lyric_recognition",
+    "audio_caption",
+    "music_caption",
+    "audio_understanding",
+    "speech_s2t",
+    "speech_s2s",
+    "tts",
+    "yue_tts",
+    "instruct_tts",
+    "prompt_instruct_tts",
+    "tta",
+    "ttm",
+    "lts",
+    "speech_edit",
+    "speech_denoise",
+    "speech_ss",
+    "music_ss",
+    "reason_to_semantic",
+    "semantic_to_reason",
+    "semantic_copy",
+    "reason_copy",
+    "audio_only",
+    "text_only",
+]
 
 
 def test_every_published_task_and_our_two_are_there() -> None:

@@ -53,7 +53,7 @@ def test_normalising_twice_changes_nothing() -> None:
 
 def test_languages() -> None:
     assert check_language("CMN") == "zh"
-    with pytest.raises(TextError, match="unknown language 'fr'; use one of: en, zh, yue"):
+    with pytest.raises(TextError, match="unknown language 'fr'.*en.*zh.*yue"):
         normalise_text("bonjour", "fr")
 
 

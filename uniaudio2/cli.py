@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error. ``run`` is the
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shlex
@@ -656,7 +657,7 @@ def encode(
         else:
             codes.save(Path(target))
         return {
-            "duration_s": loaded.duration_s(codes),
+            "duration_s": codes.duration_s,
             "reasoning_frames": codes.reasoning.shape[-1],
             "reconstruction_frames": codes.reconstruction.shape[-1],
         }
@@ -696,7 +697,7 @@ def decode(
             codes = AudioCodes.load(Path(source))
         audio = loaded.decode(codes, seed=seed, guidance=guidance, steps=steps)
         write_audio(target, audio)
-        return {"duration_s": loaded.duration_s(codes)}
+        return {"duration_s": codes.duration_s}
 
     convert_files(inputs, output, ".wav", CODES_SUFFIXES, overwrite, options, work)
 
@@ -1181,7 +1182,7 @@ app.add_typer(data_app, name="data")
 def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; the one place where expected errors become a line."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # file names need not be valid UTF-8, and a terminal need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):  # names need not be valid UTF-8, and a terminal need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:

@@ -124,8 +124,8 @@ def demo_table(report: DemoReport) -> "Table":
     from rich.text import Text
 
     table = Table(title=f"uniaudio2 demo, model {report.model_name}", title_justify="left", row_styles=["", "dim"])
-    for name, justify in (("task", "left"), ("item", "left"), ("expected", "left"), ("got", "left")):
-        table.add_column(name, justify=justify, overflow="fold")
+    for name in ("task", "item", "expected", "got"):
+        table.add_column(name, overflow="fold")
     for name in ("", "time s", "audio s", "rtf"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in report.items:

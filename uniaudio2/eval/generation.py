@@ -231,7 +231,8 @@ def tta(context: Context) -> Result:
     ]  # fmt: skip
     for label in labels:
         some = [row["named"] == label for row in items if row["label"] == label]
-        figures.append(Figure.of("class named by the classifier", accuracy(some), unit="%", group=label))
+        if some:
+            figures.append(Figure.of("class named by the classifier", accuracy(some), unit="%", group=label))
     return figures, items
 
 

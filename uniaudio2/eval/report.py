@@ -145,17 +145,18 @@ class Report:
             names.setdefault(f.group, []).append(f.name)
         wide = {group for group, own in names.items() if len(own) >= 4 and group}
         machine, day = self.environment.get("machine", ""), self.date.split(" ")[0]
+        command = self.command.replace(" --markdown", "")
         lines = []
         for f in self.figures:
             if f.group in wide and not f.target:
                 continue
             name = f"{f.name}, {f.group}" if f.group else f.name
             figure = f"{name}: **{f.shown}** (n={f.count})"
-            lines.append(f"| `{self.command}` | {day} | {machine} | {figure} | {f.interval} | {f.target} |")
+            lines.append(f"| `{command}` | {day} | {machine} | {figure} | {f.interval} | {f.target} |")
         for columns in dict.fromkeys(tuple(own) for group, own in names.items() if group in wide):
             units = {f.name: f.unit for f in self.figures}
             heads = [f"{name} ({units[name]})" if units[name] else name for name in columns]
-            lines += ["", f"`{self.command}`, {day}, {machine}; in brackets the 95 % interval", ""]
+            lines += ["", f"`{command}`, {day}, {machine}; in brackets the 95 % interval", ""]
             lines += ["| group | n | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(columns)]
             for group in [group for group, own in names.items() if tuple(own) == columns and group in wide]:
                 own = [f for f in self.figures if f.group == group]

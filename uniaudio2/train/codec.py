@@ -638,7 +638,8 @@ class ReconstructionStage(CodecStage):
         self.codec = codec.eval().requires_grad_(False)
         codec.reconstruction.requires_grad_(True)
         codec.decoder.requires_grad_(True)
-        head = nn.Linear(codec.config.reconstruction.dim, codec.autoencoder.latent_dim)
+        self.frames_per_code = codec.config.flow.frames_per_code
+        head = nn.Linear(codec.config.reconstruction.dim, self.frames_per_code * codec.autoencoder.latent_dim)
         self.model = nn.ModuleDict({"part": codec.reconstruction, "decoder": codec.decoder, "regression": head})
         self.spectral = SpectralLoss()
 
@@ -660,7 +661,7 @@ class ReconstructionStage(CodecStage):
         total = out.quantized + with_reasoning * part.reasoning_condition(reasoning, out.quantized.shape[1])
         condition = decoder.condition(total)
         flow = decoder.loss(latents, condition)
-        regression = (self.model["regression"](condition).float() - latents).abs().mean()
+        regression = (self._mean_latents(condition).float() - latents).abs().mean()
         semantic = part.semantic_loss(out, features)
         loss = (
             flow
@@ -672,6 +673,11 @@ class ReconstructionStage(CodecStage):
         logs: dict[str, float | Tensor] = {k: v.detach() for k, v in parts.items()}
         logs |= {f"perplexity/{k}": v for k, v in enumerate(out.perplexity.tolist())}
         return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
+
+    def _mean_latents(self, condition: Tensor) -> Tensor:
+        """Regressed latents (B, 2 T, C) of a condition that repeats each of T code frames twice."""
+        each = self.model["regression"](condition[:, :: self.frames_per_code])
+        return each.unflatten(-1, (self.frames_per_code, -1)).flatten(1, 2)
 
     def _reasoning(self, features: dict[str, Tensor]) -> Tensor:
         """Quantised reasoning vectors; zeros while warming up before the reasoning branch is trained."""
@@ -690,7 +696,7 @@ class ReconstructionStage(CodecStage):
             generator = torch.Generator().manual_seed(0)
             latents = {
                 "oracle": self.codec.autoencoder.encode(audio),
-                "mean": self.model["regression"](condition),
+                "mean": self._mean_latents(condition),
                 "flow": decoder.sample(condition, steps=8, guidance_scale=1.0, generator=generator),
             }
             for name, value in latents.items():
