@@ -48,5 +48,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,eval,train,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,data,eval,train,dev]'
 	@touch $@ $(VENV)/.installed

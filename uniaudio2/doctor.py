@@ -15,20 +15,34 @@ from typing import Any
 
 from uniaudio2 import __version__
 
-CORE = ("torch", "numpy", "safetensors", "soundfile", "soxr", "pyyaml", "typer", "rich", "tokenizers", "wetext")
+CORE = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "pyyaml",
+    "typer",
+    "rich",
+    "tokenizers",
+    "wetext",
+    "matplotlib",
+)
 EXTRAS = {
     "published": ("transformers", "huggingface_hub"),
     "data": ("espeakng_loader", "scipy"),
-    "eval": ("jiwer", "whisper_normalizer", "pystoi", "pesq", "pocketsphinx", "scipy", "scikit-learn"),
+    "eval": ("jiwer", "whisper_normalizer", "pystoi", "pocketsphinx"),
+    "pesq": ("pesq",),
     "train": ("tensorboard",),
 }
 PURPOSES = {
     "published": "encoders of the published codec, hub ids",
     "data": "making synthetic training data",
     "eval": "scores",
+    "pesq": "the PESQ score (compiled on installation)",
     "train": "training curves in TensorBoard",
 }
-IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pyyaml": "yaml"}
 TOOLS = {
     "espeak-ng": "speech of many languages for 'uniaudio2 data synth'; install the system package espeak-ng",
     "flite": "English voices for 'uniaudio2 data synth'; install the system package flite",

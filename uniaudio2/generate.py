@@ -447,10 +447,12 @@ class Generation:
 
     Args:
         engine: Model and settings.
+        streaming: Report every new id, not only results.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, streaming: bool = True) -> None:
         self._engine = engine
+        self._streaming = streaming
         self._waiting: deque[tuple[int, GenerationRequest]] = deque()
         self._running: list[_Running | None] = []
         self._numbers = itertools.count()
@@ -720,7 +722,7 @@ class Generation:
 
     def _news(self, index: int, slot: _Running, written: int) -> list[StreamEvent]:
         """Events for history entries that were not reported yet."""
-        if not self._engine.streaming or written <= slot.reported:
+        if not self._streaming or written <= slot.reported:
             slot.reported = written
             return []
         assert self._board is not None
@@ -943,18 +945,17 @@ class Engine:
         self.prefill_chunk = prefill_chunk
         self.cache_dtype = cache_dtype
         self.sync_every = sync_every if sync_every is not None else (8 if model.device.type == "cuda" else 1)
-        self.streaming = True
 
-    def session(self) -> Generation:
-        """An empty batch that requests can join at any time."""
+    def session(self, *, streaming: bool = True) -> Generation:
+        """An empty batch that requests can join at any time; without streaming only results are reported."""
         if self.model.training:
             raise GenerationError("the model is in training mode; call model.eval() first")
-        return Generation(self)
+        return Generation(self, streaming=streaming)
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[GenerationResult]:
         """Serve requests, as many at once as ``max_batch`` allows; results in the order of the requests."""
         results: dict[int, GenerationResult] = {}
-        session = self.session()
+        session = self.session(streaming=False)
         numbers = [session.add(request) for request in requests]
         while session.active:
             for event in session.step():

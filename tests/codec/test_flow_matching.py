@@ -258,3 +258,21 @@ def test_published_names(decoder: FlowDecoder) -> None:
         assert rename_published(key) in state
     with pytest.raises(KeyError):
         rename_published("vq_acoustic.project_in.weight")
+
+
+def test_a_smaller_noise_scale_gives_less_variety() -> None:
+    torch.manual_seed(0)
+    decoder = FlowDecoder(FlowConfig(), DiTConfig(width=16, num_layers=1, num_heads=2), latent_dim=4, condition_dim=8)
+    condition = torch.randn(1, 6, 8)
+
+    def spread(scale: float) -> float:
+        draws = [
+            decoder.eval().sample(
+                condition, steps=2, guidance_scale=1.0, noise_scale=scale, generator=torch.Generator().manual_seed(seed)
+            )
+            for seed in range(4)
+        ]
+        return float(torch.stack(draws).std(0).mean())
+
+    assert spread(0.0) == 0.0
+    assert spread(0.0) < spread(0.3) < spread(1.0)

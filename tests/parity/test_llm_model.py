@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from tests.parity.fixtures import assert_close, load_fixture
+from tests.parity.fixtures import assert_close, load_fixture, load_json
 from tests.parity.llm_support import rope_config, stage3_model
+from uniaudio2.config import load_config, preset_path
+from uniaudio2.lm import AudioLM, LMConfig, published_lm_key
 from uniaudio2.lm.loss import audio_cross_entropy, text_cross_entropy
 from uniaudio2.lm.transformer import apply_rope, rope_table
 
@@ -59,3 +61,13 @@ def test_text_forward() -> None:
     logits = model.forward_text(case["tokens"], case["mask"].bool())
     limits = dict(atol=fixture.tolerances["logits_atol"], rtol=fixture.tolerances["logits_rtol"])
     assert_close(logits, case["logits"], **limits, what="text logits")
+
+
+def test_every_published_key_and_shape() -> None:
+    """The published layout holds example vocabulary sizes, which the preset is set to."""
+    layout = load_json("layout_llm")
+    with torch.device("meta"):
+        model = AudioLM(load_config(LMConfig, preset_path("lm", "3b")))
+    ours = {published_lm_key(name): list(value.shape) for name, value in model.state_dict().items()}
+    assert ours == layout["keys"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == layout["parameters_total"]

@@ -96,11 +96,14 @@ class SamplingDefaults:
     steps: int = 10  # of the ODE solver
     guidance_scale: float = 1.5  # 1 is no guidance
     solver: Solver = "euler"
+    noise_scale: float = 1.0  # of the initial noise; below 1 the result moves from a sample towards the mean
     with_reasoning: bool = False  # whether the reasoning vectors are added to the reconstruction vectors
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.noise_scale < 0:
+            raise ValueError(f"noise_scale must not be negative, got {self.noise_scale}")
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,7 @@ class ReasoningCodec(nn.Module):
         steps: int | None = None,
         guidance_scale: float | None = None,
         solver: Solver | None = None,
+        noise_scale: float | None = None,
         with_reasoning: bool | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         fill: Fill = "silence",
@@ -334,9 +338,10 @@ class ReasoningCodec(nn.Module):
 
         Args:
             codes: Of one or several clips of one length.
-            steps: Of the ODE solver; the preset's by default, as for the next three.
+            steps: Of the ODE solver; the preset's by default, as for the next four.
             guidance_scale: 1 is no guidance.
             solver: "euler" or "midpoint".
+            noise_scale: Standard deviation of the initial noise; 0 is free of chance.
             with_reasoning: Add the reasoning vectors to the reconstruction vectors.
             generator: Source of the noise, one or one per clip; makes the result reproducible.
             fill: "silence": short clips are decoded at their own length. "repeat": codes are repeated to full
@@ -355,6 +360,7 @@ class ReasoningCodec(nn.Module):
             steps=steps,
             guidance_scale=guidance_scale,
             solver=solver,
+            noise_scale=noise_scale,
             with_reasoning=with_reasoning,
             generator=generator,
             fill=fill,
@@ -380,6 +386,7 @@ class ReasoningCodec(nn.Module):
         steps: int | None = None,
         guidance_scale: float | None = None,
         solver: Solver | None = None,
+        noise_scale: float | None = None,
         with_reasoning: bool | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         fill: Fill = "silence",
@@ -411,6 +418,7 @@ class ReasoningCodec(nn.Module):
                 guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
                 solver=defaults.solver if solver is None else solver,
                 generator=generator,
+                noise_scale=defaults.noise_scale if noise_scale is None else noise_scale,
                 noise=None if noise is None else noise[number],
             )
             audio = self.autoencoder.decode(latents)

@@ -136,6 +136,7 @@ class FlowDecoder(nn.Module):
         solver: Solver = "euler",
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         noise: Tensor | None = None,
+        noise_scale: float = 1.0,
     ) -> Tensor:
         """Draw latents for a condition.
 
@@ -149,6 +150,9 @@ class FlowDecoder(nn.Module):
             generator: Source of the noise. A list holds one per example, so that an example's result does not
                 depend on its batch; the global generator if None.
             noise: Initial noise (B, T, C) instead of drawing it.
+            noise_scale: Standard deviation of the drawn noise. Below 1 the result moves from a sample to the mean of
+                what the condition allows (Choice: the temperature of the decoder; a small one lacks detail that it
+                would have to invent, and is easier to understand).
 
         Returns:
             Latents, (B, T, C).
@@ -164,7 +168,7 @@ class FlowDecoder(nn.Module):
             raise ValueError(f"unknown flow solver {solver!r}: choose 'euler' or 'midpoint'")
         shape = (batch, frames, self.latent_dim)
         if noise is None:
-            noise = _draw_noise(shape, generator, condition.device, condition.dtype)
+            noise = noise_scale * _draw_noise(shape, generator, condition.device, condition.dtype)
         elif noise.shape != shape:
             raise ValueError(f"noise must be {shape}, got {tuple(noise.shape)}")
         context_length = 0 if context is None else context.shape[1]

@@ -11,6 +11,8 @@ All functions take mono waveforms at 24 kHz as tensors or arrays, (1, N) or (N,)
 from __future__ import annotations
 
 import functools
+import importlib.util
+import logging
 import math
 import warnings
 from collections.abc import Iterable
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
 
 Wave = NDArray[np.float64]
 Waveform = Tensor | NDArray[Any]
@@ -44,9 +48,10 @@ class MissingPackageError(ValueError):
 
 
 def need(package: str) -> MissingPackageError:
-    """The error that says how to get a package of the ``eval`` extra."""
+    """The error that says how to get a package of the ``eval`` extra (``pesq``, which is compiled, has its own)."""
+    extra = "pesq" if package == "pesq" else "eval"
     return MissingPackageError(
-        f"this figure needs the package {package!r}; install it with: pip install 'uniaudio2[eval]'"
+        f"this figure needs the package {package!r}; install it with: pip install 'uniaudio2[{extra}]'"
     )
 
 
@@ -155,6 +160,15 @@ def stoi(reference: Waveform, estimate: Waveform, *, extended: bool = False) -> 
             return float(compute(a, b, SPEECH_RATE, extended=extended))
         except (RuntimeWarning, ValueError, IndexError):
             return math.nan
+
+
+@functools.cache
+def _has_pesq() -> bool:
+    """Whether the compiled package is there; its absence is said once, and PESQ rows are NaN then."""
+    found = importlib.util.find_spec("pesq") is not None
+    if not found:
+        logger.warning("no PESQ figures: %s", need("pesq"))
+    return found
 
 
 def pesq_wb(reference: Waveform, estimate: Waveform) -> float:
@@ -290,7 +304,7 @@ def reconstruction_scores(reference: Waveform, estimate: Waveform, *, kind: str 
         scores |= {
             "stoi": stoi(a, b),
             "estoi": stoi(a, b, extended=True),
-            "pesq_wb": pesq_wb(a, b),
+            "pesq_wb": pesq_wb(a, b) if _has_pesq() else math.nan,
             "f0_semitones": f0_error_semitones(a, b),
         }
     return scores

@@ -189,10 +189,12 @@ def evaluate(
 def _subject(model: Any, device: str, batch_size: int, sampling: dict[str, Any]) -> Subject:
     if model is None or isinstance(model, str | Path):
         return PipelineSubject.load(model, device=device, batch_size=batch_size, **sampling)
+    from uniaudio2.pipeline import UniAudio2
+
+    if isinstance(model, UniAudio2):  # asked first: it has a subject's methods by name, with other results
+        return PipelineSubject.around(model, batch_size=batch_size, sampling=sampling)
     if isinstance(model, Subject):
         return model
-    if hasattr(model, "codec"):
-        return PipelineSubject.around(model, batch_size=batch_size, sampling=sampling)
     raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")
 
 

@@ -153,11 +153,18 @@ class KVCache:
         """Positions that fit."""
         return self.keys.shape[3]
 
-    def write(self, layer: int, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values (B, G, S, head_dim) at ``positions`` (B, S) of slots ``rows`` (B,)."""
+    def write(self, layer: int, rows: Tensor | None, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values (B, G, S, head_dim) at ``positions`` (B, S) of slots ``rows`` (B,), None: all."""
+        if rows is None:
+            rows = torch.arange(self.batch_size, device=self.keys.device)
         index = (rows[:, None], slice(None), positions)
         self.keys[layer][index] = keys.transpose(1, 2).to(self.keys.dtype)
         self.values[layer][index] = values.transpose(1, 2).to(self.values.dtype)
+
+    def write_column(self, layer: int, position: int, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values (B, G, 1, head_dim) of all slots at one position: cheaper than :meth:`write`."""
+        self.keys[layer, :, :, position : position + 1] = keys
+        self.values[layer, :, :, position : position + 1] = values
 
     def read(self, layer: int, rows: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
         """First ``length`` keys and values of slots ``rows`` (None: all), (B, G, length, head_dim)."""
@@ -181,11 +188,10 @@ class CacheView:
     """Where a step reads and writes in a cache: which slots, which positions, how far attention may reach."""
 
     cache: KVCache
-    rows: Tensor  # (B,) slots of this batch
+    rows: Tensor | None  # (B,) slots of this batch; None: all slots in order, so that reading needs no copy
     positions: Tensor  # (B, S)
     length: int  # cache positions that are read, above the largest position
-    all_rows: bool  # rows are all slots in order: reading needs no copy
-    mask: Tensor | None  # (B, 1, S, length) bool, True where attended; None: everything below length
+    mask: Tensor | None  # (B, 1, S, length) bool, True where attended; None: one new position, length - 1, in all rows
 
 
 _FOLDED_POSITIONS = 512  # up to this length training on a CPU uses plain products
@@ -236,8 +242,11 @@ class Attention(nn.Module):
                 enable_gqa=self.num_heads != self.num_kv_groups,
             )
         else:
-            view.cache.write(layer, view.rows, view.positions, keys, values)
-            keys, values = view.cache.read(layer, None if view.all_rows else view.rows, view.length)
+            if view.rows is None and view.mask is None:
+                view.cache.write_column(layer, view.length - 1, keys, values)
+            else:
+                view.cache.write(layer, view.rows, view.positions, keys, values)
+            keys, values = view.cache.read(layer, view.rows, view.length)
             out = self._attend_cache(queries, keys.to(queries.dtype), values.to(queries.dtype), view.mask)
         batch, _, length, _ = out.shape
         return self.out(out.transpose(1, 2).reshape(batch, length, -1))
@@ -398,10 +407,12 @@ class Transformer(nn.Module):
         """
         if length > cache.max_positions:
             raise ValueError(f"{length} positions do not fit a cache of {cache.max_positions}; make a larger cache")
-        cos, sin = cache.cos[positions][:, None], cache.sin[positions][:, None]
-        mask = None if exact else torch.arange(length, device=x.device) <= positions[:, None, :, None]
-        slots = torch.arange(cache.batch_size, device=x.device) if rows is None else rows
-        view = CacheView(cache, slots, positions, length, rows is None, mask)
+        if exact:
+            cos, sin, mask = cache.cos[length - 1 : length], cache.sin[length - 1 : length], None
+        else:
+            cos, sin = cache.cos[positions][:, None], cache.sin[positions][:, None]
+            mask = torch.arange(length, device=x.device) <= positions[:, None, :, None]
+        view = CacheView(cache, rows, positions, length, mask)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, index, view)
         return self.norm(x)
