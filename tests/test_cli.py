@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import soundfile
@@ -68,17 +67,18 @@ def test_every_command_has_help(cli, path):
 
 def test_help_is_instant_and_loads_no_torch():
     check = (
-        "import sys, io, contextlib\nfrom uniaudio2.cli import execute\n"
+        "import sys, io, contextlib, time\nfrom uniaudio2.cli import execute\n"
         "with contextlib.redirect_stdout(io.StringIO()): code = execute(['--help'])\n"
-        "print(code, bool({'torch', 'numpy', 'matplotlib', 'soundfile'} & set(sys.modules)))"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'soundfile'} & set(sys.modules)\n"
+        "print(code, bool(heavy), time.process_time())"
     )
-    best = 60.0
-    for _ in range(3):
-        began = time.process_time()
-        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
-        best = min(best, time.process_time() - began)
-        assert done.stdout.strip() == "0 False", done.stderr
-    assert best < 0.5
+    times = []
+    while len(times) < 3 and (not times or times[-1] > 0.5):  # seconds of work, since other jobs may share the machine
+        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=120)
+        code, heavy, seconds = done.stdout.split()
+        assert (code, heavy) == ("0", "False"), done.stderr
+        times.append(float(seconds))
+    assert min(times) < 0.5
 
 
 def test_version_and_unknown_command(cli):
@@ -218,11 +218,11 @@ def test_encode_and_decode_folders_mirror_the_tree(cli, folder, tmp_path):
 def test_decode_obeys_seed_and_guidance(cli, wav, tmp_path):
     cli("encode", wav("a.wav", 0.6), "-o", tmp_path / "a.safetensors")
     waves = []
-    for options in ([], ["--seed", 1], ["--guidance", 5.0], ["--steps", 6], []):
+    for options in ([], ["--seed", 1], ["--guidance", 5.0], ["--steps", 6], ["--temperature", 0.3], []):
         assert cli("decode", tmp_path / "a.safetensors", "-o", tmp_path / "x.wav", *options)[0] == 0
         waves.append((tmp_path / "x.wav").read_bytes())
     assert waves[0] == waves[-1]
-    assert len(set(waves)) == 4
+    assert len(set(waves)) == 5
 
 
 # -- any task

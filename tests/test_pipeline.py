@@ -100,7 +100,12 @@ def test_decoding_gives_the_exact_length_and_obeys_its_options(model):
     audio = model.decode(codes, seed=1)
     assert audio.shape == (1, round(1.234 * SAMPLE_RATE))
     assert torch.equal(audio, model.decode(codes, seed=1))
-    for options in ({"seed": 2}, {"seed": 1, "steps": 5}, {"seed": 1, "guidance": 4.0}):
+    for options in (
+        {"seed": 2},
+        {"seed": 1, "steps": 5},
+        {"seed": 1, "guidance": 4.0},
+        {"seed": 1, "temperature": 0.5},
+    ):
         assert not torch.equal(audio, model.decode(codes, **options)), options
 
 
@@ -181,6 +186,25 @@ def test_sentences_streamed_are_sentences_spoken(model):
 def test_batched_sentences_equal_single_ones(model):
     text = "One two. Three four five. Six."
     assert torch.equal(model.speak(text, batch_size=1).audio, model.speak(text, batch_size=8).audio)
+
+
+def test_best_of_keeps_the_attempt_that_reads_back_best(model, monkeypatch):
+    spoken = []
+    generate = model._generate
+
+    def listen(asks, *args, **options):
+        if asks[0].task == "asr":  # pretend that the second attempt is understood
+            return [{"transcription": "?" if number != 1 else "hello"} for number in range(len(asks))]
+        answers = generate(asks, *args, **options)
+        spoken.append(answers[0]["audio"])
+        return answers
+
+    monkeypatch.setattr(model, "_generate", listen)
+    result = model.speak("Hello.", best_of=3, seed=2)
+    assert len(spoken) == 3
+    assert result.codes == (spoken[1],)
+    with pytest.raises(ValueError, match="best_of must be at least 1"):
+        model.speak("hello", best_of=0)
 
 
 def test_voice_prompt_is_used(model):

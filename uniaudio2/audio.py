@@ -163,9 +163,11 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.fchmod(handle, 0o666 & ~_umask())
+        # Choice: encoded in memory first, because libsndfile's writes into a full disk are not reported as an error.
+        buffer = io.BytesIO()
+        soundfile.write(buffer, samples, sample_rate, format=container, subtype=subtype)
         with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, samples, sample_rate, format=container, subtype=subtype)
-            file.flush()
+            file.write(buffer.getbuffer())
         os.replace(temporary, target)
     except (OSError, soundfile.LibsndfileError) as error:
         reason = getattr(error, "strerror", None) or str(error)

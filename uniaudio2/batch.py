@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"})
+WRITABLE_AUDIO = (".wav", ".flac")
 CODES_SUFFIXES = frozenset({".safetensors"})
 STANDARD_STREAM = "-"
 
@@ -126,11 +127,15 @@ def check_output_folder(folder: Path) -> None:
         raise InputError(f"{folder}: no permission to write in {parent}")
 
 
-def check_output_file(target: str) -> None:
+def check_output_file(target: str, suffixes: Sequence[str] = ()) -> None:
     """Check that ``target`` can be written (missing parent folders are made when it is).
 
+    Args:
+        target: Path, or ``-`` for standard output.
+        suffixes: Endings that it may have; none means any.
+
     Raises:
-        InputError: If it is a folder or a device, or its folder cannot be made or written.
+        InputError: If it is a folder or a device, has another ending, or its folder cannot be made or written.
     """
     if target == STANDARD_STREAM:
         if sys.stdout.isatty():
@@ -141,6 +146,8 @@ def check_output_file(target: str) -> None:
         raise InputError(f"{target}: is a folder; name a file in it, such as {path / 'out.wav'}")
     if path.exists() and not path.is_file():
         raise InputError(f"{target}: is not a regular file; use -o - for standard output")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(f"{target}: unknown ending {path.suffix!r}; use {' or '.join(suffixes)}")
     check_output_folder(path.parent)
 
 

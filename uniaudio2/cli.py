@@ -24,6 +24,7 @@ from uniaudio2.batch import (
     AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     STANDARD_STREAM,
+    WRITABLE_AUDIO,
     InputError,
     Item,
     check_output_file,
@@ -52,6 +53,7 @@ generate_app = typer.Typer(help="Make audio that is not speech from a descriptio
 data_app = typer.Typer(help="Make, check and look at labelled audio.", no_args_is_help=True)
 
 FILES_PER_ROUND = 16  # files whose audio is held in memory together
+SECONDS_PER_ROUND = 1800.0  # and how much of it, unless one file alone is longer
 
 Files = Annotated[list[str], typer.Argument(help="Audio files, folders, or - for standard input.", show_default=False)]
 Model = Annotated[
@@ -291,15 +293,7 @@ def describe_files(
         batch.finish()
         return
     model = options.load()
-    from uniaudio2.audio import read_audio
-
-    for start in range(0, len(todo), FILES_PER_ROUND):
-        ready: list[tuple[Item, Path | None, Tensor]] = []
-        for item, target in todo[start : start + FILES_PER_ROUND]:
-            with batch.guard(item.source):
-                ready.append((item, target, model.check_audio(read_audio(item.source))))
-        if not ready:
-            continue
+    for ready in _rounds(model, todo, batch):
         began = time.perf_counter()
         results = call(model, [audio for _, _, audio in ready])
         elapsed = time.perf_counter() - began
@@ -309,6 +303,26 @@ def describe_files(
                 show_text(item, target, result, options, timestamps, elapsed / total_s)
                 batch.served += 1
     batch.finish()
+
+
+def _rounds(
+    model: "UniAudio2", todo: Sequence[tuple[Item, Path | None]], batch: Batch
+) -> Iterator[list[tuple[Item, Path | None, "Tensor"]]]:
+    """Read files in groups, as many as work well together and fit in memory; name those that cannot be read."""
+    from uniaudio2.audio import SAMPLE_RATE, read_audio
+
+    ready: list[tuple[Item, Path | None, Tensor]] = []
+    held_s = 0.0
+    for item, target in todo:
+        with batch.guard(item.source):
+            audio = model.check_audio(read_audio(item.source))
+            ready.append((item, target, audio))
+            held_s += audio.shape[-1] / SAMPLE_RATE
+        if len(ready) >= FILES_PER_ROUND or held_s >= SECONDS_PER_ROUND:
+            yield ready
+            ready, held_s = [], 0.0
+    if ready:
+        yield ready
 
 
 def show_text(
@@ -361,7 +375,7 @@ def texts_to_say(text: str | None, lines: Path | None) -> list[str]:
 def speech_targets(texts: Sequence[str], output: str, is_batch: bool) -> list[str]:
     """One wav path per text: the given file, or numbered files in the given folder."""
     if not is_batch:
-        check_output_file(output)
+        check_output_file(output, WRITABLE_AUDIO)
         return [output]
     check_output_folder(Path(output))
     width = max(4, len(str(len(texts))))
@@ -503,6 +517,9 @@ def speak(
     language: Language = None,
     lines: Lines = None,
     overwrite: Overwrite = False,
+    best_of: Annotated[
+        int, typer.Option("--best-of", min=1, help="Attempts per sentence; the best read back is kept.")
+    ] = 1,
     steps: Steps = None,
     model: Model = None,
     device: Device = "auto",
@@ -532,7 +549,12 @@ def speak(
 
             prompt.append(loaded.check_audio(read_audio(str(voice))))
         return loaded.speak(
-            one, voice=prompt[0] if prompt else None, language=options.language, steps=steps, **options.sampling
+            one,
+            voice=prompt[0] if prompt else None,
+            language=options.language,
+            steps=steps,
+            best_of=best_of,
+            **options.sampling,
         )
 
     make_audio(texts, output, lines is not None, options, overwrite, check, call)
@@ -601,7 +623,7 @@ def convert_files(
             for item, target in audio_inputs(inputs, Path(output), suffix, overwrite, batch, suffixes)
         ]
     else:
-        check_output_file(output)
+        check_output_file(output, WRITABLE_AUDIO if suffix == ".wav" else (suffix,))
         todo = [(item, output) for item in batch.screen(collect_inputs(inputs, suffixes))]
     if not todo:
         batch.finish()
@@ -679,7 +701,7 @@ def decode(
     guidance: Guidance = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn codes into audio. Guidance and seed act on the decoder; temperature and top-k change nothing."""
+    """Turn codes into audio. Seed, temperature and guidance act on the decoder's noise; top-k changes nothing."""
     options = Options(model, device, seed, temperature, top_k, guidance, as_json)
 
     def work(loaded: "UniAudio2", source: str, target: str) -> dict[str, Any]:
@@ -695,7 +717,7 @@ def decode(
                 codes = AudioCodes.load(path)
         else:
             codes = AudioCodes.load(Path(source))
-        audio = loaded.decode(codes, seed=seed, guidance=guidance, steps=steps)
+        audio = loaded.decode(codes, seed=seed, guidance=guidance, steps=steps, temperature=temperature)
         write_audio(target, audio)
         return {"duration_s": codes.duration_s}
 
@@ -771,7 +793,7 @@ def run_task(
     if audio_names and output is None:
         raise InputError(f"task {row.name!r} makes audio: name a wav file with -o")
     if output is not None and len(audio_names) == 1:
-        check_output_file(output)
+        check_output_file(output, (*WRITABLE_AUDIO, ".safetensors"))
     elif output is not None:
         check_output_folder(Path(output))
     loaded = options.load()

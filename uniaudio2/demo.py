@@ -41,7 +41,7 @@ _SECTIONS = {
     "speak": ("It speaks", "Text read aloud in its synthetic house voice, then heard back by its own ears."),
     "voice": ("It borrows a voice", "The same model, prompted with a few seconds of a public-domain reader."),
     "sound": ("It makes sounds", "From a description alone, then described by its own ears."),
-    "codec": ("Codes and back", "A recording as a few hundred small numbers a second, and as sound again."),
+    "codec": ("Codes and back", "A recording as 140 small numbers a second, and as sound again."),
 }
 
 

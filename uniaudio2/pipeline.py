@@ -42,6 +42,7 @@ from uniaudio2.speech_text import (
     check_description,
     check_text,
     detect_language,
+    edit_distance,
     is_han,
     plan_speech,
     speaking_time_s,
@@ -62,6 +63,7 @@ SILENCE_DBFS = -65.0  # a chunk below this has nothing to describe
 SILENCE_CAPTION = "silence"
 FRAME_S = 0.01
 MAX_SOUND_S = 10.0
+ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
 
 
 @dataclass(frozen=True)
@@ -371,13 +373,34 @@ class UniAudio2:
         return self.codec.encode(load_waveform(audio, sample_rate)[None].to(self.device))
 
     def decode(
-        self, codes: AudioCodes, *, seed: int = 0, guidance: float | None = None, steps: int | None = None
+        self,
+        codes: AudioCodes,
+        *,
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
-        """Turn the codes of one clip into a waveform (1, N) of the exact length; ``seed`` draws the decoder's noise."""
+        """Turn the codes of one clip into a waveform (1, N) of the exact length.
+
+        Args:
+            codes: Of one clip.
+            seed: Draws the decoder's noise; the same seed gives the same waveform.
+            guidance: How strictly the decoder follows the codes; None is the preset's, as for the next two.
+            steps: Of the decoder.
+            temperature: Scale of the decoder's noise; 0 is free of chance.
+
+        Raises:
+            ValueError: If there are several clips, or codes or an option are out of range.
+        """
         if len(codes) != 1:
             raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
         audio = self.codec.decode(
-            codes.to(self.device), steps=steps, guidance_scale=guidance, generator=self._generator(seed)
+            codes.to(self.device),
+            steps=steps,
+            guidance_scale=guidance,
+            noise_scale=temperature,
+            generator=self._generator(seed),
         )
         return audio[0].cpu()
 
@@ -514,6 +537,7 @@ class UniAudio2:
         sample_rate: int = SAMPLE_RATE,
         batch_size: int = 8,
         steps: int | None = None,
+        best_of: int = 1,
         **sampling: Any,
     ) -> SpeechResult:
         """Read a text aloud, sentence by sentence in one voice.
@@ -525,13 +549,16 @@ class UniAudio2:
             sample_rate: Rate of ``voice`` where it is given as samples, Hz.
             batch_size: Sentences worked on together.
             steps: Of the decoder that makes the wave.
+            best_of: Attempts per sentence, of which the one is kept that the model itself reads back best.
             **sampling: As for `transcribe`. The same ``seed`` gives the same speech.
 
         Raises:
             ValueError: If there is nothing to say, or the language or the voice cannot be used.
         """
+        if best_of < 1:
+            raise ValueError(f"best_of must be at least 1, got {best_of}")
         sentences = plan_speech(text, language)
-        parts = list(self._speak_parts(sentences, voice, sample_rate, batch_size, steps, sampling))
+        parts = list(self._speak_parts(sentences, voice, sample_rate, batch_size, steps, best_of, sampling))
         return SpeechResult(
             audio=torch.cat([audio for audio, _ in parts], dim=-1),
             text=text,
@@ -548,6 +575,7 @@ class UniAudio2:
         language: str | None = None,
         sample_rate: int = SAMPLE_RATE,
         steps: int | None = None,
+        best_of: int = 1,
         **sampling: Any,
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields the waveform (1, N) of each sentence, with its pause, as soon as it is made.
@@ -555,7 +583,7 @@ class UniAudio2:
         Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
         """
         sentences = plan_speech(text, language)
-        for audio, _ in self._speak_parts(sentences, voice, sample_rate, 1, steps, sampling):
+        for audio, _ in self._speak_parts(sentences, voice, sample_rate, 1, steps, best_of, sampling):
             yield audio
 
     def _speak_parts(
@@ -565,6 +593,7 @@ class UniAudio2:
         sample_rate: int,
         batch_size: int,
         steps: int | None,
+        best_of: int,
         sampling: Mapping[str, Any],
     ) -> Iterator[tuple[Tensor, AudioCodes]]:
         """Waveform (1, N), with the pause behind it, and codes of each sentence."""
@@ -580,12 +609,33 @@ class UniAudio2:
                 if prompt is not None:
                     values["voice"] = prompt
                 asks.append(_Ask(task, values, sentence.language, _speech_limits(speaking_time_s(words))))
-            answers = self._generate(asks, sampling, first_seed=seed + first)
-            for number, (sentence, answer) in enumerate(zip(batch, answers, strict=True), first):
-                codes = cast(AudioCodes, answer["audio"])
+            chosen = self._best_speech(asks, sampling, seed + first, best_of)
+            for number, (sentence, codes) in enumerate(zip(batch, chosen, strict=True), first):
                 audio = self.decode(codes, seed=seed + number, steps=steps)
                 last = number == len(sentences) - 1
                 yield _with_pause(audio, 0.0 if last else sentence.pause_after_s), codes
+
+    def _best_speech(
+        self, asks: Sequence[_Ask], sampling: Mapping[str, Any], seed: int, best_of: int
+    ) -> list[AudioCodes]:
+        """Codes of each sentence; of several attempts the one that the model itself reads back best."""
+        attempts = [
+            [
+                cast(AudioCodes, answer["audio"])
+                for answer in self._generate(asks, sampling, first_seed=seed + attempt * ATTEMPT_SEEDS)
+            ]
+            for attempt in range(best_of)
+        ]
+        if best_of == 1:
+            return attempts[0]
+        chosen = []
+        for ask, candidates in zip(asks, zip(*attempts, strict=True), strict=True):
+            task = "yue_asr" if ask.language == "yue" else "asr"
+            listen = [_Ask(task, {"audio": one}, ask.language, _text_limits(one.duration_s)) for one in candidates]
+            heard = [str(answer["transcription"]) for answer in self._generate(listen, {})]
+            errors = [edit_distance(ask.values["transcription"], text) for text in heard]
+            chosen.append(candidates[errors.index(min(errors))])
+        return chosen
 
     def generate_sound(
         self, text: str, *, duration_s: float | None = None, steps: int | None = None, **sampling: Any
