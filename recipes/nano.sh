@@ -1,36 +1,72 @@
 #!/usr/bin/env bash
 # The shipped model from nothing: data, five codec stages, codes, four language model stages, one model folder.
 #
-#   bash recipes/nano.sh [WORK]          everything (two cores: see the minutes below; each stage resumes where it stopped)
-#   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal     a rehearsal of the whole chain
+#   bash recipes/nano.sh [WORK]                                everything; each stage resumes where it stopped
+#   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
-# Needs: pip install -e '.[train,data,eval]', the synthesisers named by `uniaudio2 doctor`, and the real recordings
-# under $UNIAUDIO2_DATA (see docs/data.md).
+# The numbers behind the stages are minutes of one core; two stages that do not need each other can run side by side
+# (speech_expert with autoencoder, reasoning with reconstruction_warm). All in all about 170 minutes of core time and
+# 12 for the data. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the
+# real recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
 corpus=$work/corpus
 codes=$work/codes
+model=$work/model
+sentences=${UNIAUDIO2_DATA:?set it to the folder of the real recordings}/text
+
 minutes() { python3 -c "print($1 * $scale)"; }
-# stage NAME MINUTES [key=value ...]: a stage that has exported is not run again
+
+# stage NAME MINUTES [key=value ...]: run a training stage once; RUN names its folder where it is not the stage's own.
 stage() {
-  local name=$1 budget=$2
+  local name=$1 budget=$2 out
   shift 2
-  local out=$work/${RUN:-$name}
+  out=$work/${RUN:-$name}
   [ -e "$out/export/done" ] && return
   uniaudio2 train "$name" "train.out_dir=$out" "train.budget_minutes=$(minutes "$budget")" train.steps=100000 "$@"
   touch "$out/export/done"
 }
+
+# part RUN [STAGE]: what a stage exported.
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
-uniaudio2 data synth "$corpus" --preset nano
+[ -e "$corpus/manifest.jsonl" ] || uniaudio2 data synth "$corpus" --preset nano
 
-stage speech_expert 23 clips.corpus="$corpus" train.lr=2e-3 train.warmup_steps=150
-stage sound_expert 12 clips.corpus="$corpus"
-stage autoencoder 25 clips.corpus="$corpus"
-experts="$(part speech_expert),$(part sound_expert)"
-stage reasoning 22 clips.corpus="$corpus" "parts=[$experts]"
-RUN=reconstruction_warm stage reconstruction 20 clips.corpus="$corpus" warm_up=true train.decay_fraction=0.1 \
-  "parts=[$experts,$(part autoencoder)]"
-stage reconstruction 15 clips.corpus="$corpus" \
-  "parts=[$experts,$(part autoencoder),$(part reasoning),$(part reconstruction_warm reconstruction)]"
+one=(clips.corpus="$corpus" train.threads=1)
+stage speech_expert 29 "${one[@]}" train.lr=2e-3 train.warmup_steps=150
+stage sound_expert 12 "${one[@]}"
+stage autoencoder 25 "${one[@]}" train.decay_fraction=0.25 clips.augment_probability=0 clips.speed_probability=0
+experts=$(part speech_expert),$(part sound_expert)
+
+stage reasoning 22 "${one[@]}" "parts=[$experts]"
+RUN=reconstruction_warm stage reconstruction 17 "${one[@]}" warm_up=true train.decay_fraction=0.05 \
+  train.warmup_steps=150 "parts=[$experts,$(part autoencoder)]"
+before=$experts,$(part autoencoder),$(part reasoning)
+stage reconstruction 11 "${one[@]}" train.decay_fraction=0.4 train.warmup_steps=50 \
+  "parts=[$before,$(part reconstruction_warm reconstruction)]"
+# The latents are fixed now; the decoder that turns them into sound learns on.
+RUN=autoencoder_decoder stage autoencoder 18 "${one[@]}" freeze_encoder=true train.decay_fraction=0.5 \
+  train.warmup_steps=100 "parts=[$(part autoencoder)]"
+
+parts=("$(part speech_expert)" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)" "$(part reasoning)"
+  "$(part reconstruction)")
+uniaudio2 assemble "$model" --text-decoder "$work/reasoning/export" "${parts[@]/#/--part=}"
+
+# Codes come from the stored int8 codec, so that the language model learns what users will encode.
+for i in 0 1; do
+  uniaudio2 prepare "$corpus" --out "$codes" --model "$model" --augmented-copies 2 --part $i --parts 2 &
+done
+wait
+
+texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
+texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
+lm=("data.codes=[$codes]" "data.texts=$texts" mixture.positions=3000)
+stage lm_1 9 "${lm[@]}" train.lr=2e-3 train.warmup_steps=150 mixture.curriculum_batches=600 losses.guided_steps=1000
+stage lm_2 10 "${lm[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=50 \
+  mixture.curriculum_batches=400
+stage lm_3 17 "${lm[@]}" init_from="$work/lm_2/export" train.lr=1.5e-3 train.warmup_steps=50
+stage lm_4 4 "${lm[@]}" init_from="$work/lm_3/export" train.warmup_steps=20
+
+uniaudio2 assemble "$model" --language-model "$work/lm_4/export"
+echo "$model"

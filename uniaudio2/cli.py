@@ -960,6 +960,39 @@ def train(
 
 
 @app.command()
+def assemble(
+    out: Annotated[Path, typer.Argument(help="Model folder; made or extended.")],
+    part: Annotated[list[str] | None, typer.Option("--part", help="Codec part that a stage exported; repeat.")] = None,
+    text_decoder: Annotated[str | None, typer.Option("--text-decoder", help="Export of the reasoning stage.")] = None,
+    language_model: Annotated[str | None, typer.Option("--language-model", help="Export of an lm stage.")] = None,
+    preset: Annotated[str, typer.Option("--preset", help="Codec preset that the parts were trained with.")] = "nano",
+    card: Annotated[Path | None, typer.Option("--card", help="Model card to put in.")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bf16 or int8.")] = "int8",
+) -> None:
+    """Join what the training stages exported into one model folder."""
+    if dtype not in ("float32", "bf16", "int8"):
+        raise InputError(f"--dtype {dtype}: unknown, choose float32, bf16 or int8")
+    if not part and not language_model:
+        raise InputError("nothing to join: give --part for every codec stage, or --language-model")
+    check_output_folder(out)
+    from uniaudio2.train.codec import SHIPPED_TOKENIZER
+    from uniaudio2.train.stages import assemble as join
+
+    print(
+        join(
+            out,
+            preset=preset,
+            parts=part or (),
+            text_decoder=text_decoder,
+            language_model=language_model,
+            tokenizer=SHIPPED_TOKENIZER,
+            card=card.read_text(encoding="utf-8") if card else None,
+            dtype=cast(Any, dtype),
+        )
+    )
+
+
+@app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="Published file or folder; 'llama' to start from a Llama folder.")],
     paths: Annotated[list[str], typer.Argument(help="[SOURCE] TARGET and KEY=VALUE changes.", show_default=False)],
