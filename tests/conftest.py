@@ -9,18 +9,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
+# Before torch is loaded, and for the processes that tests start: several workers share the cores. Nothing may look for
+# files on a hub, and the package is found from any folder without being installed.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
 SHARED = Path(os.environ.get("UNIAUDIO2_SHARED", REPOSITORY.parent / "shared"))
 SAMPLE_RATE = 24000
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # before every test: commands under test may choose another number
 
 
 @pytest.fixture

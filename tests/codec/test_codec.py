@@ -260,9 +260,15 @@ def test_every_option_matters(codec: ReasoningCodec) -> None:
 def test_presets_say_what_decoding_does_by_default(codec: ReasoningCodec) -> None:
     codes = draw_codes(10)
     explicit = codec.decode(
-        codes, steps=3, guidance_scale=1.0, solver="midpoint", with_reasoning=True, generator=seeded()
+        codes,
+        steps=3,
+        guidance_scale=1.0,
+        solver="midpoint",
+        noise_scale=0.5,
+        with_reasoning=True,
+        generator=seeded(),
     )
-    sampling = SamplingDefaults(steps=3, guidance_scale=1.0, solver="midpoint", with_reasoning=True)
+    sampling = SamplingDefaults(steps=3, guidance_scale=1.0, solver="midpoint", noise_scale=0.5, with_reasoning=True)
     before = codec.config
     codec.config = dataclasses.replace(before, sampling=sampling)
     assert torch.equal(codec.decode(codes, generator=seeded()), explicit)

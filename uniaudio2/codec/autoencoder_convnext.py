@@ -56,6 +56,8 @@ class ConvNeXtBlock(nn.Module):
 class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms; ``T`` frames give exactly ``T * hop`` samples."""
 
+    window: Tensor
+
     def __init__(self, fft_size: int, hop_length: int) -> None:
         super().__init__()
         self.fft_size, self.hop_length = fft_size, hop_length
@@ -87,16 +89,16 @@ class ConvNeXtAutoencoder(nn.Module):
         self.hop_length = MEL_FRAMES_PER_LATENT * hop
         self.mel = LogMel(config.num_bands, window_length=1024, hop_length=hop)
         depth = config.encoder_layers + config.decoder_layers + config.fine_layers
-        block = dict(expansion=config.expansion, scale=1 / depth)
+        expansion, scale = config.expansion, 1 / depth
         self.stem_1 = nn.Conv1d(config.num_bands, d, 4, stride=2, padding=1)
         self.stem_2 = nn.Conv1d(d, d, 4, stride=2, padding=1)
-        self.encoder = nn.ModuleList([ConvNeXtBlock(d, **block) for _ in range(config.encoder_layers)])
+        self.encoder = nn.ModuleList([ConvNeXtBlock(d, expansion, scale) for _ in range(config.encoder_layers)])
         self.encoder_norm = nn.LayerNorm(d)
         self.to_latent = nn.Linear(d, config.latent_dim)
         self.from_latent = nn.Conv1d(config.latent_dim, d, 3, padding=1)
-        self.decoder = nn.ModuleList([ConvNeXtBlock(d, **block) for _ in range(config.decoder_layers)])
+        self.decoder = nn.ModuleList([ConvNeXtBlock(d, expansion, scale) for _ in range(config.decoder_layers)])
         self.upsample = nn.Linear(d, MEL_FRAMES_PER_LATENT * fine)
-        self.fine = nn.ModuleList([ConvNeXtBlock(fine, **block) for _ in range(config.fine_layers)])
+        self.fine = nn.ModuleList([ConvNeXtBlock(fine, expansion, scale) for _ in range(config.fine_layers)])
         self.fine_norm = nn.LayerNorm(fine)
         self.to_spectrum = nn.Linear(fine, config.fft_size + 2)
         self.istft = InverseSTFT(config.fft_size, hop)
@@ -114,7 +116,7 @@ class ConvNeXtAutoencoder(nn.Module):
         return torch.tanh(self.to_latent(self.encoder_norm(x)))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, T, latent_dim) -> waveform (B, 1, T * 960). Rounds to ninths first, straight-through in training."""
+        """Latents (B, T, latent_dim) -> waveform (B, 1, T * 960); rounds to ninths, in training straight-through."""
         if self.training and self.config.latent_noise:
             # Choice: noise of a random size, so that the decoder forgives the flow decoder's small errors.
             size = self.config.latent_noise * torch.rand(latents.shape[0], 1, 1, device=latents.device)

@@ -49,6 +49,9 @@ class LogMel(nn.Module):
         f_max: Highest edge in Hz; half the sample rate when None.
     """
 
+    bank: Tensor
+    window: Tensor
+
     def __init__(
         self,
         num_bands: int = 80,

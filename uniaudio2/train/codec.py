@@ -756,14 +756,13 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
     return loaded
 
 
-def build_stage(config: CodecTrainConfig) -> CodecStage:
+def build_stage(
+    config: CodecTrainConfig,
+) -> SpeechExpertStage | SoundExpertStage | AutoencoderStage | ReasoningStage | ReconstructionStage:
     """The stage that a config describes, with the parts of earlier stages loaded."""
     torch.manual_seed(config.train.seed)
     codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", config.codec)))
     load_parts(codec, config.parts)
-    for module in codec.modules():
-        if hasattr(module, "initialise_from_data"):
-            module.initialise_from_data = True  # pyright: ignore[reportAttributeAccessIssue]
     if config.stage == "speech_expert":
         return SpeechExpertStage(config.clips, codec.encoders["speech_expert"].requires_grad_(True))  # pyright: ignore
     if config.stage == "sound_expert":

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from uniaudio2.data.prefetch import Prefetcher
 from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
+from uniaudio2.train.replicas import Replicas
 from uniaudio2.train.state import (
     CheckpointError,
     checkpoint_folders,
@@ -103,6 +104,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW
     grad_clip: float = 1.0  # largest gradient norm; 0 = no clipping
     accumulate: int = 1  # micro-batches per optimiser step
+    # Further processes that share the micro-batches of a step (CPU only); with accumulate = replicas + 1 each does one.
+    # Not for stages whose model learns other than by gradients, such as codebooks.
+    replicas: int = 0
     ema_decay: float = 0.0  # weight of the past in averaged weights; 0 = no averaging
     precision: Literal["float32", "bf16"] = "float32"  # bf16 = autocast; weights stay float32
     device: str = "cpu"  # cpu, cuda, mps or auto
@@ -127,12 +131,25 @@ class TrainConfig:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "grad_clip", "eval_every", "save_every", "threads", "seed"):
+        for name in (
+            "warmup_steps",
+            "weight_decay",
+            "grad_clip",
+            "eval_every",
+            "save_every",
+            "threads",
+            "seed",
+            "replicas",
+        ):
             if getattr(self, name) < 0:
                 raise TrainingError(f"train.{name} must not be negative, got {getattr(self, name)}")
         for name in ("min_lr_ratio", "decay_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"train.{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.replicas >= self.accumulate and self.replicas:
+            raise TrainingError(
+                f"train.accumulate must be above train.replicas ({self.replicas}), got {self.accumulate}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise TrainingError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
 
@@ -243,6 +260,9 @@ class Trainer:
         self._elapsed_s = 0.0
         self._decay_planned = False
         self._last_eval: dict[str, float] = {}
+        self._replicas: Replicas | None = None
+        if config.replicas and self.device.type != "cpu":
+            raise TrainingError(f"train.replicas share the cores of a CPU, not {self.device.type}; set it to 0")
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -336,7 +356,7 @@ class Trainer:
     # ---------------------------------------------------------------- one step
 
     def _train_step(self, batches: Iterator[Any]) -> dict[str, float]:
-        config, stage = self.config, self.stage
+        config = self.config
         factor = learning_rate_factor(
             self.step,
             steps=self.total_steps,
@@ -347,20 +367,20 @@ class Trainer:
         set_learning_rate(self.optimizer, config.lr * factor)
         totals = _Window()
         loss_sum = 0.0
-        for micro in range(config.accumulate):
+        group = 1 + config.replicas
+        for first in range(0, config.accumulate, group):
+            others = range(first + 1, min(first + group, config.accumulate))
+            if self._replicas:
+                self._replicas.start(self.step, others)
             began = time.perf_counter()
-            batch = to_device(next(batches), self.device)
+            batch = next(batches)
             waited = time.perf_counter() - began
-            _reseed(config.seed, self.step, micro)
-            with self._autocast():
-                loss, metrics = stage.loss(batch, self.step)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise self._diverged(f"loss is {value}")
-            (loss / config.accumulate).backward()
-            loss_sum += value
-            totals.add({key: float(v.detach()) if isinstance(v, Tensor) else float(v) for key, v in metrics.items()})
-            totals.add({"wait_s": waited})
+            found = [{**self._micro_step(batch, self.step, first), "wait_s": waited}]
+            if self._replicas:
+                found += self._replicas.collect(len(others))
+            for metrics in found:
+                loss_sum += metrics.pop("loss")
+                totals.add(metrics)
         norm = float(clip_gradients(self.optimizer, config.grad_clip))
         if not math.isfinite(norm):
             raise self._diverged(f"gradient norm is {norm}")
@@ -369,6 +389,33 @@ class Trainer:
         if self.ema:
             self.ema.update(self.step)
         return {"loss": loss_sum / config.accumulate, **totals.means(), "grad_norm": norm, "lr": config.lr * factor}
+
+    def _micro_step(self, batch: Any, step: int, micro: int) -> dict[str, float]:
+        """Leave the gradients of one micro-batch on the parameters; its loss and metrics."""
+        batch = to_device(batch, self.device)
+        _reseed(self.config.seed, step, micro)
+        with self._autocast():
+            loss, metrics = self.stage.loss(batch, step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._diverged(f"loss is {value}")
+        (loss / self.config.accumulate).backward()
+        return {
+            "loss": value,
+            **{k: float(v.detach()) if isinstance(v, Tensor) else float(v) for k, v in metrics.items()},
+        }
+
+    def _start_replicas(self) -> Replicas | None:
+        """Fork the further processes; each makes its own micro-batches."""
+        config = self.config
+        if not config.replicas:
+            return None
+
+        def micro_step(step: int, micro: int) -> dict[str, float]:
+            return self._micro_step(self.stage.batch(step * config.accumulate + micro, config.seed), step, micro)
+
+        self.stage.model.train()
+        return Replicas(list(self.parameters.values()), micro_step, config.replicas)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "float32":
@@ -438,11 +485,13 @@ class Trainer:
             self.metrics_path.unlink()
         if self.step >= self.total_steps:
             return TrainResult(self.step, True, self._last_eval, self.export())
-        seed = self.config.seed
+        config = self.config
+        own = range(0, config.accumulate, 1 + config.replicas)  # micro-steps that no replica does
         # Workers are forked before anything starts threads of its own.
+        self._replicas = self._start_replicas()
         batches = Prefetcher(
-            lambda index: self.stage.batch(index, seed),
-            self.step * self.config.accumulate,
+            lambda n: self.stage.batch(n // len(own) * config.accumulate + own[n % len(own)], config.seed),
+            self.step * len(own),
             mode=self.config.prefetch,
             workers=self.config.workers,
             depth=self.config.prefetch_batches,
@@ -453,6 +502,8 @@ class Trainer:
                 return self._loop(batches, stop, report)
         finally:
             batches.close()
+            if self._replicas:
+                self._replicas.close()
 
     def _loop(self, batches: Iterator[Any], stop: _StopSignals, report: _Reporter) -> TrainResult:
         config = self.config
