@@ -13,6 +13,8 @@ from pathlib import Path
 # files on a hub, and the package is found from any folder without being installed.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "UNIAUDIO2_DATA"):
+    os.environ.pop(name, None)  # would colour or wrap what commands print, or bring other data
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
 

@@ -333,7 +333,9 @@ def test_interrupt_keeps_finished_files_and_leaves_nothing_half_written(model, t
         write(folder / f"{number:03}.wav", wave(2.0))
     command = [sys.executable, "-m", "uniaudio2", "encode", str(folder), "-o", str(tmp_path / "out")]
     command += ["--model", str(model), "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (shells let background jobs ignore it)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, **pipes, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not list(tmp_path.glob("out/*.safetensors")):
         time.sleep(0.02)

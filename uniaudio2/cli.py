@@ -1209,7 +1209,7 @@ def demo(
         for record in report.to_dicts():
             emit(record)
         return
-    Console().print(demo_table(report))
+    Console(width=None if sys.stdout.isatty() else 110).print(demo_table(report))
     print(f"{report.summary}\nopen {report.page.resolve().as_uri()}")
 
 

@@ -124,14 +124,15 @@ def demo_table(report: DemoReport) -> "Table":
     from rich.text import Text
 
     table = Table(title=f"uniaudio2 demo, model {report.model_name}", title_justify="left", row_styles=["", "dim"])
-    for name in ("task", "item", "expected", "got"):
+    table.add_column("item", no_wrap=True)
+    for name in ("expected", "got"):
         table.add_column(name, overflow="fold")
     for name in ("", "time s", "audio s", "rtf"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in report.items:
         mark = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("")}[item.right]
         figures = (f"{item.time_s:.2f}", f"{item.audio_s:.2f}", f"{item.real_time_factor:.2f}")
-        table.add_row(item.section, item.name, Text(item.expected), Text(item.got), mark, *figures)
+        table.add_row(item.name, Text(item.expected), Text(item.got), mark, *figures)
     return table
 
 
@@ -259,7 +260,7 @@ class _Demo:
         after = self.clip("from its codes", f"{name}_decoded", decoded)
         numbers = codes.reasoning.numel() + codes.reconstruction.numel()
         distance = float((_mel(audio) - _mel(decoded)).abs().mean())
-        got = f"{decoded.shape[-1]} samples, log-mel distance {distance:.2f}"
+        got = f"{decoded.shape[-1]} samples, {distance:.2f} log-mel distance"
         expected = f"{audio.shape[-1]} samples"
         note = f"{numbers} codes; encode {between - began:.2f} s, decode {ended - between:.2f} s"
         right = decoded.shape[-1] == audio.shape[-1]

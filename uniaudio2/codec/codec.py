@@ -316,6 +316,20 @@ class ReasoningCodec(nn.Module):
             num_samples,
         )
 
+    def codebook_vectors(self, branch: Literal["reasoning", "reconstruction"]) -> Tensor:
+        """What each code adds to the quantised vectors of a branch, without the projections' biases.
+
+        Returns:
+            (K, V, D): the sum over K of the entries of one frame is its quantised vector up to the biases.
+        """
+        if branch == "reasoning":
+            groups = [self.reasoning.quantizer]
+        else:
+            groups = [self.reconstruction.quantizers[name] for name in ("pronunciation", "structure", "acoustic")]
+        return torch.stack(
+            [level.codebook.float() @ group.project_out.weight.float().T for group in groups for level in group.levels]
+        )
+
     # Decoding
 
     def decode(

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_lm, save_parts
+from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, load_lm, save_parts
+from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.data.dataset import Clip, CodeStore, LMDataset, read_sentences
@@ -83,6 +84,7 @@ class LMTrainConfig:
     losses: LMLossWeights
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
+    embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
     init_from: str | None = None  # folder with lm.safetensors (an earlier stage's export); null: fresh weights
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
@@ -216,6 +218,8 @@ class LMStage:
         self.model = LMModel(lm, ctc)
         if config.init_from:
             load_stage_weights(self.model, Path(config.init_from))
+        if config.embeddings_from:
+            start_from_codebooks(lm, load_codec(config.embeddings_from))
         builder = SequenceBuilder(
             self.tokenizer, lm_config.audio, text=lm_config.text, prompt_style=lm_config.prompt_style
         )
@@ -474,6 +478,34 @@ def load_stage_weights(model: LMModel, folder: Path) -> None:
         saved = load_file(path)
         if all(name in saved and saved[name].shape == p.shape for name, p in model.ctc.state_dict().items()):
             model.ctc.load_state_dict(saved)
+
+
+@torch.no_grad()
+def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
+    """Set the embedding of every code to the codec's own vector for it.
+
+    The sum over the streams of a frame is then the codec's quantised vector, up to its bias and a common factor that
+    gives it a root mean square of one. Choice: a model that learns embeddings from nothing has to find out that
+    thousands of codes are near each other; the codec knows.
+
+    Args:
+        lm: Its special ids keep their embeddings.
+        codec: Whose codes the language model reads.
+
+    Raises:
+        TrainingError: If the codec's vectors or codebooks do not fit the language model.
+    """
+    audio, weight = lm.config.audio, lm.audio_embedding.weight
+    table = weight.view(audio.num_codebooks, audio.size, -1)
+    branches = (codec.codebook_vectors("reasoning"), codec.codebook_vectors("reconstruction"))
+    for first, vectors in zip((0, audio.num_reasoning), branches, strict=True):
+        if vectors.shape[0] != audio.num_codebooks or vectors.shape[2] != weight.shape[1]:
+            raise TrainingError(
+                f"embeddings_from: the codec has vectors {tuple(vectors.shape)}, the language model needs "
+                f"({audio.num_codebooks}, V, {weight.shape[1]}); leave embeddings_from out"
+            )
+        spread = vectors.var(1).sum(0).mean().sqrt()  # of a sum over the streams, codes taken as independent
+        table[:, first : first + vectors.shape[1]] = (vectors - vectors.mean(1, keepdim=True)) / spread
 
 
 def train(config: LMTrainConfig) -> TrainResult:
