@@ -5,8 +5,10 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes of one core; two stages that do not need each other can run side by side
-# (speech_expert with autoencoder, reasoning with reconstruction_warm). All in all about 170 minutes of core time and
-# 12 for the data. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the
+# (speech_expert with autoencoder, reasoning with reconstruction_warm). All in all about 200 minutes of core time, 20 for
+# the data and 20 for the codes. The shipped weights came of these stages with three differences: the speech expert had
+# seen the first 11 hours of the corpus only; the first 9 minutes of lm_1 ran without embeddings_from and with one
+# process; codes were made of clips up to 8 seconds with a text or a caption. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the
 # real recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
@@ -61,12 +63,17 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-lm=("data.codes=[$codes]" "data.texts=$texts" mixture.positions=3000)
-stage lm_1 9 "${lm[@]}" train.lr=2e-3 train.warmup_steps=150 mixture.curriculum_batches=600 losses.guided_steps=1000
-stage lm_2 10 "${lm[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=50 \
-  mixture.curriculum_batches=400
-stage lm_3 17 "${lm[@]}" init_from="$work/lm_2/export" train.lr=1.5e-3 train.warmup_steps=50
-stage lm_4 4 "${lm[@]}" init_from="$work/lm_3/export" train.warmup_steps=20
+# Two replicas of one thread each: nearly twice the positions a second of one process with two threads.
+lm=("data.codes=[$codes]" "data.texts=$texts" train.threads=1 train.accumulate=2 train.replicas=1 mixture.positions=2500)
+both=(losses.text=1.0 losses.ctc=0.5 "mixture.weights={tts: 0.38, tts_voice: 0.08, tta: 0.06, asr: 0.38, audio_caption: 0.1}")
+all=(losses.ctc=0.5 "mixture.weights={asr: 0.38, tts: 0.34, tts_voice: 0.08, audio_caption: 0.08, tta: 0.06, text_only: 0.06}")
+stage lm_1 11 "${lm[@]}" embeddings_from="$model" train.lr=2e-3 train.warmup_steps=50 train.decay_fraction=0.05 \
+  mixture.curriculum_batches=600 losses.guided_steps=3000
+stage lm_2 7 "${lm[@]}" "${both[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=30 \
+  train.decay_fraction=0.05 mixture.curriculum_batches=500
+stage lm_3 13.5 "${lm[@]}" "${all[@]}" init_from="$work/lm_2/export" train.lr=1.6e-3 train.warmup_steps=30 \
+  train.decay_fraction=0.4
+stage lm_4 1.5 "${lm[@]}" "${all[@]}" init_from="$work/lm_3/export" train.lr=2e-4 train.warmup_steps=5
 
 uniaudio2 assemble "$model" --language-model "$work/lm_4/export"
 echo "$model"

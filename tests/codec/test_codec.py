@@ -366,3 +366,15 @@ def test_presets_build(name: str) -> None:
         codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", name)))
     assert set(codec.feature_info) == {"speech", "phone", "semantic", "acoustic"}
     assert codec.config.reconstruction.num_codebooks == codec.config.reasoning.quantizer.num_codebooks == 8
+
+
+def test_codebook_vectors_add_up_to_what_decoding_gives(codec: ReasoningCodec) -> None:
+    codes = draw_codes(5)
+    for branch, decode, ids in (
+        ("reasoning", codec.reasoning.decode, codes.reasoning),
+        ("reconstruction", codec.reconstruction.decode, codes.reconstruction),
+    ):
+        vectors = codec.codebook_vectors(branch)  # pyright: ignore[reportArgumentType]
+        total = torch.stack([vectors[k][ids[0, k]] for k in range(8)]).sum(0)
+        rest = decode(ids)[0] - total  # the projections' biases, the same in every frame
+        torch.testing.assert_close(rest, rest[:1].expand_as(rest), atol=1e-5, rtol=1e-5)

@@ -101,7 +101,7 @@ def test_all_parameters_get_gradients_and_one_batch_is_overfitted() -> None:
         optimizer.zero_grad()
         (loss + 0.25 * result.commitment_loss).backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     assert losses[-1] < 0.5 * losses[0]
 

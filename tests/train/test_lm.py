@@ -9,10 +9,12 @@ import torch
 
 from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.checkpoint import load_lm
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import list_presets, load_config, preset_path
 from uniaudio2.data.prepare import prepare
+from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train import Trainer, TrainingError
-from uniaudio2.train.lm import LMStage, LMTrainConfig, attention_prior_loss, edit_distance
+from uniaudio2.train.lm import LMStage, LMTrainConfig, attention_prior_loss, edit_distance, start_from_codebooks
 
 STAGES = ["lm_1", "lm_2", "lm_3", "lm_4"]
 
@@ -152,3 +154,22 @@ def test_presets_of_the_stages_load() -> None:
     assert set(STAGES) <= set(list_presets("train"))
     for name in STAGES:
         assert load_config(LMTrainConfig, preset_path("train", name)).stage == name
+
+
+def test_embeddings_start_from_the_codebooks_of_a_codec_that_fits() -> None:
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "nano")))
+    lm = AudioLM(load_config(LMConfig, preset_path("lm", "nano"))).initialise(torch.Generator().manual_seed(0))
+    audio = lm.config.audio
+    before = lm.audio_embedding.weight.detach().clone().view(audio.num_codebooks, audio.size, -1)
+    start_from_codebooks(lm, codec)
+    after = lm.audio_embedding.weight.detach().view(audio.num_codebooks, audio.size, -1)
+    vectors = codec.codebook_vectors("reasoning")
+    for k in range(audio.num_codebooks):
+        differences = after[k, 1:256] - after[k, :255]  # one common factor, whatever the mean that is taken off
+        ours = vectors[k, 1:] - vectors[k, :-1]
+        factor = differences.norm() / ours.norm()
+        torch.testing.assert_close(differences, factor * ours, atol=1e-4, rtol=1e-3)
+    assert torch.equal(after[:, audio.reasoning_bos], before[:, audio.reasoning_bos])  # special ids stay
+    tiny = AudioLM(load_config(LMConfig, preset_path("lm", "tiny"))).initialise(torch.Generator().manual_seed(0))
+    with pytest.raises(TrainingError, match="leave embeddings_from out"):
+        start_from_codebooks(tiny, codec)

@@ -174,7 +174,7 @@ def _has_pesq() -> bool:
 def pesq_wb(reference: Waveform, estimate: Waveform) -> float:
     """Wide-band PESQ (ITU-T P.862.2) at 16 kHz, 1 to 4.64; NaN where it finds no utterance or too few samples."""
     try:
-        import pesq
+        import pesq  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise need("pesq") from error
     a, b = _to_speech_rate(as_wave(reference)), _to_speech_rate(as_wave(estimate))

@@ -497,12 +497,16 @@ def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
     """
     audio, weight = lm.config.audio, lm.audio_embedding.weight
     table = weight.view(audio.num_codebooks, audio.size, -1)
-    branches = (codec.codebook_vectors("reasoning"), codec.codebook_vectors("reconstruction"))
-    for first, vectors in zip((0, audio.num_reasoning), branches, strict=True):
-        if vectors.shape[0] != audio.num_codebooks or vectors.shape[2] != weight.shape[1]:
+    places = (
+        (0, audio.reasoning_codebook_size, codec.codebook_vectors("reasoning")),
+        (audio.num_reasoning, audio.reconstruction_codebook_size, codec.codebook_vectors("reconstruction")),
+    )
+    for first, size, vectors in places:
+        wanted = (audio.num_codebooks, size, weight.shape[1])
+        if vectors.shape != wanted:
             raise TrainingError(
-                f"embeddings_from: the codec has vectors {tuple(vectors.shape)}, the language model needs "
-                f"({audio.num_codebooks}, V, {weight.shape[1]}); leave embeddings_from out"
+                f"embeddings_from: the codec has vectors {tuple(vectors.shape)}, the language model needs {wanted}; "
+                "leave embeddings_from out"
             )
         spread = vectors.var(1).sum(0).mean().sqrt()  # of a sum over the streams, codes taken as independent
         table[:, first : first + vectors.shape[1]] = (vectors - vectors.mean(1, keepdim=True)) / spread
