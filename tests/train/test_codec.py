@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from uniaudio2.checkpoint import load_codec, load_text_decoder
+from uniaudio2.tensors import load_tensors
 from uniaudio2.train.codec import (
     ClipConfig,
     ClipSampler,
@@ -104,6 +105,19 @@ def test_frozen_parts_do_not_move(corpus: Path, tmp_path: Path) -> None:
     loss.backward()
     assert all(p.grad is None for p in stage.codec.reasoning.parameters())  # pyright: ignore
     assert same(before, stage.codec.reasoning.state_dict())  # pyright: ignore
+
+
+def test_the_flow_decoder_can_learn_on_while_the_codes_stay(corpus: Path, tmp_path: Path) -> None:
+    parts = []
+    for name, more in (("first", {}), ("second", {"freeze_codes": True})):
+        run_stage(config("reconstruction", corpus, tmp_path / name, parts=tuple(parts), **more), log=lambda line: None)
+        parts = [str(tmp_path / name / "reconstruction" / "export" / "reconstruction.safetensors")]
+    first, second = (
+        load_tensors(tmp_path / name / "reconstruction" / "export" / "reconstruction.safetensors")
+        for name in ("first", "second")
+    )
+    moved = {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])}
+    assert moved == {"decoder"}
 
 
 def test_an_empty_choice_of_clips_says_so(corpus: Path, tmp_path: Path) -> None:

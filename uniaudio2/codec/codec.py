@@ -322,6 +322,7 @@ class ReasoningCodec(nn.Module):
         Returns:
             (K, V, D): the sum over K of the entries of one frame is its quantised vector up to the biases.
         """
+        groups: list[Any]
         if branch == "reasoning":
             groups = [self.reasoning.quantizer]
         else:

@@ -632,11 +632,13 @@ class ReconstructionStage(CodecStage):
     name = "reconstruction"
     semantic_weight, commitment_weight, regression_weight = 0.1, 0.5, 1.0
 
-    def __init__(self, clips: ClipConfig, codec: ReasoningCodec, *, warm_up: bool = False) -> None:
+    def __init__(
+        self, clips: ClipConfig, codec: ReasoningCodec, *, warm_up: bool = False, freeze_codes: bool = False
+    ) -> None:
         super().__init__(clips, ("speech", "sound", "music"))
-        self.warm_up = warm_up
+        self.warm_up, self.freeze_codes = warm_up, freeze_codes
         self.codec = codec.eval().requires_grad_(False)
-        codec.reconstruction.requires_grad_(True)
+        codec.reconstruction.requires_grad_(not freeze_codes)
         codec.decoder.requires_grad_(True)
         self.frames_per_code = codec.config.flow.frames_per_code
         head = nn.Linear(codec.config.reconstruction.dim, self.frames_per_code * codec.autoencoder.latent_dim)
@@ -652,6 +654,8 @@ class ReconstructionStage(CodecStage):
         audio = batch["audio"]
         part: Any = self.model["part"]
         decoder: Any = self.model["decoder"]
+        if self.freeze_codes:
+            part.eval()  # codebooks move in training mode
         with torch.no_grad():
             features = self.codec.extract_features(audio)
             reasoning = self._reasoning(features)
@@ -721,6 +725,7 @@ class CodecTrainConfig:
     clips: ClipConfig
     codec: str = "nano"  # preset under configs/codec
     parts: tuple[str, ...] = ()  # files that earlier stages exported
+    freeze_codes: bool = False  # reconstruction only: the flow decoder learns on, the codes stay
     freeze_encoder: bool = False  # autoencoder only: the decoder learns on, the latents stay
     quantize_after: int = (
         0  # reasoning only: steps before the codebooks are set, on vectors that already mean something
@@ -777,7 +782,7 @@ def build_stage(
             TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER),
             quantize_after=config.quantize_after,
         )
-    return ReconstructionStage(config.clips, codec, warm_up=config.warm_up)
+    return ReconstructionStage(config.clips, codec, warm_up=config.warm_up, freeze_codes=config.freeze_codes)
 
 
 def train(config: CodecTrainConfig) -> None:
