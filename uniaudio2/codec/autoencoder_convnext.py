@@ -1,7 +1,7 @@
 """ConvNeXt and inverse-STFT scalar-quantised autoencoder: ``nano``'s waveform <-> 25 Hz latents.
 
 Choice: log-mel in, 25 Hz latents, spectrum out (as in Vocos), because every convolution then runs at 25 or 100 frames a
-second instead of thousands of samples a second; docs/RESULTS.md compares it with the published class per CPU second.
+second instead of thousands of samples a second. A comparison with a trained model of the published class is due.
 
 Shapes: ``B`` batch, ``N`` samples, ``T`` 25 Hz frames, ``D`` width.
 """
