@@ -6,9 +6,10 @@
 #
 # The numbers behind the stages are minutes of one core; two stages that do not need each other can run side by side
 # (speech_expert with autoencoder, reasoning with reconstruction_warm). All in all about 200 minutes of core time, 20 for
-# the data and 20 for the codes. The shipped weights came of these stages with three differences: the speech expert had
+# the data and 20 for the codes. The shipped weights came of these stages with four differences: the speech expert had
 # seen the first 11 hours of the corpus only; the first 9 minutes of lm_1 ran without embeddings_from and with one
-# process; codes were made of clips up to 8 seconds with a text or a caption. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the
+# process; codes were made of clips up to 8 seconds with a text or a caption; the last
+# autoencoder stage was two runs of 5 and 13 minutes. The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the
 # real recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
