@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import types
 from pathlib import Path
@@ -15,13 +16,14 @@ import torch
 from uniaudio2.audio import (
     SAMPLE_RATE,
     AudioError,
+    AudioWriter,
+    Recording,
+    chunks_at_pauses,
     limit,
-    normalise_level,
-    overlap_add,
+    open_audio,
     read_audio,
     resample,
     rms_dbfs,
-    split_windows,
     write_audio,
 )
 
@@ -144,12 +146,9 @@ def test_limiter_is_transparent_below_and_monotonic_above_its_threshold() -> Non
     assert torch.allclose(limit(-x), -y)
 
 
-def test_level_normalisation_hits_the_level_but_never_clips() -> None:
-    wave = torch.from_numpy(tone())[None]
-    assert rms_dbfs(normalise_level(wave, -30)) == pytest.approx(-30, abs=0.01)
-    assert normalise_level(wave, 20).abs().max() <= 0.99 + 1e-6
-    silence = torch.zeros(1, 100)
-    assert torch.equal(normalise_level(silence), silence)
+def test_level_is_relative_to_full_scale() -> None:
+    assert rms_dbfs(torch.from_numpy(tone())) == pytest.approx(-13.47, abs=0.01)
+    assert rms_dbfs(torch.zeros(1, 100)) == -math.inf
 
 
 def test_resample_changes_length_and_keeps_shape() -> None:
@@ -158,18 +157,112 @@ def test_resample_changes_length_and_keeps_shape() -> None:
     assert resample(audio, 24000, 24000) is audio
 
 
-@pytest.mark.parametrize("total", [1, 99, 100, 101, 250, 317])
-def test_windows_joined_again_are_the_same(total: int) -> None:
-    audio = torch.randn(1, total)
-    windows = split_windows(audio, 100, 70)
-    assert all(window.shape[-1] == 100 for window in windows[:-1])
-    assert torch.allclose(overlap_add(windows, 70, total), audio, atol=1e-6)
-    assert overlap_add(windows, 70, total + 5).shape == (1, total + 5)
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3"])
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 44100])
+def test_blocks_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, rate: int) -> None:
+    wave = 0.2 * np.random.default_rng(0).standard_normal((5 * rate, 2))
+    soundfile.write(tmp_path / name, np.tanh(wave), rate)
+    whole = read_audio(tmp_path / name)
+    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 20_000)
+    recording = open_audio(tmp_path / name, hold_s=1.0)
+    for _ in range(2):  # as often as needed
+        blocks = list(recording.blocks())
+        assert len(blocks) > 5
+        assert max(block.shape[1] for block in blocks) <= 20_000
+        assert torch.equal(torch.cat(blocks, 1), whole)
+    assert recording.num_samples == whole.shape[1]
+    assert recording.duration_s == whole.shape[1] / SAMPLE_RATE
+    part = open_audio(tmp_path / name, start_s=1.0, duration_s=2.0, hold_s=1.0)
+    assert torch.equal(part.read(), read_audio(tmp_path / name, start_s=1.0, duration_s=2.0))
 
 
-def test_overlap_is_cross_faded() -> None:
-    joined = overlap_add([torch.zeros(1, 100), torch.ones(1, 100)], 60)
-    assert joined.shape == (1, 160)
-    assert (joined[0, 60:100].diff() > 0).all()
-    with pytest.raises(ValueError, match="hop"):
-        split_windows(torch.zeros(1, 10), 5, 6)
+def test_blocks_beyond_full_scale_are_scaled_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = np.linspace(0, 4, 3 * SAMPLE_RATE, dtype=np.float32)
+    soundfile.write(tmp_path / "x.wav", rising, SAMPLE_RATE, subtype="FLOAT")
+    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 10_000)
+    joined = open_audio(tmp_path / "x.wav", hold_s=0).read()
+    assert torch.allclose(joined[0], torch.from_numpy(rising / 4))
+
+
+def test_a_long_file_that_is_bad_at_its_end_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.zeros(3 * SAMPLE_RATE, np.float32)
+    samples[-1] = np.nan
+    soundfile.write(tmp_path / "x.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 10_000)
+    with pytest.raises(AudioError, match="NaN"):
+        open_audio(tmp_path / "x.wav", hold_s=0)
+
+
+def test_standard_input_is_read_again_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO()
+    soundfile.write(data, tone(1.0), SAMPLE_RATE, format="WAV")
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data.getvalue())))
+    recording = open_audio("-", hold_s=0)
+    assert torch.equal(recording.read(), recording.read())
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_pieces_written_give_the_file_of_the_whole(tmp_path: Path, name: str) -> None:
+    wave = 1.3 * torch.randn(1, 30_000, generator=torch.Generator().manual_seed(0))
+    write_audio(tmp_path / f"whole-{name}", wave)
+    with AudioWriter(tmp_path / name) as writer:
+        for piece in wave.split([1, 20_000, 0, 9_999], dim=1):
+            writer.write(piece)
+        assert not (tmp_path / name).exists()
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_a_full_disk_is_noticed_in_every_piece(tmp_path: Path, name: str) -> None:
+    wave = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(0))
+    for number in range(3):
+        with (
+            pytest.raises(AudioError, match=rf"{name}: cannot be written \(No space left"),
+            AudioWriter(tmp_path / name) as writer,
+        ):
+            for index in range(3):
+                if index == number:
+                    writer._sink.file = Full()  # pyright: ignore
+                writer.write(wave)
+        assert list(tmp_path.iterdir()) == []
+
+
+class Full(io.RawIOBase):
+    """A disk without any room."""
+
+    def write(self, data: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def tell(self) -> int:
+        return 0
+
+
+def test_an_error_between_pieces_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), AudioWriter(tmp_path / "x.wav") as writer:
+        writer.write(torch.zeros(1, 100))
+        raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError), AudioWriter(tmp_path / "x.wav"):
+        raise FileNotFoundError("something else")  # not taken for an error of the writer
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_chunks_do_not_depend_on_blocks_and_cut_at_pauses() -> None:
+    audio = 0.1 * torch.randn(1, 31 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    pauses = (8.0, 15.5, 22.0)
+    for second in pauses:
+        audio[:, int((second - 0.15) * SAMPLE_RATE) : int((second + 0.15) * SAMPLE_RATE)] = 0
+    chunks = list(chunks_at_pauses([audio], 10.0))
+    assert torch.equal(torch.cat([chunk for _, chunk in chunks], 1), audio)
+    ends = [start + chunk.shape[1] for start, chunk in chunks]
+    assert [start for start, _ in chunks] == [0, *ends[:-1]]
+    assert all(0 < chunk.shape[1] <= 10 * SAMPLE_RATE for _, chunk in chunks)
+    for cut, second in zip(ends, pauses, strict=False):
+        assert abs(cut / SAMPLE_RATE - second) < 0.12
+    for block in (7_001, 100_000, 400_000):
+        starts = [start for start, _ in chunks_at_pauses(audio.split(block, dim=1), 10.0)]
+        assert starts == [start for start, _ in chunks]
+    assert [start for start, _ in chunks_at_pauses(Recording.of(audio[:, :240_000]).blocks(), 10.0)] == [0]
+    assert list(chunks_at_pauses([], 10.0)) == []

@@ -8,6 +8,7 @@ from uniaudio2.batch import (
     check_output_folder,
     check_readable,
     collect_inputs,
+    find_files,
     plan_outputs,
 )
 
@@ -21,11 +22,35 @@ def touch(path, data=b"x"):
 def test_folder_is_walked_in_order_and_mirrored(tmp_path):
     for name in ("b/two.wav", "a/one.flac", "a/notes.txt", "three.OPUS"):
         touch(tmp_path / "in" / name)
-    items = collect_inputs([str(tmp_path / "in")])
+    items = collect_inputs([str(tmp_path / "in")], recursive=True)
     assert [item.stem.as_posix() for item in items] == ["a/one", "b/two", "three"]
     outputs = plan_outputs(items, tmp_path / "out", ".txt")
     assert outputs == [tmp_path / "out" / name for name in ("a/one.txt", "b/two.txt", "three.txt")]
     assert not (tmp_path / "out").exists()  # planning writes nothing
+
+
+def test_a_folder_is_not_searched_deeper_unless_asked(tmp_path):
+    for name in ("a.wav", "b.wav", "deep/c.wav", "deep/er/d.wav", ".hidden.wav", ".hidden/e.wav", "notes.txt"):
+        touch(tmp_path / name)
+    lines = []
+    assert [item.stem.as_posix() for item in collect_inputs([str(tmp_path)], log=lines.append)] == ["a", "b"]
+    deep = collect_inputs([str(tmp_path), str(tmp_path / "deep")], recursive=True, log=lines.append)
+    assert [item.stem.as_posix() for item in deep] == ["a", "b", "deep/c", "deep/er/d", "c", "er/d"]
+    assert lines == [f"{tmp_path}: 2 files", f"{tmp_path}: 4 files", f"{tmp_path / 'deep'}: 2 files"]
+    assert [item.source for item in collect_inputs([str(tmp_path / ".hidden.wav")])]  # named, it is served
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
+    touch(tmp_path / "in" / "deep" / "a.wav")
+    touch(tmp_path / "elsewhere" / "b.wav")
+    (tmp_path / "in" / "deep" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "link.wav").symlink_to(tmp_path / "elsewhere" / "b.wav")
+    (tmp_path / "in" / "broken.wav").symlink_to(tmp_path / "gone")
+    found = find_files(tmp_path / "in", {".wav"}, recursive=True)
+    assert found == [tmp_path / "in" / "deep" / "a.wav", tmp_path / "in" / "link.wav"]
+    (tmp_path / "named").symlink_to(tmp_path / "elsewhere")
+    assert find_files(tmp_path / "named", {".wav"}) == [tmp_path / "named" / "b.wav"]  # a link that is named is meant
 
 
 def test_dots_in_names_survive(tmp_path):
@@ -42,8 +67,10 @@ def test_two_inputs_for_one_output_are_refused(tmp_path):
 
 
 def test_empty_folder_and_double_stdin(tmp_path):
-    with pytest.raises(InputError, match="holds no file ending in"):
+    with pytest.raises(InputError, match="holds no file ending in .*; --recursive searches"):
         collect_inputs([str(tmp_path)])
+    with pytest.raises(InputError, match=r"holds no file ending in [^;]*$"):
+        collect_inputs([str(tmp_path)], recursive=True)
     with pytest.raises(InputError, match="only once"):
         collect_inputs(["-", "-"])
     with pytest.raises(InputError, match="no input given"):

@@ -99,15 +99,19 @@ def test_the_issue_s_commands_are_there():
 
 
 def test_transcribe_prints_one_line_per_file(cli, folder):
-    code, out, err = cli("transcribe", folder)
+    code, out, err = cli("transcribe", folder, "--recursive")
     assert code == 0, err
+    assert f"{folder}: 2 files" in err
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[0] for row in rows] == [str(folder / "a.wav"), str(folder / "deep" / "b.wav")]
     assert all(len(row) == 2 for row in rows)
+    code, out, err = cli("transcribe", folder)
+    assert f"{folder}: 1 file\n" in err
+    assert [line.split("\t")[0] for line in out.splitlines()] == [str(folder / "a.wav")]
 
 
 def test_json_has_segments_and_speed(cli, folder):
-    code, out, _ = cli("transcribe", folder, "--json", "--language", "yue")
+    code, out, _ = cli("transcribe", folder, "-r", "--json", "--language", "yue")
     records = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [record["duration_s"] for record in records] == [0.5, 0.7]
@@ -116,17 +120,17 @@ def test_json_has_segments_and_speed(cli, folder):
 
 def test_folder_of_results_is_mirrored_and_resumed(cli, folder, tmp_path):
     out_dir = tmp_path / "new" / "out"
-    assert cli("transcribe", folder, "--out", out_dir)[0] == 0
+    assert cli("transcribe", folder, "-r", "--out", out_dir)[0] == 0
     first = {path.relative_to(out_dir).as_posix(): path for path in out_dir.rglob("*.txt")}
     assert set(first) == {"a.txt", "deep/b.txt"}
     first["a.txt"].write_text("kept\n")
     first["deep/b.txt"].unlink()
-    code, out, err = cli("transcribe", folder, "--out", out_dir)
+    code, out, err = cli("transcribe", folder, "-r", "--out", out_dir)
     assert code == 0
     assert out.startswith(str(folder / "deep" / "b.wav"))
     assert "1 skipped" in err
     assert first["a.txt"].read_text() == "kept\n"
-    assert cli("transcribe", folder, "--out", out_dir, "--overwrite")[0] == 0
+    assert cli("transcribe", folder, "-r", "--out", out_dir, "--overwrite")[0] == 0
     assert first["a.txt"].read_text() != "kept\n"
 
 
@@ -209,20 +213,45 @@ def test_encode_decode_round_trip_keeps_the_length(cli, wav, tmp_path):
 
 
 def test_encode_and_decode_folders_mirror_the_tree(cli, folder, tmp_path):
-    assert cli("encode", folder, "-o", tmp_path / "codes")[0] == 0
-    assert cli("decode", tmp_path / "codes", "-o", tmp_path / "wavs")[0] == 0
+    assert cli("encode", folder, "-r", "-o", tmp_path / "codes")[0] == 0
+    assert cli("decode", tmp_path / "codes", "-r", "-o", tmp_path / "wavs")[0] == 0
     made = {path.relative_to(tmp_path / "wavs").as_posix() for path in (tmp_path / "wavs").rglob("*") if path.is_file()}
     assert made == {"a.wav", "deep/b.wav"}
 
 
-def test_decode_obeys_seed_and_guidance(cli, wav, tmp_path):
+def test_the_published_pair_of_codes_files(cli, folder, tmp_path):
+    source = folder / "a.wav"
+    assert cli("encode", source, "-o", tmp_path / "x_reason.pt")[0] == 0
+    assert cli("encode", source, "-o", tmp_path / "x.safetensors")[0] == 0
+    pair, plain = AudioCodes.load(tmp_path / "x_reason.pt"), AudioCodes.load(tmp_path / "x.safetensors")
+    assert torch.equal(pair.reasoning, plain.reasoning) and torch.equal(pair.reconstruction, plain.reconstruction)
+    for name in ("x_reason.pt", "x_semantic.pt"):
+        code, _, err = cli("decode", tmp_path / name, "-o", tmp_path / f"{name}.wav")
+        assert code == 0, err
+    assert (tmp_path / "x_reason.pt.wav").read_bytes() == (tmp_path / "x_semantic.pt.wav").read_bytes()
+    # folders: one pair per recording, one wave per pair
+    assert cli("encode", folder, "-o", tmp_path / "codes", "--published", "--recursive")[0] == 0
+    made = {path.relative_to(tmp_path / "codes").as_posix() for path in (tmp_path / "codes").rglob("*.pt")}
+    assert made == {"a_reason.pt", "a_semantic.pt", "deep/b_reason.pt", "deep/b_semantic.pt"}
+    assert cli("decode", tmp_path / "codes", "-o", tmp_path / "waves", "--recursive")[0] == 0
+    made = {path.relative_to(tmp_path / "waves").as_posix() for path in (tmp_path / "waves").rglob("*.wav")}
+    assert made == {"a.wav", "deep/b.wav"}
+    code, out, err = cli("encode", source, "-o", tmp_path / "y.safetensors", "--published")
+    assert (code, out) == (1, "")
+    assert "--published writes two files; name the first, such as x_reason.pt" in err
+
+
+def test_decode_obeys_its_options(cli, wav, tmp_path):
     cli("encode", wav("a.wav", 0.6), "-o", tmp_path / "a.safetensors")
+    base = {"--temperature": 3.0, "--steps": 1, "--guidance": 3.0}  # far from straight paths: every option shows
+    changes = [("--seed", 1), ("--guidance", 5.0), ("--steps", 6), ("--temperature", 1.0), ("--solver", "midpoint")]
     waves = []
-    for options in ([], ["--seed", 1], ["--guidance", 5.0], ["--steps", 6], ["--temperature", 0.3], []):
+    for change in ({}, *({name: value} for name, value in changes), {}):
+        options = [word for pair in {**base, **change}.items() for word in pair]
         assert cli("decode", tmp_path / "a.safetensors", "-o", tmp_path / "x.wav", *options)[0] == 0
         waves.append((tmp_path / "x.wav").read_bytes())
     assert waves[0] == waves[-1]
-    assert len(set(waves)) == 5
+    assert len(set(waves)) == len(changes) + 1
 
 
 # -- any task

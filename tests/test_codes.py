@@ -1,3 +1,6 @@
+import os
+import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -132,3 +135,103 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
     with pytest.raises(CodesError, match="cannot be written"):
         make().save(tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# -- the published pair of files --------------------------------------------------------------------------------------
+
+
+class Evil:
+    """Would create a folder if it were unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (str(self.proof),))
+
+
+def test_the_published_pair_comes_back(tmp_path: Path) -> None:
+    codes = make(batch=1)
+    codes.save(tmp_path / "a_reason.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_reason.pt", "a_semantic.pt"]
+    for name in ("a_reason.pt", "a_semantic.pt"):
+        loaded = AudioCodes.load(tmp_path / name)
+        assert torch.equal(loaded.reasoning, codes.reasoning)
+        assert torch.equal(loaded.reconstruction, codes.reconstruction)
+        assert loaded.num_samples is None  # the published files do not tell
+    stored = torch.load(tmp_path / "a_semantic.pt", weights_only=True)
+    assert stored.shape == (8, 10) and stored.dtype == torch.int64
+    assert (tmp_path / "a_semantic.pt").stat().st_size < 8 * 10 * 8 + 2000  # not the batch that it was a part of
+    with pytest.raises(CodesError, match="hold one clip, got 2"):
+        make().save(tmp_path / "b_reason.pt")
+    with pytest.raises(CodesError, match="cannot be written"):
+        codes.save(tmp_path / "a_reason.pt" / "b_reason.pt")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("batched", [False, True])
+def test_published_files_of_every_integer_type(tmp_path: Path, dtype: torch.dtype, batched: bool) -> None:
+    codes = make(None, largest=200, batch=1)
+    for name, stream in (("reason", codes.reasoning), ("semantic", codes.reconstruction)):
+        torch.save((stream if batched else stream[0]).to(dtype), tmp_path / f"x_{name}.pt")
+    loaded = AudioCodes.load(tmp_path / "x_reason.pt")
+    assert torch.equal(loaded.reasoning, codes.reasoning)
+    assert torch.equal(loaded.reconstruction, codes.reconstruction)
+
+
+def test_the_old_format_of_torch_files_is_read(tmp_path: Path) -> None:
+    codes = make(None, batch=1)
+    for name, stream in (("reason", codes.reasoning), ("semantic", codes.reconstruction)):
+        torch.save(stream[0], tmp_path / f"x_{name}.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(AudioCodes.load(tmp_path / "x_reason.pt").reasoning, codes.reasoning)
+
+
+@pytest.mark.parametrize("stream", ["reason", "semantic"])
+def test_pickles_that_would_run_code_are_refused(tmp_path: Path, stream: str) -> None:
+    proof, path = tmp_path / "proof", tmp_path / f"a_{stream}.pt"
+    make(batch=1).save(tmp_path / "a_reason.pt")
+    for write in (
+        lambda value: torch.save(value, path),
+        lambda value: torch.save(value, path, _use_new_zipfile_serialization=False),
+        lambda value: path.write_bytes(pickle.dumps(value)),
+    ):
+        for value in (Evil(proof), [torch.zeros(8, 3).long(), Evil(proof)], {"codes": Evil(proof)}):
+            write(value)
+            with pytest.raises(CodesError, match=rf"a_{stream}\.pt: (refused|damaged)") as caught:
+                AudioCodes.load(tmp_path / "a_reason.pt")
+            assert "\n" not in str(caught.value)
+    assert not proof.exists()
+
+
+def test_bad_published_files_are_refused(tmp_path: Path) -> None:
+    make(None, batch=1).save(tmp_path / "a_reason.pt")
+    good = torch.load(tmp_path / "a_reason.pt", weights_only=True)
+
+    def refuse(value: object, message: str) -> None:
+        torch.save(value, tmp_path / "a_reason.pt")
+        with pytest.raises(CodesError, match=message) as caught:
+            AudioCodes.load(tmp_path / "a_semantic.pt")
+        assert "a_reason.pt" in str(caught.value) and "\n" not in str(caught.value)
+
+    refuse(good.float(), "must be integers, got torch.float32")
+    refuse(good.bool(), "must be integers, got torch.bool")
+    refuse(-good - 1, "must not be negative")
+    refuse(good[None, None], r"must be \(codebooks, frames\), got \(1, 1, 8, 4\)")
+    refuse(good.expand(2, 8, 4), r"must be \(codebooks, frames\), got \(2, 8, 4\)")
+    refuse(good[:, :0], r"must be \(codebooks, frames\), got \(8, 0\)")
+    refuse(good[:7], "has 7 codebooks and a_semantic.pt 8")
+    refuse({"codes": good}, "must hold one tensor of codes, found dict")
+    refuse([1, 2], "must hold one tensor of codes, found list")
+    refuse(torch.zeros(1, dtype=torch.long).expand(8, 10**9), "larger than the file")
+    refuse(torch.zeros(8, 4, dtype=torch.long, device="meta"), "sparse, quantised or meta")
+    refuse(good.to_sparse(), "sparse, quantised or meta")
+    with zipfile.ZipFile(tmp_path / "a_reason.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    with pytest.raises(CodesError, match="refused, it would unpack to 10000000 bytes"):
+        AudioCodes.load(tmp_path / "a_reason.pt")
+    (tmp_path / "a_reason.pt").unlink()
+    with pytest.raises(CodesError, match=r"a_reason\.pt: no such file"):
+        AudioCodes.load(tmp_path / "a_semantic.pt")
+    with pytest.raises(CodesError, match="not a readable safetensors file.*NAME_reason.pt and NAME_semantic.pt"):
+        AudioCodes.load((tmp_path / "a_semantic.pt").rename(tmp_path / "codes.pt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ from uniaudio2.generate import (
     without_repeats,
 )
 from uniaudio2.lm import AudioLM, LMConfig
+from uniaudio2.lm.quantize import quantize_weights
 from uniaudio2.sequence import Prompt, SequenceBuilder
 from uniaudio2.tasks import TASKS
 from uniaudio2.tokenizer import TextTokenizer
@@ -112,6 +114,48 @@ def test_batched_equals_single_for_mixed_tasks_lengths_and_guidance() -> None:
     assert [ids_of(result) for result in engine.generate(requests)] == single
     # Few places: sequences wait, join and leave.
     assert [ids_of(result) for result in Engine(model(), builder(), max_batch=2).generate(requests)] == single
+
+
+def mixed_requests() -> list[GenerationRequest]:
+    free = SamplingConfig(temperature=0.9, top_k=30, top_p=0.95)
+    return [request("tts", 5, guidance_scale=2.0), request("asr", 3), request("tta", 1, sampling=free, seed=5)]
+
+
+def test_looking_at_the_device_less_often_changes_nothing() -> None:
+    plain = [ids_of(result) for result in Engine(model(), builder()).generate(mixed_requests())]
+    rarely = Engine(model(), builder(), sync_every=4)  # cannot tell parts apart: works out the logits of all ids
+    assert [ids_of(result) for result in rarely.generate(mixed_requests())] == plain
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_compiled_equals_plain() -> None:
+    requests = [*mixed_requests(), request("speech_s2s", 4)]
+    plain = Engine(model(), builder())
+    heads = model().depth.heads.clone()
+    compiled = Engine(model(), builder(), compile=True)
+    assert [ids_of(one) for one in compiled.generate(requests)] == [ids_of(one) for one in plain.generate(requests)]
+    for each in requests[:2]:  # alone: other code, for a single row
+        assert ids_of(compiled.generate([each])[0]) == ids_of(plain.generate([each])[0])
+    assert torch.equal(model().depth.heads, heads)
+
+
+def test_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(GenerationError, match=r"install g\+\+"):
+        Engine(model(), builder(), compile=True)
+    with pytest.raises(GenerationError, match="CUDA graphs"):
+        Engine(model(), builder(), cuda_graphs=True)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_weights_generate(kind: str) -> None:
+    light = AudioLM(model().config).eval()
+    light.load_state_dict(model().state_dict())
+    engine = Engine(quantize_weights(light, kind), builder())  # type: ignore[arg-type]
+    requests = mixed_requests()
+    for result, each in zip(engine.generate(requests), requests, strict=True):
+        assert result.complete and [part.kind for part in result.parts] == [p.kind for p in each.prompt.phases]
 
 
 def test_chunked_prefill_equals_one_shot() -> None:

@@ -17,12 +17,12 @@ PACKAGE = Path(uniaudio2.__file__).parent
 
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
-    {"config", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
+    {"config", "errors", "files", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
     {"codec", "lm", "sequence"},
     {"generate", "checkpoint", "published", "convert", "convert_llama", "data"},
     {"pipeline", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},
-    {"cli"},
+    {"cli", "options"},
     {"__main__", "__init__"},
 ]
 CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "typer", "rich", "click", "tokenizers"}

@@ -1,7 +1,5 @@
 """The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +9,7 @@ from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
-from uniaudio2.pipeline import AudioResult, choose_device, join_texts, load_waveform, split_at_pauses
+from uniaudio2.pipeline import AudioResult, choose_device, join_texts, load_waveform
 from uniaudio2.tasks import TASKS
 
 
@@ -52,20 +50,6 @@ def test_waveforms_of_every_kind(tmp_path):
 def test_bad_waveforms_say_why(audio, message):
     with pytest.raises(AudioError, match=message):
         load_waveform(audio)
-
-
-def test_pieces_cover_everything_and_cut_at_pauses():
-    audio = noise(31.0)
-    for second in (8.0, 15.5, 22.0):
-        audio[:, int((second - 0.15) * SAMPLE_RATE) : int((second + 0.15) * SAMPLE_RATE)] = 0
-    chunks = split_at_pauses(audio, 10.0)
-    assert chunks[0][0] == 0
-    assert chunks[-1][1] == audio.shape[-1]
-    assert all(end == start for (_, end), (start, _) in pairwise(chunks))
-    assert all(0 < end - start <= 10.0 * SAMPLE_RATE for start, end in chunks)
-    for (_, cut), second in zip(chunks, (8.0, 15.5, 22.0), strict=False):
-        assert abs(cut / SAMPLE_RATE - second) < 0.12
-    assert split_at_pauses(noise(10.0), 10.0) == [(0, 240000)]
 
 
 def test_texts_are_joined_by_script():

@@ -3,7 +3,6 @@ import pytest
 from uniaudio2.speech_text import (
     check_description,
     detect_language,
-    edit_distance,
     plan_speech,
     speaking_time_s,
 )
@@ -76,15 +75,3 @@ def test_emoji_are_left_out_and_far_too_long_is_refused():
     assert plan_speech("Nice 😀 day")[0].text == "Nice day"
     with pytest.raises(TextError, match="at most 100000"):
         plan_speech("a " * 60_000)
-
-
-def test_edit_distance():
-    assert [
-        edit_distance(*pair) for pair in (("", ""), ("abc", ""), ("", "ab"), ("kitten", "sitting"), ("天气", "天氣"))
-    ] == [
-        0,
-        3,
-        2,
-        3,
-        1,
-    ]

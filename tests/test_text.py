@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from uniaudio2 import text as text_module
-from uniaudio2.text import TextError, check_language, normalise_text
+from uniaudio2.text import TextError, check_language, edit_distance, normalise_text
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,10 @@ def test_missing_library_is_an_error_only_when_needed(monkeypatch: pytest.Monkey
     with pytest.raises(TextError, match="pip install wetext"):
         normalise_text("room 12")
     text_module._reader.cache_clear()
+
+
+def test_edit_distance_of_texts_and_of_lists() -> None:
+    pairs: list[tuple[Any, Any, int]] = [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3)]
+    pairs += [("天气", "天氣", 1), ([], [1, 2], 2), (["t", "iː"], ["iː"], 1), (["the", "cat"], ["a", "cat"], 1)]
+    for wanted, got, distance in pairs:
+        assert edit_distance(wanted, got) == edit_distance(got, wanted) == distance

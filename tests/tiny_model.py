@@ -21,9 +21,8 @@ def make_tiny_model(folder: Path) -> Path:
     ]
     torch.manual_seed(0)
     codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny"), books))
-    for parameter in codec.decoder.parameters():  # gates start at zero, and then no option of the decoder would matter
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
+    for parameter in codec.decoder.dit.parameters():  # gates start at zero: no option of the decoder would matter
+        torch.nn.init.normal_(parameter, std=0.3)
     lm = AudioLM(lm_config).initialise(torch.Generator().manual_seed(0))
     with torch.no_grad():  # fresh weights are so small that every condition would draw the same ids
         for parameter in lm.parameters():

@@ -1,4 +1,4 @@
-"""Audio files and plain waveform arithmetic: read, write, resample, level, limit, windows and overlap-add.
+"""Audio files and plain waveform arithmetic: read and write, whole or block by block, resample, level, limit, divide.
 
 Shapes: ``N`` samples. A waveform is a float32 tensor ``(1, N)``, mono, in [-1, 1], at 24 kHz unless said otherwise.
 Knows nothing about codecs or models.
@@ -9,16 +9,22 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
 import soxr
 import torch
 from torch import Tensor
+
+from uniaudio2.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +40,16 @@ LIMIT_CEILING = 0.99
 MAX_CHANNELS = 64
 """More channels than this in a header are taken for a broken file."""
 
+HELD_S = 30.0
+"""A recording up to this length is kept in memory once it is read, seconds."""
+
+BLOCK_VALUES = 1 << 19
+"""Values (frames times channels) that are read from a file at a time."""
+
+PAUSE_S = 0.2
+"""Length of the stretch whose level tells a pause, seconds."""
+
+_PAUSE_HOP_S = 0.01
 _WRITE_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
 
 
@@ -41,70 +57,162 @@ class AudioError(ValueError):
     """An audio file or waveform that cannot be used; the message names the file and the remedy."""
 
 
-def read_audio(
-    path: str | Path, sample_rate: int = SAMPLE_RATE, start_s: float = 0.0, duration_s: float | None = None
-) -> Tensor:
-    """Read a file as mono audio at ``sample_rate``.
+@dataclass(frozen=True)
+class Recording:
+    """A recording that is read block by block, as often as needed: an hour takes no more memory than a minute."""
 
-    Channels are averaged; other rates are resampled; a float file that exceeds full scale is scaled to a peak of 1.
+    num_samples: int
+    sample_rate: int  # Hz
+    make_blocks: Callable[[], Iterable[Tensor]]  # gives the consecutive blocks (1, n) anew at every call
+
+    @classmethod
+    def of(cls, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Recording:
+        """Samples at hand, (1, N), as a recording of one block."""
+        return cls(audio.shape[-1], sample_rate, lambda: [audio])
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Consecutive blocks (1, n); joined they are the recording."""
+        return iter(self.make_blocks())
+
+    def read(self) -> Tensor:
+        """All of it, (1, N)."""
+        blocks = list(self.blocks())
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+
+def open_audio(
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    *,
+    hold_s: float = HELD_S,
+) -> Recording:
+    """Open a file as mono audio at ``sample_rate``, to be read block by block.
+
+    Channels are averaged; other rates are resampled; a recording that exceeds full scale is scaled to a peak of 1. The
+    file is read through once to find its peak and all that is wrong with it, so that reading it later does not fail.
 
     Args:
         path: WAV, FLAC, Ogg Vorbis / Opus, MP3, AIFF ...; ``"-"`` reads a whole file from standard input.
         sample_rate: Wanted rate, Hz.
         start_s: Where to start, seconds.
         duration_s: How much to read, seconds; None reads to the end.
-
-    Returns:
-        Waveform in [-1, 1], (1, N), float32, N > 0.
+        hold_s: Recordings up to this length are kept in memory instead of being read again.
 
     Raises:
         AudioError: If the file is missing, a folder, empty, not audio, holds no samples or values that are not
             finite, or if ``start_s`` lies behind its end.
     """
     name = "standard input" if str(path) == "-" else str(path)
-    source = _open_source(path, name)
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise AudioError(f"{name}: start must be >= 0 s and duration > 0 s, not {start_s} and {duration_s}")
+    source = _open_source(path, name)
+
+    def read_blocks() -> Iterator[np.ndarray]:
+        """The blocks as the file has them, (n,), not scaled."""
+        return _read_blocks(source, name, sample_rate, start_s, duration_s)
+
+    held: list[np.ndarray] | None = []
+    num_samples, peak = 0, 1.0
+    for block in read_blocks():
+        num_samples += block.size
+        peak = max(peak, float(np.abs(block).max()))
+        if held is not None:
+            held = [*held, block] if num_samples <= hold_s * sample_rate else None
+    if held is not None:
+        whole = torch.from_numpy(np.concatenate(held) / np.float32(peak))[None]
+        return Recording.of(whole, sample_rate)
+    return Recording(
+        num_samples, sample_rate, lambda: (torch.from_numpy(block / np.float32(peak))[None] for block in read_blocks())
+    )
+
+
+def read_audio(
+    path: str | Path, sample_rate: int = SAMPLE_RATE, start_s: float = 0.0, duration_s: float | None = None
+) -> Tensor:
+    """Read a whole file as mono audio; arguments and errors as for `open_audio`.
+
+    Returns:
+        Waveform in [-1, 1], (1, N), float32, N > 0.
+    """
+    return open_audio(path, sample_rate, start_s, duration_s, hold_s=math.inf).read()
+
+
+def _read_blocks(
+    source: str | BinaryIO, name: str, sample_rate: int, start_s: float, duration_s: float | None
+) -> Iterator[np.ndarray]:
+    """Consecutive blocks of a file as mono samples (n,), n > 0, float32, at ``sample_rate``."""
     try:
-        with soundfile.SoundFile(source) as file:
-            rate, channels, total = file.samplerate, file.channels, file.frames
-            if channels > MAX_CHANNELS or rate <= 0:
-                raise AudioError(f"{name}: the header says {channels} channels at {rate} Hz; the file is damaged")
-            first = round(start_s * rate)
-            if first and first >= total:
-                raise AudioError(f"{name}: start {start_s:g} s lies behind its end ({total / rate:.2f} s)")
-            if first:
-                file.seek(first)
-            samples = file.read(-1 if duration_s is None else round(duration_s * rate), dtype="float32", always_2d=True)
+        if not isinstance(source, str):
+            source.seek(0)
+        with _Forward(source) as file:
+            yield from _resampled_blocks(file, name, sample_rate, start_s, duration_s)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: not readable as audio ({str(error.error_string).rstrip('. ')}); "
             "give a WAV, FLAC, Ogg or MP3 file, or convert it first with ffmpeg"
         ) from error
-    if samples.shape[0] == 0:
+
+
+class _Forward(soundfile.SoundFile):
+    """A sound file that is only read onwards: soundfile seeks after every read, at which MP3 loses its state."""
+
+    def seekable(self) -> bool:
+        """Claim not to be, so that soundfile leaves the position alone."""
+        return False
+
+
+def _resampled_blocks(
+    file: soundfile.SoundFile, name: str, sample_rate: int, start_s: float, duration_s: float | None
+) -> Iterator[np.ndarray]:
+    """See `_read_blocks`."""
+    rate, channels, total = file.samplerate, file.channels, file.frames
+    if channels > MAX_CHANNELS or rate <= 0:
+        raise AudioError(f"{name}: the header says {channels} channels at {rate} Hz; the file is damaged")
+    first = round(start_s * rate)
+    if first and first >= total:
+        raise AudioError(f"{name}: start {start_s:g} s lies behind its end ({total / rate:.2f} s)")
+    if first:
+        file.seek(first)
+    wanted = math.inf if duration_s is None else round(duration_s * rate)
+    resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+    num_read = num_given = 0
+    last = False
+    while not last:
+        size = int(min(max(1, BLOCK_VALUES // channels), wanted - num_read))
+        samples = file.read(size, dtype="float32", always_2d=True)
+        num_read += len(samples)
+        last = len(samples) < size or num_read >= wanted
+        if not np.isfinite(samples).all():
+            raise AudioError(f"{name}: holds samples that are NaN or infinite; export it again as 16-bit WAV")
+        mono = samples.mean(axis=1)
+        if resampler is not None:
+            mono = resampler.resample_chunk(mono, last=last)
+        num_given += mono.size
+        if mono.size:
+            yield mono
+    if num_read == 0:
         raise AudioError(f"{name}: holds no audio samples")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: holds samples that are NaN or infinite; export it again as 16-bit WAV")
-    if duration_s is None and first + samples.shape[0] < total:
-        logger.warning("%s: truncated, holds %d of the %d samples its header promises", name, samples.shape[0], total)
-    mono = samples.mean(axis=1)
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate)
-    if mono.size == 0:
-        raise AudioError(f"{name}: too short to resample ({samples.shape[0]} samples at {rate} Hz)")
-    peak = float(np.abs(mono).max())
-    if peak > 1.0:
-        mono = mono / peak
-    return torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))[None]
+    if num_given == 0:
+        raise AudioError(f"{name}: too short to resample ({num_read} samples at {rate} Hz)")
+    if duration_s is None and first + num_read < total:
+        logger.warning("%s: truncated, holds %d of the %d samples its header promises", name, num_read, total)
 
 
-def _open_source(path: str | Path, name: str) -> str | io.BytesIO:
+def _open_source(path: str | Path, name: str) -> str | BinaryIO:
     """Check what can be checked before decoding, with one message for each kind of mistake."""
     if str(path) == "-":
-        data = sys.stdin.buffer.read()
-        if not data:
+        spool = tempfile.TemporaryFile()  # libsndfile seeks  # noqa: SIM115
+        shutil.copyfileobj(sys.stdin.buffer, spool)
+        if not spool.tell():
             raise AudioError("standard input: empty; pipe an audio file in")
-        return io.BytesIO(data)
+        return spool
     file = Path(path)
     if not file.exists():
         raise AudioError(f"{name}: no such file")
@@ -125,63 +233,134 @@ def _open_source(path: str | Path, name: str) -> str | io.BytesIO:
     return str(file)
 
 
-def write_audio(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> None:
-    """Limit a waveform and write it as 16-bit audio.
+class AudioWriter:
+    """Writes 16-bit audio piece by piece in constant memory, limited; to be used in a ``with`` statement.
 
-    The file is written under a temporary name and renamed, so that a file of the wanted name is always complete.
+    The file appears under its name when the block ends without error, and not at all otherwise. Joined, the pieces
+    give the file that `write_audio` makes of the whole.
 
     Args:
         path: ``.wav`` or ``.flac``; missing parent folders are made. ``"-"`` writes a WAV file to standard output.
+        sample_rate: Of the pieces, Hz.
+
+    Raises:
+        AudioError: If the suffix is unknown, a piece cannot be used or the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, sample_rate: int = SAMPLE_RATE) -> None:
+        self.path = path
+        self.sample_rate = sample_rate
+        suffix = ".wav" if str(path) == "-" else Path(path).suffix.lower()
+        if suffix not in _WRITE_FORMATS:
+            raise AudioError(f"{path}: unknown audio suffix {Path(path).suffix!r}; use .wav or .flac")
+        if str(path) != "-" and Path(path).is_dir():
+            raise AudioError(f"{path}: is a folder; give a file name")
+        self._format, self._subtype = _WRITE_FORMATS[suffix]
+        self._parts = ExitStack()
+
+    def __enter__(self) -> AudioWriter:
+        with self._explained():
+            target = _spooled_stdout() if str(self.path) == "-" else replacing(self.path)
+            self._sink = _Sink(self._parts.enter_context(target))
+            self._parts.callback(self._sink.check)
+            self._file = self._parts.enter_context(
+                soundfile.SoundFile(
+                    cast(BinaryIO, self._sink),
+                    "w",
+                    self.sample_rate,
+                    channels=1,
+                    format=self._format,
+                    subtype=self._subtype,
+                )
+            )
+        return self
+
+    def write(self, audio: Tensor) -> None:
+        """Append a waveform, (1, N) or (N,)."""
+        wave = audio.detach().to("cpu", torch.float32)
+        if wave.ndim == 2 and wave.shape[0] == 1:
+            wave = wave[0]
+        if wave.ndim != 1:
+            raise AudioError(f"{self.path}: expected a mono waveform (1, N), not shape {tuple(audio.shape)}")
+        if not torch.isfinite(wave).all():
+            raise AudioError(f"{self.path}: the waveform holds NaN or infinite samples and was not written")
+        samples = torch.round(limit(wave) * 32767.0).to(torch.int16).numpy()
+        with self._explained():
+            self._file.buffer_write(samples.tobytes(), "int16")
+            self._sink.check()
+
+    def __exit__(self, *error: Any) -> None:
+        with self._explained():
+            self._parts.__exit__(*error)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what could not be written, and why."""
+        try:
+            yield
+        except (OSError, soundfile.LibsndfileError) as error:
+            reason = self._sink.error if hasattr(self, "_sink") and self._sink.error else error
+            raise AudioError(f"{self.path}: cannot be written ({getattr(reason, 'strerror', reason)})") from reason
+
+
+class _Sink(io.RawIOBase):
+    """Passes bytes on to a file and keeps an error for later: libsndfile cannot hear of a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all, or claim so once an error has happened."""
+        if self.error is None:
+            try:
+                return self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move in the file."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        return self.file.tell()
+
+    def check(self) -> None:
+        """Raise the error that was kept."""
+        if self.error is None:
+            try:
+                self.file.flush()
+            except OSError as error:
+                self.error = error
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def _spooled_stdout() -> Iterator[BinaryIO]:
+    """A file on disk that goes to standard output when the block ends: the header of a WAV file is written last."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def write_audio(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> None:
+    """Limit a waveform and write it as 16-bit audio; see `AudioWriter`.
+
+    Args:
+        path: ``.wav`` or ``.flac``; ``"-"`` writes a WAV file to standard output.
         audio: Waveform, (1, N) or (N,).
         sample_rate: Its rate, Hz.
 
     Raises:
         AudioError: If the shape is wrong, samples are not finite, the suffix is unknown or the file cannot be written.
     """
-    wave = audio.detach().to("cpu", torch.float32)
-    if wave.ndim == 2 and wave.shape[0] == 1:
-        wave = wave[0]
-    if wave.ndim != 1:
-        raise AudioError(f"{path}: expected a mono waveform (1, N), not shape {tuple(audio.shape)}")
-    if not torch.isfinite(wave).all():
-        raise AudioError(f"{path}: the waveform holds NaN or infinite samples and was not written")
-    samples = torch.round(limit(wave) * 32767.0).to(torch.int16).numpy()
-    if str(path) == "-":
-        buffer = io.BytesIO()
-        soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="PCM_16")
-        sys.stdout.buffer.write(buffer.getvalue())
-        sys.stdout.buffer.flush()
-        return
-    target = Path(path)
-    if target.suffix.lower() not in _WRITE_FORMATS:
-        raise AudioError(f"{path}: unknown audio suffix {target.suffix!r}; use .wav or .flac")
-    if target.is_dir():
-        raise AudioError(f"{path}: is a folder; give a file name")
-    container, subtype = _WRITE_FORMATS[target.suffix.lower()]
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.fchmod(handle, 0o666 & ~_umask())
-        # Choice: encoded in memory first, because libsndfile's writes into a full disk are not reported as an error.
-        buffer = io.BytesIO()
-        soundfile.write(buffer, samples, sample_rate, format=container, subtype=subtype)
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-        os.replace(temporary, target)
-    except (OSError, soundfile.LibsndfileError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path}: cannot be written ({reason})") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    """The process's umask (reading it means setting it)."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    with AudioWriter(path, sample_rate) as writer:
+        writer.write(audio)
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -208,25 +387,6 @@ def rms_dbfs(audio: Tensor) -> float:
     return 10.0 * math.log10(power) if power > 0 else -math.inf
 
 
-def normalise_level(audio: Tensor, level_dbfs: float = -23.0, max_gain_db: float = 40.0) -> Tensor:
-    """Scale a waveform to an RMS level, but never above the limiter's ceiling.
-
-    Args:
-        audio: Waveform, any shape.
-        level_dbfs: Wanted RMS level, dB relative to full scale.
-        max_gain_db: Largest amplification, so that near-silence stays near-silence.
-
-    Returns:
-        The scaled waveform; silence is returned as it is.
-    """
-    level = rms_dbfs(audio)
-    if level == -math.inf:
-        return audio
-    gain = 10.0 ** (min(level_dbfs - level, max_gain_db) / 20.0)
-    peak = float(audio.abs().max())
-    return audio * min(gain, LIMIT_CEILING / peak)
-
-
 def limit(audio: Tensor) -> Tensor:
     """Bend samples beyond the threshold smoothly under the ceiling; leave all others as they are.
 
@@ -245,60 +405,40 @@ def limit(audio: Tensor) -> Tensor:
     return torch.where(magnitude <= LIMIT_THRESHOLD, audio, torch.sign(audio) * bent)
 
 
-def split_windows(audio: Tensor, window: int, hop: int) -> list[Tensor]:
-    """Cut a waveform in windows that start every ``hop`` samples; the last one may be shorter.
+def chunks_at_pauses(blocks: Iterable[Tensor], max_s: float) -> Iterator[tuple[int, Tensor]]:
+    """Divide a waveform that comes block by block in chunks of at most ``max_s``, in constant memory.
+
+    Each chunk is cut at the quietest 0.2 s of its second half; where blocks begin does not matter.
 
     Args:
-        audio: Waveform, (..., N).
-        window: Window length in samples.
-        hop: Distance of the starts in samples, 0 < hop <= window.
+        blocks: Consecutive blocks (1, n) at 24 kHz.
+        max_s: Longest chunk, seconds.
 
-    Returns:
-        Views (..., window); together they cover all samples, and none is fully contained in the one before.
-
-    Raises:
-        ValueError: If ``hop`` is not in (0, window].
+    Yields:
+        First sample and waveform (1, n) of each chunk; they cover the waveform without gap or overlap.
     """
-    if not 0 < hop <= window:
-        raise ValueError(f"hop must be in (0, window={window}], not {hop}")
-    total = audio.shape[-1]
-    starts = [0]
-    while starts[-1] + window < total:
-        starts.append(starts[-1] + hop)
-    return [audio[..., start : start + window] for start in starts]
+    longest, start = round(max_s * SAMPLE_RATE), 0
+    seen = longest + round(PAUSE_S * SAMPLE_RATE)  # what comes soon after decides as well whether there is a pause
+    waiting = torch.zeros(1, 0)
+    for block in blocks:
+        waiting = torch.cat([waiting, block], dim=1)
+        while waiting.shape[1] > seen:
+            cut = _quietest(waiting[:, :seen], longest)
+            yield start, waiting[:, :cut]
+            waiting, start = waiting[:, cut:], start + cut
+    while waiting.shape[1] > longest:
+        cut = _quietest(waiting, longest)
+        yield start, waiting[:, :cut]
+        waiting, start = waiting[:, cut:], start + cut
+    if waiting.shape[1]:
+        yield start, waiting
 
 
-def overlap_add(windows: list[Tensor], hop: int, num_samples: int | None = None) -> Tensor:
-    """Join windows that start every ``hop`` samples with linear cross-fades over their overlaps.
-
-    The inverse of `split_windows`: cutting and joining gives the same waveform.
-
-    Args:
-        windows: Waveforms (..., n_i); all but the last one at least ``hop`` long.
-        hop: Distance of their starts in samples.
-        num_samples: Length of the result; None keeps everything.
-
-    Returns:
-        Waveform, (..., num_samples), zero-padded at the end where the windows are too short.
-
-    Raises:
-        ValueError: If there is no window.
-    """
-    if not windows:
-        raise ValueError("overlap_add needs at least one window")
-    total = max(index * hop + window.shape[-1] for index, window in enumerate(windows))
-    out = windows[0].new_zeros(*windows[0].shape[:-1], total)
-    end = 0
-    for index, window in enumerate(windows):
-        start, length = index * hop, window.shape[-1]
-        overlap = max(0, min(end - start, length))
-        fade = (torch.arange(overlap, device=window.device, dtype=window.dtype) + 0.5) / max(overlap, 1)
-        joined = out[..., start : start + overlap] * (1 - fade) + window[..., :overlap] * fade
-        out[..., start : start + overlap] = joined
-        out[..., start + overlap : start + length] = window[..., overlap:]
-        end = max(end, start + length)
-    if num_samples is None:
-        return out
-    if num_samples <= total:
-        return out[..., :num_samples]
-    return torch.nn.functional.pad(out, (0, num_samples - total))
+def _quietest(audio: Tensor, longest: int) -> int:
+    """Sample in the second half of the first ``longest`` samples of (1, N) around which 0.2 s are quietest."""
+    hop = round(_PAUSE_HOP_S * SAMPLE_RATE)
+    width = round(PAUSE_S / _PAUSE_HOP_S)
+    power = audio[0, : audio.shape[1] // hop * hop].reshape(1, 1, -1, hop).square().mean(3)
+    smooth = torch.nn.functional.avg_pool1d(power[0], width, 1, padding=width // 2, count_include_pad=False)[0]
+    low, high = longest // 2 // hop, longest // hop
+    return (low + int(smooth[low:high].argmin())) * hop

@@ -6,13 +6,14 @@ Knows paths, not models: everything here runs before any weights are loaded.
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"})
 WRITABLE_AUDIO = (".wav", ".flac")
-CODES_SUFFIXES = frozenset({".safetensors"})
+PUBLISHED_CODES = "_reason.pt"  # names the published pair; NAME_semantic.pt lies beside it
+CODES_SUFFIXES = frozenset({".safetensors", PUBLISHED_CODES})
 STANDARD_STREAM = "-"
 
 
@@ -33,14 +34,22 @@ class Item:
         return self.source == STANDARD_STREAM
 
 
-def collect_inputs(inputs: Sequence[str], suffixes: Iterable[str] = AUDIO_SUFFIXES) -> list[Item]:
-    """List the files to serve; a folder stands for every file below it that has one of ``suffixes``.
+def collect_inputs(
+    inputs: Sequence[str],
+    suffixes: Iterable[str] = AUDIO_SUFFIXES,
+    *,
+    recursive: bool = False,
+    log: Callable[[str], None] = lambda line: None,
+) -> list[Item]:
+    """List the files to serve; a folder stands for the files in it that have one of ``suffixes``.
 
     A file that is missing stays in the list: the batch names it and goes on.
 
     Args:
         inputs: Paths of files or folders, or ``-`` for standard input.
-        suffixes: Lower-case endings that count inside a folder; a file named directly may have any.
+        suffixes: Lower-case endings that count inside a folder; a file named directly may have any other.
+        recursive: Whether the folders inside a folder are searched too; see `find_files`.
+        log: Told how many files each folder holds.
 
     Returns:
         Items in the given order, folders sorted by path.
@@ -59,13 +68,52 @@ def collect_inputs(inputs: Sequence[str], suffixes: Iterable[str] = AUDIO_SUFFIX
                 raise InputError("- (standard input) can be read only once")
             items.append(Item(name, Path("stdin")))
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in wanted and file.is_file())
+            found = find_files(path, wanted, recursive=recursive)
             if not found:
-                raise InputError(f"{name}: the folder holds no file ending in {', '.join(sorted(wanted))}")
-            items += [Item(str(file), file.relative_to(path).with_suffix("")) for file in found]
+                deeper = "" if recursive else "; --recursive searches the folders inside it too"
+                raise InputError(f"{name}: the folder holds no file ending in {', '.join(sorted(wanted))}{deeper}")
+            log(f"{name}: {len(found)} file{'s' * (len(found) > 1)}")
+            items += [Item(str(file), _stem(file.relative_to(path), wanted)) for file in found]
         else:
-            items.append(Item(name, Path(path.name).with_suffix("") if path.suffix else Path(path.name)))
+            items.append(Item(name, _stem(Path(path.name), wanted)))
     return items
+
+
+def find_files(folder: Path, suffixes: Iterable[str], *, recursive: bool = False) -> list[Path]:
+    """The files of a folder with one of these endings, sorted.
+
+    Hidden files and folders are passed over, and so are links to folders, so that the search comes to an end.
+
+    Args:
+        folder: Where to search.
+        suffixes: Lower-case endings.
+        recursive: Whether to search the folders inside it too.
+
+    Raises:
+        InputError: If a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        """Name the folder that cannot be listed."""
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if _ending(path, suffixes) and path.is_file()]
+    return sorted(found)
+
+
+def _ending(path: Path, suffixes: Iterable[str]) -> str:
+    """Which of these endings a name has (in any case); empty if none."""
+    return next((suffix for suffix in suffixes if path.name.lower().endswith(suffix) and path.name != suffix), "")
+
+
+def _stem(path: Path, suffixes: Iterable[str]) -> Path:
+    """A path without its ending: one of ``suffixes``, else whatever follows the last dot."""
+    ending = _ending(path, suffixes) or path.suffix
+    return path.with_name(path.name[: len(path.name) - len(ending)])
 
 
 def check_readable(source: str) -> None:
@@ -146,17 +194,6 @@ def check_output_file(target: str, suffixes: Sequence[str] = ()) -> None:
         raise InputError(f"{target}: is a folder; name a file in it, such as {path / 'out.wav'}")
     if path.exists() and not path.is_file():
         raise InputError(f"{target}: is not a regular file; use -o - for standard output")
-    if suffixes and path.suffix.lower() not in suffixes:
+    if suffixes and not _ending(path, suffixes):
         raise InputError(f"{target}: unknown ending {path.suffix!r}; use {' or '.join(suffixes)}")
     check_output_folder(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 so that ``path`` is either the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from uniaudio2.config import ConfigError, dump_config, load_config, read_yaml, to_plain, write_text
+from uniaudio2.config import ConfigError, dump_config, load_config, read_yaml, to_plain
+from uniaudio2.files import replacing, write_text
 from uniaudio2.tensors import LazyTensor, TensorFileError, open_tensors, save_tensors, summarise
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ CARD_FILE = "MODEL_CARD.md"
 DEFAULT_FOLDER = Path(__file__).parent / "weights" / "nano"
 SCALE_SUFFIX = ".scale"
 MIN_ROW_VALUES = 16  # shorter rows are not worth a scale of their own
+MODEL_ERRORS = (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
+"""What constructors raise when values do not make a model, PyTorch's own included."""
 
 SaveDtype = Literal["float32", "bf16", "int8"]
 Part = Literal["codec", "lm", "text_decoder"]
@@ -242,7 +245,10 @@ def _load_lone(
     if not folder.has(part):
         raise CheckpointError(f"{folder.path}: has no '{part}' section")
     section, name = _section(folder, part), f"{folder.path / CONFIG_FILE}: {part}"
-    model = build_empty(lambda: build(str(section.get("name")), section.get("config") or {}), name=name)
+    weights = folder.weights(part)
+    model = build_empty(
+        lambda: build(str(section.get("name")), section.get("config") or {}), name=name, weights=weights
+    )
     load_weights(model, folder.weights(part))
     return model.to(device).eval()
 
@@ -260,8 +266,9 @@ def _load_part(
         config = load_config(config_class, _section(folder, part), name=name)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    model = build_empty(lambda: model_class(config), name=name)
-    load_weights(model, folder.weights(part), dtype=dtype)
+    weights = folder.weights(part)
+    model = build_empty(lambda: model_class(config), name=name, weights=weights)
+    load_weights(model, weights, dtype=dtype)
     return model.to(device).eval()
 
 
@@ -315,21 +322,65 @@ def _keep_random_state() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def build_empty(make: Callable[[], nn.Module], *, name: str = "model") -> nn.Module:
+class SizeLimit(TorchFunctionMode):
+    """Ends the construction of a model that asks for far more than its file holds, before memory or patience ends.
+
+    Args:
+        values: Most values in all.
+        tensors: Most tensors.
+    """
+
+    _MAKE = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand})
+
+    def __init__(self, *, values: float = math.inf, tensors: float = math.inf) -> None:
+        super().__init__()
+        self._values, self._tensors = values, tensors
+
+    @classmethod
+    def of(cls, stored: Mapping[str, LazyTensor], *, values: bool = True) -> SizeLimit:
+        """Generous limits for a model whose weights these are; without ``values`` only the tensors are counted."""
+        most = 4 * sum(tensor.numel for tensor in stored.values()) + 10**8
+        return cls(values=most if values else math.inf, tensors=4 * len(stored) + 10_000)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._MAKE:
+            sizes = args or (kwargs.get("size", ()),)
+            sizes = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
+            self._values -= math.prod(size for size in sizes if isinstance(size, int))
+            self._tensors -= 1
+            if self._values < 0 or self._tensors < 0:
+                raise ValueError("its sizes make a model far larger than its weights")
+        return func(*args, **kwargs)
+
+
+def build_empty(make: Callable[[], nn.Module], *, name: str = "model", weights: Path | str | None = None) -> nn.Module:
     """Run a model's constructor without filling its parameters; :func:`load_weights` must follow.
 
     Args:
         make: Builds the model.
         name: What error messages call it.
+        weights: The file that will fill it, by which a config with absurd sizes is found out.
 
     Raises:
-        CheckpointError: If the config's values do not make a model.
+        CheckpointError: If the config's values do not make a model, or the file cannot be read.
     """
     try:
-        with _keep_random_state(), _NoInit():
+        limit = SizeLimit() if weights is None else SizeLimit.of(open_tensors(weights))
+        with _keep_random_state(), limit, _NoInit():
             return make()
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{name}: {error}") from error
+    except TensorFileError as error:
+        raise CheckpointError(str(error)) from None
+    except MODEL_ERRORS as error:
+        raise CheckpointError(f"{name}: {no_model(error)}") from error
+
+
+def no_model(error: Exception) -> str:
+    """Why a config's values do not make a model, from what the constructor raised."""
+    if isinstance(error, ValueError):
+        return str(error)
+    problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return f"these values do not make a model ({problem})"
 
 
 def load_weights(model: nn.Module, path: Path | str, *, dtype: torch.dtype | None = None) -> None:
@@ -341,7 +392,8 @@ def load_weights(model: nn.Module, path: Path | str, *, dtype: torch.dtype | Non
         dtype: Type of the parameters; None keeps the file's, where int8 becomes float32.
 
     Raises:
-        CheckpointError: If a key is missing, unexpected or of the wrong shape; nothing has been changed then.
+        CheckpointError: If a key is missing, unexpected or of the wrong shape, or a value is of another kind or not
+            finite; nothing has been changed then.
     """
     try:
         stored = open_tensors(path)
@@ -356,14 +408,39 @@ def load_weights(model: nn.Module, path: Path | str, *, dtype: torch.dtype | Non
     )
     parameters = {name for name, t in expected.items() if isinstance(t, nn.Parameter)}
     state: dict[str, Tensor] = {}
+    types = {tensor.dtype for name, tensor in tensors.items() if name in parameters}
+    if dtype is None and (len(types) > 1 or types & {torch.int8, torch.float64}):
+        dtype = torch.float32  # one type for all, as networks need it; of the vectors beside 8-bit matrices too
     for name in tensors:
-        value = read_stored(name, stored)
-        if name in parameters and value.is_floating_point() and dtype is not None:
+        try:
+            value = read_stored(name, stored)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        check_value(value, expected[name], f"{path}: '{name}'")
+        if name in parameters and dtype is not None:
             value = value.to(dtype)
         elif name not in parameters:
             value = value.to(expected[name].dtype)
         state[name] = value
     model.load_state_dict(state, strict=True, assign=True)
+
+
+def check_value(value: Tensor, expected: Tensor, name: str) -> None:
+    """Refuse a tensor that no trained model has, in constant memory.
+
+    Args:
+        value: As read from a file.
+        expected: The model's tensor in its place; may be on the meta device.
+        name: What the error message calls it.
+
+    Raises:
+        CheckpointError: If it holds another kind of number, or one that is NaN or infinite.
+    """
+    if value.is_floating_point() != expected.is_floating_point():
+        raise CheckpointError(f"{name} holds {value.dtype}, which cannot be used as {expected.dtype}")
+    ends = torch.aminmax(value) if value.is_floating_point() and value.numel() else ()
+    if not all(math.isfinite(float(end)) for end in ends):
+        raise CheckpointError(f"{name} holds NaN or infinite values: the file is damaged, or its training diverged")
 
 
 def _is_scale(name: str, stored: Mapping[str, LazyTensor]) -> bool:
@@ -518,9 +595,8 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file under a temporary name in the target's folder, then rename it into place."""
     if source.resolve() == target.resolve():
         return
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with source.open("rb") as given, replacing(target) as file:
+        shutil.copyfileobj(given, file)
 
 
 def pack_weights(model: nn.Module, dtype: SaveDtype = "float32") -> dict[str, LazyTensor]:
@@ -542,7 +618,8 @@ def pack_tensors(
 ) -> dict[str, LazyTensor]:
     """Tensors in another type, converted one by one when they are read.
 
-    Only parameters are made smaller; buffers (codebooks, counters) keep their values exactly.
+    Only parameters lose precision; buffers (codebooks, counters) keep their values exactly. With ``int8``, vectors are
+    stored in half precision, and so are buffers that it can hold without change.
 
     Args:
         tensors: The values, by the names of ``model``.
@@ -557,12 +634,16 @@ def pack_tensors(
     axes = {name: _reduced_axes(module, key) for name, module, key in _parameters_with_owner(model)}
     packed: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
-        if dtype == "same" or name not in axes or not tensor.dtype.is_floating_point:
+        if dtype == "same" or not tensor.dtype.is_floating_point:
             packed[name] = tensor
+        elif name not in axes:
+            packed[name] = _pack_exactly(tensor) if dtype == "int8" else tensor
         elif dtype == "int8" and _worth_int8(tensor.shape):
             packed.update(_pack_int8(name, tensor, axes[name]))
         else:
-            to = torch.bfloat16 if dtype == "bf16" else torch.float32
+            to = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float16}[dtype]
+            if to == torch.float16 and not _fits_half(tensor.read()):
+                to = torch.float32
             packed[name] = LazyTensor(tensor.shape, to, lambda t=tensor, to=to: t.read().to("cpu", to))
     return packed
 
@@ -577,6 +658,18 @@ def _reduced_axes(module: nn.Module, key: str) -> tuple[int, ...] | None:
     """Axes that share one scale: all but the first for a convolution; None leaves the choice to the values."""
     convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d))
     return (1, 2, 3) if convolution and key == "weight" else None
+
+
+def _fits_half(value: Tensor) -> bool:
+    return bool((value.abs().max() < torch.finfo(torch.float16).max).item()) if value.numel() else True
+
+
+def _pack_exactly(tensor: LazyTensor) -> LazyTensor:
+    """A buffer in half precision where every value survives, else as it is."""
+    value = tensor.read()
+    if not torch.equal(value.half().to(value.dtype), value):
+        return tensor
+    return LazyTensor(tensor.shape, torch.float16, lambda: value.half())
 
 
 def _worth_int8(shape: tuple[int, ...]) -> bool:

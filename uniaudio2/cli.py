@@ -5,10 +5,11 @@ Results go to standard output, everything else to standard error. ``run`` is the
 """
 
 import contextlib
-import errno
 import io
+import itertools
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -23,6 +24,7 @@ from uniaudio2 import __version__
 from uniaudio2.batch import (
     AUDIO_SUFFIXES,
     CODES_SUFFIXES,
+    PUBLISHED_CODES,
     STANDARD_STREAM,
     WRITABLE_AUDIO,
     InputError,
@@ -32,12 +34,13 @@ from uniaudio2.batch import (
     check_readable,
     collect_inputs,
     plan_outputs,
-    write_text,
 )
+from uniaudio2.errors import describe, is_disk_full, is_expected
+from uniaudio2.files import write_text
+from uniaudio2.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from uniaudio2.audio import Recording
     from uniaudio2.pipeline import UniAudio2
 
 app = typer.Typer(
@@ -52,47 +55,11 @@ app = typer.Typer(
 generate_app = typer.Typer(help="Make audio that is not speech from a description.", no_args_is_help=True)
 data_app = typer.Typer(help="Make, check and look at labelled audio.", no_args_is_help=True)
 
-FILES_PER_ROUND = 16  # files whose audio is held in memory together
-SECONDS_PER_ROUND = 1800.0  # and how much of it, unless one file alone is longer
+UNIT_SEPARATOR = "\x1f"  # between the two words of --shot
+FILES_PER_ROUND = 16  # files that are transcribed or captioned together
+SECONDS_PER_ROUND = 1800.0  # and how much audio, unless one file alone is longer
 
 Files = Annotated[list[str], typer.Argument(help="Audio files, folders, or - for standard input.", show_default=False)]
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", "-m", metavar="DIR", help="Model folder.  [dim]default: the model in the package[/dim]"),
-]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps, or auto.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature", min=0.0, help="Randomness of sampling; 0 takes the best.  [dim]default: by task[/dim]"
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option("--top-k", min=1, help="Sample from the k best only; 1 is greedy.  [dim]default: by task[/dim]"),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option("--top-p", min=0.0, max=1.0, help="Sample from this share of the mass.  [dim]default: by task[/dim]"),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option("--guidance", min=1.0, help="How strictly to follow the text; 1 is off.  [dim]default: by task[/dim]"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of text.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")]
-Language = Annotated[
-    str | None, typer.Option("--language", "-l", metavar="en|zh|yue", help="Language.  [dim]default: detected[/dim]")
-]
-OutFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", metavar="DIR", help="Also write one file per input there; files that exist are skipped."
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make files anew that exist in the output folder.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pieces of audio worked on together.")]
 
 
 class BatchError(Exception):
@@ -102,94 +69,9 @@ class BatchError(Exception):
 # ------------------------------------------------------------------------------------------------- shared steps
 
 
-@dataclass
-class Options:
-    """What every inference command takes, checked before weights load."""
-
-    model: Path | None
-    device: str
-    seed: int
-    temperature: float | None
-    top_k: int | None
-    guidance: float | None
-    as_json: bool
-    top_p: float | None = None
-    language: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.model is not None:
-            if not self.model.exists():
-                raise InputError(f"--model {self.model}: no such folder")
-            if not self.model.is_dir():
-                raise InputError(f"--model {self.model}: is a file; name the folder that holds config.yaml")
-            if not (self.model / "config.yaml").is_file():
-                raise InputError(
-                    f"--model {self.model}: not a model folder, config.yaml is missing "
-                    "(uniaudio2 convert makes one from published weights)"
-                )
-        kind = self.device.split(":")[0]
-        if kind not in ("auto", "cpu", "cuda", "mps"):
-            raise InputError(f"--device {self.device}: unknown, choose auto, cpu, cuda, cuda:N or mps")
-        if self.language is not None:
-            from uniaudio2.text import check_language
-
-            self.language = check_language(self.language)
-
-    def load(self) -> "UniAudio2":
-        """Load the model."""
-        from uniaudio2.pipeline import UniAudio2
-
-        return UniAudio2.from_pretrained(self.model, device=self.device)
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """Sampling arguments of the ``UniAudio2`` methods; None means the task's default."""
-        return {
-            "seed": self.seed,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "guidance": self.guidance,
-        }
-
-
 def say(message: str) -> None:
     """One line on standard error."""
     print(message, file=sys.stderr, flush=True)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error as a single line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error is, or comes from, a disk, quota or file size limit that is reached."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def describe(error: BaseException) -> str:
-    """What a user should read about an expected error, in one line."""
-    if is_disk_full(error):
-        return f"no space left ({one_line(error)}): free some space or write elsewhere; finished files are kept"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        return "not enough memory: use shorter input, a smaller --batch-size, or --device cpu"
-    if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name!r} is missing: pip install {error.name} (see uniaudio2 doctor)"
-    return one_line(error)
-
-
-def is_expected(error: BaseException) -> bool:
-    """Whether an error is the user's or the machine's business rather than a bug of ours."""
-    if isinstance(error, ValueError | OSError | MemoryError | ModuleNotFoundError):
-        return True
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)
 
 
 @dataclass
@@ -258,17 +140,16 @@ def emit(record: dict[str, Any]) -> None:
     print(json.dumps(record, ensure_ascii=False), flush=True)
 
 
-def audio_inputs(
-    inputs: Sequence[str], out: Path | None, suffix: str, overwrite: bool, batch: Batch, suffixes: frozenset[str]
+def items_to_do(
+    items: Sequence[Item], out: Path | None, suffix: str, options: Options, batch: Batch
 ) -> list[tuple[Item, Path | None]]:
     """Items still to do, with their output path when there is an output folder."""
-    items = collect_inputs(inputs, suffixes)
     targets: list[Path | None] = [None] * len(items)
     if out is not None:
         targets = list(plan_outputs(items, out, suffix))
     todo = []
     for item, target in zip(items, targets, strict=True):
-        if target is not None and target.exists() and not overwrite:
+        if target is not None and target.exists() and not options.overwrite:
             batch.skipped += 1
         else:
             todo.append((item, target))
@@ -279,55 +160,48 @@ def audio_inputs(
 def describe_files(
     inputs: Sequence[str],
     options: Options,
-    out: Path | None,
-    overwrite: bool,
-    timestamps: bool,
-    call: Callable[["UniAudio2", "list[Tensor]"], list[Any]],
+    call: Callable[["UniAudio2", "list[Recording]"], list[Any]],
 ) -> None:
     """The common body of ``transcribe`` and ``caption``: audio files in, one text each out."""
     if options.guidance not in (None, 1.0):
         raise InputError("--guidance acts on audio that is made, not on text: leave it out")
     batch = Batch(options.as_json)
-    todo = audio_inputs(inputs, out, ".json" if options.as_json else ".txt", overwrite, batch, AUDIO_SUFFIXES)
+    items = collect_inputs(inputs, AUDIO_SUFFIXES, recursive=options.recursive, log=say)
+    todo = items_to_do(items, options.out_folder, ".json" if options.as_json else ".txt", options, batch)
     if not todo:
         batch.finish()
         return
     model = options.load()
-    for ready in _rounds(model, todo, batch):
+    for ready in _rounds(todo, batch):
         began = time.perf_counter()
         results = call(model, [audio for _, _, audio in ready])
         elapsed = time.perf_counter() - began
         total_s = sum(result.duration_s for result in results) or 1.0
         for (item, target, _), result in zip(ready, results, strict=True):
             with batch.guard(item.source):
-                show_text(item, target, result, options, timestamps, elapsed / total_s)
+                show_text(item, target, result, options, elapsed / total_s)
                 batch.served += 1
     batch.finish()
 
 
 def _rounds(
-    model: "UniAudio2", todo: Sequence[tuple[Item, Path | None]], batch: Batch
-) -> Iterator[list[tuple[Item, Path | None, "Tensor"]]]:
-    """Read files in groups, as many as work well together and fit in memory; name those that cannot be read."""
-    from uniaudio2.audio import SAMPLE_RATE, read_audio
+    todo: Sequence[tuple[Item, Path | None]], batch: Batch
+) -> Iterator[list[tuple[Item, Path | None, "Recording"]]]:
+    """Open files in groups that work well together and whose results do not keep waiting; name those that are bad."""
+    from uniaudio2.audio import open_audio
 
-    ready: list[tuple[Item, Path | None, Tensor]] = []
-    held_s = 0.0
+    ready: list[tuple[Item, Path | None, Recording]] = []
     for item, target in todo:
         with batch.guard(item.source):
-            audio = model.check_audio(read_audio(item.source))
-            ready.append((item, target, audio))
-            held_s += audio.shape[-1] / SAMPLE_RATE
-        if len(ready) >= FILES_PER_ROUND or held_s >= SECONDS_PER_ROUND:
+            ready.append((item, target, open_audio(item.source)))
+        if len(ready) >= FILES_PER_ROUND or sum(one.duration_s for _, _, one in ready) >= SECONDS_PER_ROUND:
             yield ready
-            ready, held_s = [], 0.0
+            ready = []
     if ready:
         yield ready
 
 
-def show_text(
-    item: Item, target: Path | None, result: Any, options: Options, timestamps: bool, real_time_factor: float
-) -> None:
+def show_text(item: Item, target: Path | None, result: Any, options: Options, real_time_factor: float) -> None:
     """Print one transcript or caption, and write it when there is an output folder."""
     if options.as_json:
         record = {
@@ -339,7 +213,7 @@ def show_text(
             write_text(target, json.dumps(record, ensure_ascii=False) + "\n")
         emit(record)
         return
-    if timestamps:
+    if options.timestamps:
         lines = [f"{segment.start_s:.2f}\t{segment.end_s:.2f}\t{segment.text}" for segment in result.segments]
     else:
         lines = [result.text]
@@ -387,15 +261,14 @@ def make_audio(
     output: str,
     is_batch: bool,
     options: Options,
-    overwrite: bool,
-    check: Callable[[str], None],
+    check: Callable[[str], object],
     call: Callable[["UniAudio2", str], Any],
 ) -> None:
     """The common body of ``speak`` and ``generate sound``: texts in, one wav file each out."""
     batch = Batch(options.as_json and output != STANDARD_STREAM)
     todo = []
     for text, target in zip(texts, speech_targets(texts, output, is_batch), strict=True):
-        if is_batch and Path(target).exists() and not overwrite:
+        if is_batch and Path(target).exists() and not options.overwrite:
             batch.skipped += 1
             continue
         with batch.guard(target) if is_batch else contextlib.nullcontext():
@@ -409,88 +282,47 @@ def make_audio(
         with batch.guard(target) if is_batch else contextlib.nullcontext():
             began = time.perf_counter()
             result = call(model, text)
-            write_result(result, target)
-            elapsed = time.perf_counter() - began
+            result.save(target)
             batch.served += 1
-            record = {"path": target, **result.to_dict(), "real_time_factor": round(elapsed / result.duration_s, 4)}
-            if options.as_json:
-                print(json.dumps(record, ensure_ascii=False), file=_report_stream(target), flush=True)
-            else:
-                say(f"{target}: {result.duration_s:.2f} s of audio in {elapsed:.2f} s")
+            report_made({"path": target, **result.to_dict()}, target, options, began)
     batch.finish()
 
 
-def _report_stream(target: str) -> Any:
-    """Where a report goes: not between the bytes of a wav on standard output."""
-    return sys.stderr if target == STANDARD_STREAM else sys.stdout
-
-
-def write_result(result: Any, target: str) -> None:
-    """Write a generated waveform, making the folder first."""
-    if target != STANDARD_STREAM:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-    result.save(target)
+def report_made(record: dict[str, Any], target: str, options: Options, began: float) -> None:
+    """One line about audio or codes that were written, whose work began at that time of ``time.perf_counter``."""
+    elapsed, duration_s = time.perf_counter() - began, record["duration_s"]
+    if not options.as_json:
+        say(f"{target}: {duration_s:.2f} s of audio in {elapsed:.2f} s")
+        return
+    record = {**record, "real_time_factor": round(elapsed / max(duration_s, 1e-9), 4)}
+    stream = sys.stderr if target == STANDARD_STREAM else sys.stdout  # not between the bytes of a wav
+    print(json.dumps(record, ensure_ascii=False), file=stream, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------- audio to text
 
 
 @app.command()
-def transcribe(
-    files: Files,
-    language: Language = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Start and end second of each piece.")] = False,
-    out: OutFolder = None,
-    overwrite: Overwrite = False,
-    batch_size: BatchSize = 8,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("timestamps", *FILE_OPTIONS, "batch_size", "language", *MODEL_OPTIONS)
+def transcribe(files: Files, *, options: Options) -> None:
     """Write down what is said: one line [bold]path<TAB>text[/bold] per file."""
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p, language)
     describe_files(
         files,
         options,
-        out,
-        overwrite,
-        timestamps,
         lambda loaded, audio: loaded.transcribe(
-            audio, language=options.language, batch_size=batch_size, **options.sampling
+            audio, language=options.language, batch_size=options.batch_size, **options.sampling
         ),
     )
 
 
 @app.command()
-def caption(
-    files: Files,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Start and end second of each piece.")] = False,
-    out: OutFolder = None,
-    overwrite: Overwrite = False,
-    batch_size: BatchSize = 8,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
-) -> None:
+@takes("timestamps", *FILE_OPTIONS, "batch_size", *MODEL_OPTIONS)
+def caption(files: Files, *, options: Options) -> None:
     """Say in words what is heard: one line [bold]path<TAB>text[/bold] per file."""
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p)
     describe_files(
         files,
         options,
-        out,
-        overwrite,
-        timestamps,
-        lambda loaded, audio: loaded.caption(audio, batch_size=batch_size, **options.sampling),
+        lambda loaded, audio: loaded.caption(audio, batch_size=options.batch_size, **options.sampling),
     )
 
 
@@ -508,59 +340,43 @@ Output = Annotated[
 
 
 @app.command()
+@takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
     output: Output,
     text: Text = None,
     voice: Annotated[
         Path | None, typer.Option("--voice", metavar="WAV", help="About 3 s of the voice to speak with.")
     ] = None,
-    language: Language = None,
     lines: Lines = None,
-    overwrite: Overwrite = False,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Attempts per sentence; the best read back is kept.")
     ] = 1,
-    steps: Steps = None,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Read a text aloud; long text goes sentence by sentence in one voice."""
     from uniaudio2.speech_text import plan_speech
 
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p, language)
     texts = texts_to_say(text, lines)
+    prompt = None
     if voice is not None:
-        check_readable(str(voice))
+        from uniaudio2.audio import read_audio
 
-    def check(one: str) -> None:
-        plan_speech(one, options.language)
-
-    prompt: list[Tensor] = []
-
-    def call(loaded: "UniAudio2", one: str) -> Any:
-        if voice is not None and not prompt:
-            from uniaudio2.audio import read_audio
-
-            prompt.append(loaded.check_audio(read_audio(str(voice))))
-        return loaded.speak(
-            one,
-            voice=prompt[0] if prompt else None,
-            language=options.language,
-            steps=steps,
-            best_of=best_of,
-            **options.sampling,
-        )
-
-    make_audio(texts, output, lines is not None, options, overwrite, check, call)
+        prompt = read_audio(voice)
+    make_audio(
+        texts,
+        output,
+        lines is not None,
+        options,
+        lambda one: plan_speech(one, options.language),
+        lambda loaded, one: loaded.speak(
+            one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+        ),
+    )
 
 
 @generate_app.command("sound")
+@takes("overwrite", "steps", *MODEL_OPTIONS)
 def generate_sound(
     output: Output,
     text: Text = None,
@@ -569,30 +385,22 @@ def generate_sound(
         typer.Option("--duration", min=0.4, max=30.0, help="Seconds.  [dim]default: free[/dim]"),
     ] = None,
     lines: Lines = None,
-    overwrite: Overwrite = False,
-    steps: Steps = None,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Make the sound that a text describes, such as "a dog barking"."""
     from uniaudio2.speech_text import check_description
 
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p)
     texts = texts_to_say(text, lines)
 
-    def check(one: str) -> None:
-        check_description(one)
-
-    def call(loaded: "UniAudio2", one: str) -> Any:
-        return loaded.generate_sound(one, duration_s=duration, steps=steps, **options.sampling)
-
-    make_audio(texts, output, lines is not None, options, overwrite, check, call)
+    make_audio(
+        texts,
+        output,
+        lines is not None,
+        options,
+        check_description,
+        lambda loaded, one: loaded.generate_sound(one, duration_s=duration, steps=options.steps, **options.sampling),
+    )
 
 
 app.add_typer(generate_app, name="generate")
@@ -611,20 +419,17 @@ def convert_files(
     output: str,
     suffix: str,
     suffixes: frozenset[str],
-    overwrite: bool,
     options: Options,
     work: Callable[["UniAudio2", str, str], dict[str, Any]],
 ) -> None:
     """The common body of ``encode`` and ``decode``: one file in, one file out, a folder's tree mirrored."""
     batch = Batch(options.as_json and output != STANDARD_STREAM)
+    items = collect_inputs(inputs, suffixes, recursive=options.recursive, log=say)
     if _one_or_folder(inputs, output):
-        todo = [
-            (item, str(target))
-            for item, target in audio_inputs(inputs, Path(output), suffix, overwrite, batch, suffixes)
-        ]
+        todo = [(item, str(target)) for item, target in items_to_do(items, Path(output), suffix, options, batch)]
     else:
-        check_output_file(output, WRITABLE_AUDIO if suffix == ".wav" else (suffix,))
-        todo = [(item, output) for item in batch.screen(collect_inputs(inputs, suffixes))]
+        check_output_file(output, WRITABLE_AUDIO if suffix == ".wav" else (".safetensors", PUBLISHED_CODES))
+        todo = [(item, output) for item in batch.screen(items)]
     if not todo:
         batch.finish()
         return
@@ -632,43 +437,40 @@ def convert_files(
     for item, target in todo:
         with batch.guard(item.source):
             began = time.perf_counter()
-            if target != STANDARD_STREAM:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
             facts = work(model, item.source, target)
-            elapsed = time.perf_counter() - began
             batch.served += 1
-            record = {"path": item.source, "output": target, **facts}
-            record["real_time_factor"] = round(elapsed / max(facts["duration_s"], 1e-9), 4)
-            if options.as_json:
-                print(json.dumps(record, ensure_ascii=False), file=_report_stream(target), flush=True)
-            else:
-                say(f"{target}: {facts['duration_s']:.2f} s of audio in {elapsed:.2f} s")
+            report_made({"path": item.source, "output": target, **facts}, target, options, began)
     batch.finish()
 
 
 @app.command()
+@takes("overwrite", "recursive", *CODEC_OPTIONS)
 def encode(
     inputs: Files,
     output: Annotated[
         str,
-        typer.Option("--output", "-o", "--out", metavar="PATH", help="Codes file (.safetensors), - , or a folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="Codes file (.safetensors, NAME_reason.pt), - , or a folder.",
+        ),
     ],
-    overwrite: Overwrite = False,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="The published pair of files, NAME_reason.pt and NAME_semantic.pt.")
+    ] = False,
+    *,
+    options: Options,
 ) -> None:
-    """Turn audio into codes. Nothing is sampled here: seed, temperature, top-k and guidance change nothing."""
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json)
+    """Turn audio into codes. Nothing is sampled here: seed, temperature, top-k and guidance change nothing.
+
+    An output called NAME_reason.pt is the published pair of files, with NAME_semantic.pt beside it.
+    """
 
     def work(loaded: "UniAudio2", source: str, target: str) -> dict[str, Any]:
-        from uniaudio2.audio import read_audio
-
-        codes = loaded.encode(loaded.check_audio(read_audio(source)))
+        """Encode one file; tells how long it is."""
+        codes = loaded.encode(source)
         if target == STANDARD_STREAM:
             import tempfile
 
@@ -684,28 +486,31 @@ def encode(
             "reconstruction_frames": codes.reconstruction.shape[-1],
         }
 
-    convert_files(inputs, output, ".safetensors", AUDIO_SUFFIXES, overwrite, options, work)
+    if published and not _one_or_folder(inputs, output) and not output.endswith(PUBLISHED_CODES):
+        raise InputError(f"{output}: --published writes two files; name the first, such as x{PUBLISHED_CODES}")
+    suffix = PUBLISHED_CODES if published else ".safetensors"
+    convert_files(inputs, output, suffix, AUDIO_SUFFIXES, options, work)
 
 
 @app.command()
+@takes("overwrite", "recursive", "steps", *CODEC_OPTIONS)
 def decode(
     inputs: Annotated[list[str], typer.Argument(help="Codes files, folders, or -.", show_default=False)],
     output: Annotated[str, typer.Option("--output", "-o", "--out", metavar="PATH", help="Wav file, - , or a folder.")],
-    overwrite: Overwrite = False,
-    steps: Steps = None,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    solver: Annotated[
+        str | None, typer.Option("--solver", metavar="euler|midpoint", help="Of the decoder; midpoint: 2 x the time.")
+    ] = None,
+    *,
+    options: Options,
 ) -> None:
-    """Turn codes into audio. Seed, temperature and guidance act on the decoder's noise; top-k changes nothing."""
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json)
+    """Turn codes into audio. Seed, temperature and guidance act on the decoder's noise; top-k changes nothing.
+
+    Of a published pair name the first file, NAME_reason.pt.
+    """
 
     def work(loaded: "UniAudio2", source: str, target: str) -> dict[str, Any]:
-        from uniaudio2.audio import write_audio
+        """Decode one file; tells how long it is."""
+        from uniaudio2.audio import AudioWriter
         from uniaudio2.codes import AudioCodes
 
         if source == STANDARD_STREAM:
@@ -717,64 +522,132 @@ def decode(
                 codes = AudioCodes.load(path)
         else:
             codes = AudioCodes.load(Path(source))
-        audio = loaded.decode(codes, seed=seed, guidance=guidance, steps=steps, temperature=temperature)
-        write_audio(target, audio)
+        pieces = loaded.decode_stream(
+            codes,
+            seed=options.seed,
+            guidance=options.guidance,
+            steps=options.steps,
+            solver=cast(Any, solver),
+            temperature=options.temperature,
+        )
+        with AudioWriter(target) as file:
+            for piece in pieces:
+                file.write(piece)
         return {"duration_s": codes.duration_s}
 
-    convert_files(inputs, output, ".wav", CODES_SUFFIXES, overwrite, options, work)
+    if solver not in (None, "euler", "midpoint"):
+        raise InputError(f"--solver {solver}: unknown, choose euler or midpoint")
+    convert_files(inputs, output, ".wav", CODES_SUFFIXES, options, work)
 
 
 # ------------------------------------------------------------------------------------------------- any task
 
 
-def read_values(task: Any, assignments: Sequence[str]) -> dict[str, str]:
-    """``name=value`` pairs checked against a row of the task table; audio values are paths."""
+def read_values(task: Any, parts: Sequence[Any], assignments: Sequence[str]) -> dict[str, str]:
+    """``name=value`` words checked against parts of a row of the task table; audio values are paths."""
     kinds: dict[str, str] = {}
-    for part in task.inputs:
+    for part in parts:
         kinds.setdefault(part.value, part.kind)
+    side = "output" if parts == task.outputs else "input"
     values: dict[str, str] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise InputError(f"{assignment!r}: inputs are given as name=value; {task.name} takes {', '.join(kinds)}")
+            raise InputError(f"{assignment!r}: {side}s are given as name=value; {task.name} takes {', '.join(kinds)}")
         if name not in kinds:
-            raise InputError(f"task {task.name!r} has no input {name!r}; it takes {', '.join(kinds) or 'none'}")
+            raise InputError(f"task {task.name!r} has no {side} {name!r}; it takes {', '.join(kinds) or 'none'}")
+        if name in values:
+            raise InputError(f"{name}: is given twice")
         if kinds[name] == "text":
             if not value.strip():
                 raise InputError(f"{name}: the text is empty")
+        elif not value:
+            raise InputError(f"{name}: is empty, name a file")
         else:
             check_readable(value)
         values[name] = value
-    missing = [name for name in task.required_inputs if name not in values]
+    missing = [part.value for part in parts if not part.optional and part.value not in values]
     if missing:
-        raise InputError(f"task {task.name!r} needs {' and '.join(f'{name}=…' for name in missing)}")
+        wanted = " and ".join(f"{name}=…" for name in dict.fromkeys(missing))
+        raise InputError(f"task {task.name!r} needs {wanted}")
     return values
 
 
+def join_shots(arguments: Sequence[str]) -> list[str]:
+    """Both words after each ``--shot`` as one, with the unit separator of ASCII between them.
+
+    Choice: done before typer reads the words, because it has no options of two words that may be repeated.
+    """
+    joined: list[str] = []
+    words = list(arguments)
+    while words:
+        joined.append(words.pop(0))
+        if joined[-1] == "--shot":
+            both = list(itertools.takewhile(lambda word: not word.startswith("--"), words[:2]))
+            joined.append(UNIT_SEPARATOR.join(both))
+            del words[: len(both)]
+    return joined
+
+
+def read_shot(task: Any, number: int, shot: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Both sides of an example: a value alone where the row needs one, else ``name=value name=value``."""
+    sides = []
+    both = shot.split(UNIT_SEPARATOR)
+    if len(both) != 2:
+        raise InputError(f"--shot {number}: give an input and an output, with quotes around each")
+    for parts, words in zip((task.inputs, task.outputs), both, strict=True):
+        try:
+            sides.append(read_values(task, parts, _assignments(task, parts, words)))
+        except ValueError as error:
+            raise InputError(f"--shot {number}: {error}") from None
+    return sides[0], sides[1]
+
+
+def _assignments(task: Any, parts: Sequence[Any], words: str) -> list[str]:
+    """``name=value`` for every value in one side of an example, cut where a name of the row and ``=`` stand."""
+    from uniaudio2.tasks import required
+
+    names = "|".join(re.escape(part.value) for part in parts)
+    cuts = [match.start(1) for match in re.finditer(rf"(?:^|\s)((?:{names})=)", words)] if names else []
+    if cuts and not words[: cuts[0]].strip():
+        return [words[start:stop].strip() for start, stop in zip(cuts, [*cuts[1:], len(words)], strict=True)]
+    needed = required(parts)
+    if len(needed) == 1:
+        return [f"{needed[0]}={words}"]
+    if needed:
+        raise InputError(f"write it as '{' '.join(f'{name}=…' for name in needed)}'")
+    if words.strip():
+        raise InputError(f"task {task.name!r} takes no input: give '' in its place")
+    return []
+
+
 @app.command("run")
+@takes("steps", "language", *MODEL_OPTIONS)
 def run_task(
     task: Annotated[str, typer.Argument(help="Name in the task table, such as asr, tts, tta; 'list' shows all.")],
     inputs: Annotated[
-        list[str] | None, typer.Argument(help="name=value: a text, or the path of an audio file.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="name=value: a text, or the path of a file of audio or codes.", show_default=False),
+    ] = None,
+    shot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shot",
+            metavar="INPUT OUTPUT",
+            help="An example that comes first; repeat. Several values: 'name=value name=value'.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="PATH", help="Wav file, or a folder for several; needed for audio."),
+        typer.Option("--output", "-o", metavar="PATH", help="Wav or codes file, or a folder for several."),
     ] = None,
-    language: Language = None,
     max_seconds: Annotated[
         float | None,
         typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
-    steps: Steps = None,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Run any row of the task table: [bold]run tts transcription="hello" -o hello.wav[/bold]."""
     from uniaudio2.tasks import TASKS, get_task
@@ -786,55 +659,88 @@ def run_task(
             shown = (", ".join(dict.fromkeys(takes)) or "nothing", ", ".join(dict.fromkeys(makes)))
             print(f"{row.name}\t{shown[0]} -> {shown[1]}")
         return
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p, language)
     row = get_task(task)
-    values = read_values(row, inputs or [])
-    audio_names = list(dict.fromkeys(part.value for part in row.outputs if part.kind != "text"))
-    if audio_names and output is None:
-        raise InputError(f"task {row.name!r} makes audio: name a wav file with -o")
-    if output is not None and len(audio_names) == 1:
-        check_output_file(output, (*WRITABLE_AUDIO, ".safetensors"))
-    elif output is not None:
-        check_output_folder(Path(output))
-    loaded = options.load()
-    from uniaudio2.codes import AudioCodes
-
-    results = loaded.run(
-        row.name, values, language=options.language, max_duration_s=max_seconds, steps=steps, **options.sampling
+    values = read_values(row, row.inputs, inputs or [])
+    shots = [read_shot(row, number, words) for number, words in enumerate(shot or [], 1)]
+    given = [*values.values(), *(value for sides in shots for side in sides for value in side.values())]
+    if given.count(STANDARD_STREAM) > 1:
+        raise InputError("- (standard input) can be read only once")
+    targets = run_targets(row, output)
+    results = options.load().run(
+        row,
+        values,
+        shots=shots,
+        language=options.language,
+        max_duration_s=max_seconds,
+        steps=options.steps,
+        **options.sampling,
     )
     for name, result in results.items():
+        record: dict[str, Any] = {"task": row.name, "value": name}
         if isinstance(result, str):
-            record, line = {"task": row.name, "value": name, "text": result}, result
-        elif isinstance(result, AudioCodes):
-            target = str(Path(str(output)).with_suffix(".safetensors"))
-            result.save(target)
-            record, line = {"task": row.name, "value": name, "path": target}, target
+            record["text"] = line = result
         else:
-            target = str(output) if len(audio_names) == 1 else str(Path(str(output)) / f"{name}.wav")
-            write_result(result, target)
-            record, line = {"task": row.name, "value": name, "path": target, **result.to_dict()}, target
-        if output == STANDARD_STREAM:
+            line = targets[name]
+            record["path"] = line
+            record |= write_value(result, line)
+        if line == STANDARD_STREAM:
             continue
-        if as_json:
+        if options.as_json:
             emit(record)
         else:
             print(line, flush=True)
+
+
+def run_targets(row: Any, output: str | None) -> dict[str, str]:
+    """Where each audio value that a row makes is written: the file ``output``, or files in that folder."""
+    kinds = {part.value: part.kind for part in row.outputs if part.kind != "text"}
+    if not kinds:
+        if output is not None:
+            raise InputError(f"task {row.name!r} makes text, which is printed: leave -o out")
+        return {}
+    if output is None:
+        raise InputError(f"task {row.name!r} makes audio: name a wav file with -o")
+    if len(kinds) > 1:
+        check_output_folder(Path(output))
+        return {name: str(Path(output) / f"{name}.wav") for name in kinds}
+    name, last = next(iter(kinds.items()))
+    if last == "reasoning":  # meaning without sound
+        check_output_file(output, (".safetensors",))
+    else:
+        check_output_file(output, (*WRITABLE_AUDIO, ".safetensors", PUBLISHED_CODES))
+    return {name: output}
+
+
+def write_value(result: Any, target: str) -> dict[str, Any]:
+    """Write generated audio as a wave or as its codes, as the name says, and give the facts for a report."""
+    from uniaudio2.codes import AudioCodes
+
+    if isinstance(result, AudioCodes):
+        result.save(target)
+        return {"reasoning_frames": result.reasoning.shape[-1]}
+    if target.endswith((".safetensors", PUBLISHED_CODES)):
+        result.codes[0].save(target)
+    else:
+        result.save(target)
+    return result.to_dict()
 
 
 # ------------------------------------------------------------------------------------------------- data
 
 
 @data_app.command("synth")
+@takes("seed")
 def data_synth(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus; an interrupted run goes on.")],
     preset: Annotated[str, typer.Option("--preset", help="How much of what: pilot, nano, ….")] = "nano",
-    seed: Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 works in this one.")] = 2,
     data_root: Annotated[
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep the shards that are finished.")] = True,
+    *,
+    options: Options,
 ) -> None:
     """Make labelled speech and sounds with the synthesisers of this machine."""
     check_output_folder(out)
@@ -844,7 +750,7 @@ def data_synth(
         manifest = synthesise(
             out,
             preset=preset,
-            seed=seed,
+            seed=options.seed,
             workers=workers,
             resume=resume,
             data_root=data_root,
@@ -854,15 +760,17 @@ def data_synth(
 
 
 @data_app.command("validate")
+@takes("as_json")
 def data_validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL), or the folder that holds it.")],
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Check a manifest against its audio; problems are listed one per line."""
     from uniaudio2.data.manifest import validate
 
     report = validate(manifest)
-    if as_json:
+    if options.as_json:
         counts = [{"split": s, "kind": k, "language": la, "clips": n} for (s, k, la), n in report.counts.items()]
         emit({"examples": report.num_examples, "hours": report.hours, "counts": counts, "problems": report.problems})
     else:
@@ -877,22 +785,25 @@ def data_validate(
 
 
 @data_app.command("inspect")
+@takes("seed")
 def data_inspect(
     manifest: Annotated[Path, typer.Argument(help="Corpus folder or manifest.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for pictures, clips and a page.")],
     pictures: Annotated[int, typer.Option("--pictures", min=1, help="Pictures per class.")] = 12,
     clips: Annotated[int, typer.Option("--clips", min=0, help="Clips per class to listen to.")] = 3,
-    seed: Seed = 0,
+    *,
+    options: Options,
 ) -> None:
     """Pictures and clips of every class, to check labels by eye and ear."""
     check_output_folder(out)
     from uniaudio2.data.inspect import inspect
 
-    for sheet in inspect(manifest, out, pictures=pictures, clips=clips, seed=seed):
+    for sheet in inspect(manifest, out, pictures=pictures, clips=clips, seed=options.seed):
         print(sheet)
 
 
 @app.command()
+@takes("model", "device", "seed")
 def prepare(
     manifest: Annotated[Path, typer.Argument(help="Corpus folder or manifest.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of codes; goes on where it stopped.")],
@@ -903,12 +814,14 @@ def prepare(
     ] = 0.0,
     part: Annotated[int, typer.Option("--part", min=0, help="Which part of the work this process does.")] = 0,
     parts: Annotated[int, typer.Option("--parts", min=1, help="Processes that share the work.")] = 1,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="float32, or bf16: twice as fast on a CPU, 98 % of first-book codes equal."),
+    ] = "float32",
+    *,
+    options: Options,
 ) -> None:
     """Turn a corpus into codes for training the language model."""
-    options = Options(model, device, seed, None, None, None, False)
     check_readable(str(manifest / "manifest.jsonl" if manifest.is_dir() else manifest))
     check_output_folder(out)
     from uniaudio2.checkpoint import load_codec
@@ -916,18 +829,18 @@ def prepare(
     from uniaudio2.data.corpus import Corpus
     from uniaudio2.data.prepare import PrepareConfig
     from uniaudio2.data.prepare import prepare as prepare_codes
-    from uniaudio2.pipeline import choose_device
 
     config = PrepareConfig(
         augmented_copies=augmented_copies,
         synthetic_copies=synthetic_copies,
         splits=tuple(name.strip() for name in splits.split(",") if name.strip()),
-        seed=seed,
+        seed=options.seed,
         part=part,
         parts=parts,
+        precision=precision,
     )
     corpus = Corpus(manifest)
-    codec = load_codec(options.model, device=choose_device(device))
+    codec = load_codec(options.model, device=options.place)
     print(prepare_codes(codec, corpus, out, config, augment=augment, log=say))
 
 
@@ -993,13 +906,14 @@ def assemble(
 
 
 @app.command()
+@takes("seed", "as_json")
 def convert(
     source: Annotated[str, typer.Argument(help="Published file or folder; 'llama' to start from a Llama folder.")],
     paths: Annotated[list[str], typer.Argument(help="[SOURCE] TARGET and KEY=VALUE changes.", show_default=False)],
     dtype: Annotated[str, typer.Option("--dtype", help="same, float32, bf16 or int8.")] = "same",
     preset: Annotated[str, typer.Option("--preset", help="Language model preset, with llama.")] = "3b",
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Turn published weights into a model folder."""
     if dtype not in ("same", "float32", "bf16", "int8"):
@@ -1013,7 +927,7 @@ def convert(
         from uniaudio2.convert_llama import convert_llama
 
         report = convert_llama(
-            places[0], places[1], preset=preset, dtype=cast(Any, dtype), overrides=overrides, seed=seed
+            places[0], places[1], preset=preset, dtype=cast(Any, dtype), overrides=overrides, seed=options.seed
         )
     else:
         if len(places) != 1:
@@ -1022,7 +936,7 @@ def convert(
         from uniaudio2.convert import convert as convert_weights
 
         report = convert_weights(source, places[0], dtype=cast(Any, dtype), overrides=overrides)
-    if as_json:
+    if options.as_json:
         emit(report.to_dict())
     else:
         print("\n".join(report.lines()))
@@ -1052,6 +966,7 @@ def show_report(report: Any, as_json: bool, markdown: bool) -> None:
 
 
 @app.command()
+@takes("batch_size", *MODEL_OPTIONS)
 def evaluate(
     task: Annotated[str, typer.Argument(help="asr, tts, audio_caption, tta, codec, reasoning; 'list' shows all.")],
     data: Annotated[str | None, typer.Option("--data", help="Which data, such as fsdd; or a manifest.")] = None,
@@ -1063,15 +978,8 @@ def evaluate(
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Keep the audio that was scored.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
-    batch_size: BatchSize = 8,
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Score the model; every figure comes with its interval, and with its target where there is one."""
     from uniaudio2.eval import EVALUATIONS, find_evaluation
@@ -1081,12 +989,9 @@ def evaluate(
         for row in EVALUATIONS:
             print(f"{row.task}\t{row.data}\t{row.description}")
         return
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p)
     find_evaluation(task, data)
     if out is not None:
         check_output_file(str(out))
-    from uniaudio2.pipeline import choose_device
-
     sampling = {name: value for name, value in options.sampling.items() if name != "seed"}
     report = run_evaluation(
         task,
@@ -1095,39 +1000,100 @@ def evaluate(
         data_root=data_root,
         corpus=corpus,
         limit=limit,
-        seed=seed,
-        device=str(choose_device(device)),
+        seed=options.seed,
+        device=str(options.place),
         normaliser=normaliser,
         languages=tuple(name.strip() for name in languages.split(",") if name.strip()),
         work=keep,
         out=out,
         progress=sys.stderr.isatty(),
         command=command_line(),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         **sampling,
     )
-    show_report(report, as_json, markdown)
+    show_report(report, options.as_json, markdown)
 
 
 @app.command()
+@takes("model", "device", "seed", "as_json")
 def bench(
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
-    as_json: AsJson = False,
+    preset: Annotated[str, typer.Option("--preset", help="Sizes of the language model; weights are random.")] = "mid",
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="TYPES", help="float32, bfloat16, int8, int4, with commas.")
+    ] = "float32",
+    batch: Annotated[str, typer.Option("--batch", metavar="SIZES", help="Requests at once, with commas.")] = "1",
+    prompt_rows: Annotated[int, typer.Option("--prompt-rows", min=20, help="Rows of every prompt.")] = 200,
+    frames: Annotated[int, typer.Option("--frames", min=6, help="Audio frames, and text tokens, to generate.")] = 50,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of the CPU; default: torch's choice.")
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the frame; takes minutes the first time.")
+    ] = True,
+    trace: Annotated[
+        Path | None, typer.Option("--profile", metavar="JSON", help="Write a trace of some frames of the last setting.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only count what a frame must read, and its time at --bandwidth.")
+    ] = False,
+    bandwidth: Annotated[
+        float, typer.Option("--bandwidth", min=0.1, metavar="GB/S", help="For --plan; an H100 reaches about 3000.")
+    ] = 3000.0,
+    *,
+    options: Options,
 ) -> None:
-    """Measure load time and real-time factors on this machine."""
-    options = Options(model, device, seed, None, None, None, as_json)
-    if out is not None:
-        check_output_file(str(out))
-    from uniaudio2.eval import evaluate as run_evaluation
-    from uniaudio2.pipeline import choose_device
+    """Measure the engine: speed, memory, kernels, and the share of what the memory's bandwidth allows."""
+    batches = [int(word) if word.strip().isdigit() else 0 for word in batch.split(",")]
+    if trace is not None:
+        check_output_file(str(trace))
+    import torch
 
-    place = str(choose_device(device))
-    report = run_evaluation("speed", model=options.model, device=place, seed=seed, out=out, command=command_line())
-    show_report(report, as_json, markdown)
+    from uniaudio2 import bench as benchmark
+
+    base = benchmark.BenchConfig(
+        preset=preset,
+        model=options.model,
+        device="cpu" if plan else str(options.place),
+        prompt_rows=prompt_rows,
+        frames=frames,
+        compile=compile,
+        seed=options.seed,
+    )
+    chosen = benchmark.settings(base, [word.strip() for word in dtype.split(",")], batches)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    columns: list[list[tuple[str, str]]] = []
+    for number, setting in enumerate(chosen, start=1):
+        if plan:
+            counted = benchmark.plan_frame(
+                setting.lm_config(), setting.dtype, batch=setting.batch, positions=prompt_rows + frames // 2
+            )
+            record = {"preset": preset, "dtype": setting.dtype, "batch": setting.batch, **vars(counted)}
+            rows = benchmark.plan_rows(counted, 1e9 * bandwidth)
+            columns.append([("weights", setting.dtype), ("batch", str(setting.batch)), *rows])
+        else:
+            say(f"{setting.dtype}, batch {setting.batch} ({number} of {len(chosen)})")
+            found = benchmark.bench(setting, trace=trace if number == len(chosen) else None)
+            record = found.to_dict()
+            columns.append(benchmark.measurement_rows(found))
+        if options.as_json:
+            emit(record)
+    if not options.as_json:
+        _print_columns(f"{options.model or preset}, {base.device}, {torch.get_num_threads()} threads", columns)
+
+
+def _print_columns(title: str, columns: list[list[tuple[str, str]]]) -> None:
+    """Named values side by side, one column per setting; a value that a setting lacks stays empty."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for index in range(len(columns) + 1):
+        table.add_column(justify="right" if index else "left")
+    names = list(dict.fromkeys(name for column in columns for name, _ in column))
+    for name in names:
+        table.add_row(name, *(dict(column).get(name, "") for column in columns))
+    Console().print(table)
 
 
 def command_line() -> str:
@@ -1139,60 +1105,43 @@ def command_line() -> str:
 
 
 @app.command()
+@takes("device", "as_json")
 def doctor(
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="DIR", help="Model folder to look at.")] = None,
-    device: Device = "auto",
-    presets: Annotated[str, typer.Option("--presets", help="Presets whose memory is shown, with commas.")] = "nano",
-    as_json: AsJson = False,
+    presets: Annotated[
+        str, typer.Option("--preset", "--presets", help="Presets whose memory is shown, with commas.")
+    ] = "nano",
+    *,
+    options: Options,
 ) -> None:
     """What is installed, what is missing, which devices and model there are, and how much memory presets take."""
-    from uniaudio2.doctor import diagnose, preset_sizes
+    from uniaudio2.doctor import diagnose, findings_table, memory_table, preset_sizes
 
     findings = diagnose(model)
     sizes = [size for name in presets.split(",") if name.strip() for size in preset_sizes(name.strip())]
-    if as_json:
+    if options.as_json:
         emit({"findings": [vars(finding) for finding in findings], "presets": [size.to_dict() for size in sizes]})
     else:
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
         console = Console()
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for finding in findings:
-            mark = Text("ok", "green") if finding.ok else Text("--", "yellow")
-            table.add_row(finding.topic, finding.name, mark, Text(finding.value), Text(finding.remedy))
-        console.print(table)
-        memory = Table(title="memory of the weights, MB", title_justify="left")
-        for name in ("preset", "parameters", "float32", "bf16", "int8", "int4"):
-            memory.add_column(name, justify="left" if name == "preset" else "right")
-        for size in sizes:
-            megabytes = [f"{count / 1e6:.1f}" for count in size.memory().values()]
-            memory.add_row(f"{size.kind} {size.name}", f"{size.total / 1e6:.1f} M", *megabytes)
-        console.print(memory)
-    from uniaudio2.pipeline import choose_device
-
-    choose_device(device)
+        console.print(findings_table(findings))
+        console.print(memory_table(sizes))
+    _ = options.place
     if not all(finding.ok for finding in findings if finding.topic in ("program", "package", "model")):
         raise BatchError
 
 
 @app.command()
+@takes(*MODEL_OPTIONS)
 def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for sounds, pictures and the page.")
     ] = Path("demo"),
-    model: Model = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    guidance: Guidance = None,
-    as_json: AsJson = False,
+    *,
+    options: Options,
 ) -> None:
     """Run the model on the recordings in the package; writes sounds, pictures and a page to listen to."""
-    options = Options(model, device, seed, temperature, top_k, guidance, as_json, top_p)
     check_output_folder(out)
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -1205,7 +1154,7 @@ def demo(
         report = run_demo(
             options.load, out, sampling=options.sampling, progress=lambda line: bar.update(task, description=line)
         )
-    if as_json:
+    if options.as_json:
         for record in report.to_dicts():
             emit(record)
         return
@@ -1241,7 +1190,7 @@ def execute(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=list(arguments), prog_name="uniaudio2", standalone_mode=False)
+        code = command.main(args=join_shots(arguments), prog_name="uniaudio2", standalone_mode=False)
         sys.stdout.flush()
         if code == 130:
             say("interrupted: what was finished is kept")

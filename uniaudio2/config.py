@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
-import os
 import re
 import types
 import typing
@@ -20,9 +19,12 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from uniaudio2.files import write_text
+
 ConfigT = TypeVar("ConfigT")
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+MAX_DIGITS = 400  # a longer row of digits is taken as text; Python itself refuses to read it as a number
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -40,7 +42,16 @@ class _Plain(str):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that leaves unquoted scalars as written and refuses repeated keys."""
+    """YAML loader that leaves unquoted scalars as written and refuses repeated keys and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases: a config needs none, and a few lines of them can stand for more values than fit in memory."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise ConfigError(
+                f"line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed in a config"
+            )
+        return super().compose_node(parent, index)
 
 
 def _construct_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
@@ -338,7 +349,7 @@ def _natural(value: Any) -> Any:
         return _BOOLS[value.lower()]
     if value.lower() in _SPECIAL_FLOATS:
         return float(_SPECIAL_FLOATS[value.lower()])
-    if _INT.fullmatch(value):
+    if _INT.fullmatch(value) and len(value) <= MAX_DIGITS:
         return int(value)
     if _FLOAT.fullmatch(value):
         return float(value)
@@ -382,23 +393,6 @@ def dump_config(config: Any, path: Path | str) -> None:
     values = to_plain(config)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
     write_text(path, text)
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write a text file under a temporary name in the same folder, then rename it into place.
-
-    Args:
-        path: Where to write; the folder must exist.
-        text: What to write, as UTF-8.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def list_presets(kind: str) -> list[str]:

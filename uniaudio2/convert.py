@@ -19,14 +19,19 @@ from torch import Tensor, nn
 
 from uniaudio2.checkpoint import (
     CARD_FILE,
+    MODEL_ERRORS,
     PARTS,
     TOKENIZER_FILE,
     CheckpointError,
+    SizeLimit,
+    check_value,
     copy_file,
+    no_model,
     pack_tensors,
     write_folder_config,
 )
-from uniaudio2.config import ConfigError, config_to_dict, load_config, write_text
+from uniaudio2.config import ConfigError, config_to_dict, load_config
+from uniaudio2.files import write_text
 from uniaudio2.published import PublishedError, codec_config, lm_config, musicfm_config, read_sqcodec_config
 from uniaudio2.tensors import (
     INDEX_SUFFIX,
@@ -86,6 +91,7 @@ class ConversionReport:
     records: list[KeyRecord] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # names here that no source gave
     wrong_shape: list[str] = field(default_factory=list)
+    wrong_type: list[str] = field(default_factory=list)  # whole numbers where weights are, and the other way round
     unexplained: list[str] = field(default_factory=list)  # source keys that nothing here knows
     notes: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
@@ -100,6 +106,7 @@ class ConversionReport:
         kinds = (
             ("missing", self.missing),
             ("of a wrong shape", self.wrong_shape),
+            ("of a wrong type", self.wrong_type),
             ("not explained", self.unexplained),
         )
         parts = [f"{len(keys)} {what} ({summarise(keys)})" for what, keys in kinds if keys]
@@ -129,6 +136,7 @@ class ConversionReport:
             ],
             "missing": self.missing,
             "wrong_shape": self.wrong_shape,
+            "wrong_type": self.wrong_type,
             "unexplained": self.unexplained,
             "notes": self.notes,
             "written": self.written,
@@ -179,7 +187,8 @@ def convert(
         if not jobs:
             jobs = [_plan_single(found[kind], folder, report) for kind in ("sqcodec", "musicfm") if kind in found]
     except (TensorFileError, PublishedError, ConfigError) as error:
-        raise ConversionError(str(error), report) from None
+        problem = str(error) if str(folder) in str(error) else f"{source}: {error}"
+        raise ConversionError(problem, report) from None
     if not jobs:
         raise ConversionError(
             f"{source}: holds no published weights (looked for {', '.join(WEIGHT_SUFFIXES)}); for a Hugging Face Llama "
@@ -197,6 +206,7 @@ def convert(
 class Job:
     """One part, ready to be written."""
 
+    source: Path  # file or folder, for error messages
     part: str
     config: Any
     model: nn.Module  # on the meta device: names, shapes and which axes an int8 scale spans
@@ -369,11 +379,11 @@ def _plan_lm(source: Source, folder: Path, overrides: Sequence[str], report: Con
     hints = {match[1]: int(match[2]) for word in overrides if (match := hint.fullmatch(word))}
     rest = [word for word in overrides if not hint.fullmatch(word)]
     values = lm_config(source.tensors, folder / "llm_config.yaml", hints)
-    config = load_config(LMConfig, values, rest, name=f"{source.path.name}: lm")
-    model = build_meta("lm", config)
+    config = load_config(LMConfig, values, rest, name=f"{source.path}: lm")
+    model = build_meta("lm", config, source.path, source.tensors)
     names = {published_lm_key(name): name for name in model.state_dict()}
     tensors = _collect([(source, "", lambda key: names[key])], model, report)
-    return Job("lm", config, model, tensors)
+    return Job(source.path, "lm", config, model, tensors)
 
 
 def _plan_codec(found: Mapping[str, Source], folder: Path, overrides: Sequence[str], report: ConversionReport) -> Job:
@@ -404,12 +414,12 @@ def _plan_codec(found: Mapping[str, Source], folder: Path, overrides: Sequence[s
         whisper_config=_encoder_config(found, folder, "whisper"),
         wavlm_config=_encoder_config(found, folder, "wavlm"),
     )
-    config = load_config(CodecConfig, values, overrides, name=f"{codec.path.name}: codec")
-    model = build_meta("codec", config)
+    config = load_config(CodecConfig, values, overrides, name=f"{codec.path}: codec")
+    model = build_meta("codec", config, codec.path, tensors)
     rename: Callable[[str], str | None] = model.published_key  # type: ignore[assignment]
     mapped = [(entry, prefix, rename) for entry, prefix, _ in parts]
     mapped.append((found["sqcodec"], "sqcodec:", rename))
-    return Job("codec", config, model, _collect(mapped, model, report))
+    return Job(codec.path, "codec", config, model, _collect(mapped, model, report))
 
 
 def _encoder_config(found: Mapping[str, Source], folder: Path, kind: str) -> Path | None:
@@ -440,34 +450,49 @@ def _plan_single(source: Source, folder: Path, report: ConversionReport) -> Job:
 
         values = read_sqcodec_config(folder / "sqcodec_config.yaml")
         sizes = load_config(SQCodecConfig, values, name=str(folder / "sqcodec_config.yaml"))
-        with torch.device("meta"):
-            model: nn.Module = SQCodec(sizes)
+        model = _on_meta(lambda: SQCodec(sizes), source)
         tensors = _collect([(source, "", lambda key: rename_published(key, sizes))], model, report)
-        return Job("autoencoder", RegisteredConfig("sqcodec", config_to_dict(sizes)), model, tensors)
+        return Job(source.path, "autoencoder", RegisteredConfig("sqcodec", config_to_dict(sizes)), model, tensors)
     from uniaudio2.codec.features import build_encoder
 
     moved = _move(source, "musicfm", "")
     values = musicfm_config(moved.tensors, "")
-    with torch.device("meta"):
-        model = build_encoder("musicfm", values)
+    model = _on_meta(lambda: build_encoder("musicfm", values), moved)
     rename: Any = model.rename_published
-    return Job("encoder", RegisteredConfig("musicfm", values), model, _collect([(moved, "", rename)], model, report))
+    return Job(
+        source.path,
+        "encoder",
+        RegisteredConfig("musicfm", values),
+        model,
+        _collect([(moved, "", rename)], model, report),
+    )
 
 
-def build_meta(part: str, config: Any) -> nn.Module:
+def build_meta(part: str, config: Any, source: Path, stored: Mapping[str, LazyTensor]) -> nn.Module:
     """A part's model on the meta device: names and shapes without memory.
+
+    Args:
+        part: ``lm`` or ``codec``.
+        config: Its config.
+        source: The file that the sizes come from, for error messages.
+        stored: Its tensors, by which absurd sizes are found out.
 
     Raises:
         ConversionError: If the values do not make a model.
     """
     _, model_class = PARTS[part].classes()
+    return _on_meta(lambda: model_class(config), Source(source, "other", stored, {}))
+
+
+def _on_meta(make: Callable[[], nn.Module], source: Source) -> nn.Module:
+    """Run a constructor on the meta device, with errors that name the file its sizes come from."""
     try:
-        with torch.device("meta"):
-            return model_class(config)
+        with SizeLimit.of(source.tensors, values=False), torch.device("meta"):
+            return make()
     except ImportError as error:
         raise ConversionError(str(error)) from None
-    except (ValueError, KeyError) as error:
-        raise ConversionError(f"{part}: {error}") from error
+    except MODEL_ERRORS as error:
+        raise ConversionError(f"{source.path}: {no_model(error)}") from error
 
 
 def _collect(
@@ -481,7 +506,8 @@ def _collect(
         model: On the meta device.
         report: Is filled.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    expected = model.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     by_name: dict[str, LazyTensor] = {}
     for source, prefix, rename in sources:
         file = source.path.name
@@ -507,6 +533,8 @@ def _collect(
             report.missing.append(name)
         elif (fitting := _reshape(name, tensor, shape)) is None:
             report.wrong_shape.append(f"{name} is {list(tensor.shape)}, needs {list(shape)}")
+        elif fitting.dtype.is_floating_point != expected[name].is_floating_point():
+            report.wrong_type.append(f"{name} holds {fitting.dtype}, needs {expected[name].dtype}")
         else:
             finished[name] = fitting
     report.unexplained += sorted(named)
@@ -580,19 +608,38 @@ def write_parts(jobs: Sequence[Job], target: Path, dtype: ConvertDtype, report: 
     """Write weights, then the folder's config.
 
     Raises:
-        ConversionError: If something cannot be written.
+        ConversionError: If something cannot be written, or a weight is NaN or infinite; what was written is removed.
     """
+    made = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         for job in jobs:
-            tensors = pack_tensors(job.tensors, job.model, dtype)
+            tensors = pack_tensors(_checked(job), job.model, dtype)
             written = save_tensors(target / f"{job.part}.safetensors", tensors, metadata={"format": "pt"})
             report.written += [str(path) for path in written]
         write_folder_config(target, {job.part: job.config for job in jobs})
-    except OSError as error:
-        raise ConversionError(f"{target}: cannot be written ({error.strerror})", report) from None
-    except (TensorFileError, CheckpointError) as error:
-        raise ConversionError(str(error), report) from None
+    except (OSError, TensorFileError, CheckpointError, ConversionError) as error:
+        for path in report.written:
+            Path(path).unlink(missing_ok=True)
+        if made and target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        problem = f"{target}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise ConversionError(problem, report) from None
+
+
+def _checked(job: Job) -> dict[str, LazyTensor]:
+    """A job's tensors, each looked through when it is read."""
+    expected = job.model.state_dict()
+
+    def lazy(name: str, tensor: LazyTensor) -> LazyTensor:
+        def read() -> Tensor:
+            value = tensor.read()
+            check_value(value, expected[name], f"{job.source}: '{name}'")
+            return value
+
+        return LazyTensor(tensor.shape, tensor.dtype, read)
+
+    return {name: lazy(name, tensor) for name, tensor in job.tensors.items()}
 
 
 def _copy_tokenizer(folder: Path, target: Path, parts: Sequence[str], report: ConversionReport) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.checkpoint import TOKENIZER_FILE
-from uniaudio2.config import ConfigError, load_config, preset_path, read_yaml, to_plain, write_text
+from uniaudio2.config import ConfigError, load_config, preset_path, read_yaml, to_plain
 from uniaudio2.convert import (
     ConversionError,
     ConversionReport,
@@ -26,6 +26,7 @@ from uniaudio2.convert import (
     write_parts,
     write_report,
 )
+from uniaudio2.files import write_text
 from uniaudio2.published import PublishedError
 from uniaudio2.tensors import INDEX_SUFFIX, LazyTensor, TensorFileError, open_tensors
 
@@ -67,15 +68,16 @@ def convert_llama(
         from uniaudio2.lm.model import LMConfig
 
         config = load_config(LMConfig, values, overrides, name=f"{source / 'config.json'}")
-        model = build_meta("lm", config)
+        model = build_meta("lm", config, source / "config.json", tensors)
         mapped = _map_llama(tensors, llama, config, model, report, source)
     except (TensorFileError, PublishedError, ConfigError) as error:
-        raise ConversionError(str(error), report) from None
+        problem = str(error) if str(source) in str(error) else f"{source}: {error}"
+        raise ConversionError(problem, report) from None
     if report.problem:
         raise ConversionError(f"{source}: {report.problem}", report)
     mapped.update(_fresh(model, mapped, seed))
     order = {name: mapped[name] for name in model.state_dict()}
-    write_parts([Job("lm", config, model, order)], target, dtype, report)
+    write_parts([Job(source, "lm", config, model, order)], target, dtype, report)
     if tokens.file is not None:
         write_text(target / TOKENIZER_FILE, tokens.file)
         report.written.append(str(target / TOKENIZER_FILE))
@@ -97,8 +99,8 @@ def _read_llama_config(folder: Path) -> dict[str, Any]:
     if kind != "llama":
         raise PublishedError(f"{path}: model_type is {kind!r}, not 'llama'")
     for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"):
-        if not isinstance(values.get(key), int):
-            raise PublishedError(f"{path}: does not tell {key}")
+        if not isinstance(values.get(key), int) or values[key] < 1:
+            raise PublishedError(f"{path}: does not tell {key}, a whole number above 0")
     for key in ("attention_bias", "mlp_bias"):
         if values.get(key):
             raise PublishedError(f"{path}: {key} is on, which this backbone does not have")
@@ -169,27 +171,34 @@ def _llama_lm_values(llama: Mapping[str, Any], preset: str, text: _TextSide, ext
     for expert in ("understanding", "generation"):
         values[expert] = {"num_layers": values[expert]["num_layers"], **stack}
     values["rope"] = _llama_rope(llama)
-    values["norm_eps"] = float(llama.get("rms_norm_eps", 1e-5))
+    values["norm_eps"] = llama.get("rms_norm_eps", 1e-5)
     return values
 
 
 def _llama_rope(llama: Mapping[str, Any]) -> dict[str, Any]:
-    scaling = {**(llama.get("rope_scaling") or {}), **(llama.get("rope_parameters") or {})}
+    told = [llama.get(key) or {} for key in ("rope_scaling", "rope_parameters")]
+    if not all(isinstance(each, dict) for each in told):
+        raise PublishedError("config.json: rope_scaling must be a mapping")
+    scaling = {**told[0], **told[1]}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    values: dict[str, Any] = {"base": float(llama.get("rope_theta", scaling.get("rope_theta", 10000.0)))}
+    values: dict[str, Any] = {"base": llama.get("rope_theta", scaling.get("rope_theta", 10000.0))}
     if kind == "default":
         return {**values, "factor": None}
     if kind != "llama3":
         raise PublishedError(f"config.json: rope type '{kind}' is not known (known: default, llama3)")
-    return {
-        **values,
-        "factor": float(scaling["factor"]),
-        "low_freq_factor": float(scaling["low_freq_factor"]),
-        "high_freq_factor": float(scaling["high_freq_factor"]),
-        "original_max_seq_len": int(scaling["original_max_position_embeddings"]),
+    names = {
+        "factor": "factor",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+        "original_max_seq_len": "original_max_position_embeddings",
     }
+    missing = [theirs for theirs in names.values() if scaling.get(theirs) is None]
+    if missing:
+        raise PublishedError(f"config.json: rope_scaling does not tell {', '.join(missing)}")
+    return values | {ours: scaling[theirs] for ours, theirs in names.items()}
 
 
+_VOCABULARY = ("backbone.transformer.wte.weight", "backbone.lm_head.weight")  # grow by the special tokens
 _LLAMA_BLOCK = {
     "input_layernorm.weight": "norm_1.weight",
     "self_attn.o_proj.weight": "attn.proj.weight",
@@ -214,6 +223,7 @@ def _map_llama(
     ours = {published_lm_key(name): name for name in model.state_dict()}
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     left = dict(tensors)
+    rows = tensors["model.embed_tokens.weight"].shape[0] if tensors.get("model.embed_tokens.weight") else 0
     mapped: dict[str, LazyTensor] = {}
 
     def put(published: str, *keys: str) -> None:
@@ -225,14 +235,12 @@ def _map_llama(
         if absent:
             return
         tensor = _stacked([part for part in parts if part is not None])
-        if (
-            tensor.shape[1:] == shapes[name][1:]
-            and tensor.shape[0] < shapes[name][0]
-            and published.startswith("backbone.")
-        ):
+        if published in _VOCABULARY and tensor.shape == (rows, *shapes[name][1:]) and rows < shapes[name][0]:
             tensor = _extended(tensor, shapes[name][0])
         if tensor.shape != shapes[name]:
             report.wrong_shape.append(f"{' + '.join(keys)} is {list(tensor.shape)}, needs {list(shapes[name])}")
+        elif not tensor.dtype.is_floating_point:
+            report.wrong_type.append(f"{' + '.join(keys)} holds {tensor.dtype}")
         mapped[name] = tensor
 
     embedding = "model.embed_tokens.weight"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniaudio2.audio import SAMPLE_RATE, read_audio, write_audio
 from uniaudio2.codec.mel import LogMel
-from uniaudio2.config import write_text
+from uniaudio2.files import replacing, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -178,9 +178,8 @@ def spectrogram_png(audio: "Tensor", path: Path) -> None:
     shades = ((mel - low) / (high - low)).clamp(0, 1)
     tall = shades.flip(0).repeat_interleave(2, 0)
     width = max(1, round(480 / tall.shape[1]))
-    temporary = path.with_name(f".{path.name}.part")
-    image.imsave(temporary, tall.repeat_interleave(width, 1).numpy(), cmap="magma", vmin=0, vmax=1, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        image.imsave(file, tall.repeat_interleave(width, 1).numpy(), cmap="magma", vmin=0, vmax=1, format="png")
 
 
 class _Demo:

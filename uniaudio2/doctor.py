@@ -9,11 +9,15 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uniaudio2 import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 CORE = (
     "torch",
@@ -100,6 +104,7 @@ def diagnose(model: Path | str | None = None) -> list[Finding]:
 
 
 def _program() -> list[Finding]:
+    """Versions of this program, of Python and of the system."""
     enough = sys.version_info >= (3, 11)
     return [
         Finding("program", "uniaudio2", __version__),
@@ -127,6 +132,7 @@ def packages() -> list[Finding]:
 
 
 def _version(name: str) -> str | None:
+    """The installed version of a package; None if it is missing."""
     if importlib.util.find_spec(IMPORT_NAMES.get(name, name)) is None:
         return None
     try:
@@ -136,6 +142,7 @@ def _version(name: str) -> str | None:
 
 
 def _tools() -> list[Finding]:
+    """Programs outside of Python."""
     return [
         Finding("tool", name, path or "missing", path is not None, "" if path else f"for {purpose}")
         for name, purpose in TOOLS.items()
@@ -163,6 +170,7 @@ def devices() -> list[Finding]:
 
 
 def _memory_text() -> str:
+    """The machine's memory."""
     try:
         return _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
@@ -255,5 +263,31 @@ def preset_sizes(name: str) -> list[PresetSize]:
     return [preset_size(kind, name) for kind in kinds]
 
 
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """The findings as a table for a terminal, one row each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for finding in findings:
+        mark = Text("ok", "green") if finding.ok else Text("--", "yellow")
+        table.add_row(finding.topic, finding.name, mark, Text(finding.value), Text(finding.remedy))
+    return table
+
+
+def memory_table(sizes: Sequence[PresetSize]) -> Table:
+    """What presets take in memory, as a table for a terminal: MB of weights by numeric type."""
+    from rich.table import Table
+
+    table = Table(title="memory of the weights, MB", title_justify="left")
+    for name in ("preset", "parameters", *BYTES_PER_WEIGHT):
+        table.add_column(name, justify="left" if name == "preset" else "right")
+    for size in sizes:
+        megabytes = [f"{count / 1e6:.1f}" for count in size.memory().values()]
+        table.add_row(f"{size.kind} {size.name}", f"{size.total / 1e6:.1f} M", *megabytes)
+    return table
+
+
 def _gib(size: float) -> str:
+    """Bytes in GiB, for reading."""
     return f"{size / 2**30:.1f} GiB"

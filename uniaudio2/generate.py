@@ -9,16 +9,20 @@ Shapes: L slots (one per running request), P rows of the caches (a guided reques
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import os
+import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from uniaudio2.lm.model import AudioLM, LMCache
+from uniaudio2.lm.quantize import BLOCK_ROWS
 from uniaudio2.lm.transformer import KVCache
 from uniaudio2.sequence import Phase, Prompt, SequenceBuilder
 
@@ -29,6 +33,8 @@ MAX_PHASES = 4  # two recordings of two streams each
 MAX_LINK = 4  # end of text, end tag, begin tag, begin of text
 DEFAULT_LIMITS = {"text": (0, 500), "reasoning": (1, 250), "reconstruction": (1, 625)}  # 50 s of audio
 RECONSTRUCTION_PER_REASONING = 2.5  # frames: 12.5 Hz over 5 Hz
+LOOP_IDS = 48  # last ids or frames that the loop guard looks at: 4 periods of 12 ids, or 40 frames
+GRAPH_POSITIONS = 256  # a recorded CUDA graph attends to a multiple of so many positions
 _ENDS = {1: "end", 2: "length"}
 
 End = Literal["end", "length", "loop", "cancelled"]
@@ -172,7 +178,9 @@ class StreamEvent:
 # -- drawing ids ---------------------------------------------------------------------------------------------------
 
 
-def filter_probabilities(logits: Tensor, temperature: Tensor, top_k: Tensor | None, top_p: Tensor | None) -> Tensor:
+def filter_probabilities(
+    logits: Tensor, temperature: Tensor, top_k: Tensor | None, top_p: Tensor | None, *, most: int | None = None
+) -> Tensor:
     """Probabilities after temperature, top-k and top-p.
 
     Entries below the k-th largest are removed, ties with it are kept. Source: ARCHITECTURE section 1.4.
@@ -180,16 +188,18 @@ def filter_probabilities(logits: Tensor, temperature: Tensor, top_k: Tensor | No
     Args:
         logits: (n, V); forbidden ids are -inf.
         temperature: (n,), above 0.
-        top_k: (n,) between 1 and V; None: all.
+        top_k: (n,), at least 1; None: all.
         top_p: (n,) in (0, 1]; None: all.
+        most: Largest entry of ``top_k``; None: it is read from there, which waits for the device.
 
     Returns:
         (n, V), rows sum to one.
     """
     logits = logits.float() / temperature[:, None]
     if top_k is not None:
-        best = logits.topk(int(top_k.max()), dim=-1).values
-        logits = logits.masked_fill(logits < best.gather(1, (top_k - 1)[:, None]), -torch.inf)
+        most = min(int(top_k.max()) if most is None else most, logits.shape[-1])
+        best = logits.topk(most, dim=-1).values
+        logits = logits.masked_fill(logits < best.gather(1, (top_k - 1).clamp(max=most - 1)[:, None]), -torch.inf)
     probabilities = logits.softmax(dim=-1)
     if top_p is not None:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -207,6 +217,7 @@ class Sampler:
     temperature: Tensor
     top_k: Tensor | None
     top_p: Tensor | None
+    most: int | None = None  # largest top_k
 
     @classmethod
     def of(cls, configs: Sequence[SamplingConfig], vocab_size: int, device: torch.device) -> Sampler:
@@ -220,6 +231,7 @@ class Sampler:
             temperature=torch.tensor([config.temperature or 1.0 for config in configs], device=device),
             top_k=torch.tensor(top_k, device=device) if min(top_k) < vocab_size else None,
             top_p=torch.tensor(top_p, device=device) if min(top_p) < 1.0 else None,
+            most=max(top_k),
         )
 
     def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
@@ -238,7 +250,7 @@ class Sampler:
         likeliest = logits.argmax(dim=-1)
         if self.greedy is None:
             return likeliest
-        probabilities = filter_probabilities(logits, self.temperature, self.top_k, self.top_p)
+        probabilities = filter_probabilities(logits, self.temperature, self.top_k, self.top_p, most=self.most)
         cumulative = probabilities.double().cumsum(dim=-1)
         level = uniform.double()[:, None] * cumulative[:, -1:]
         drawn = torch.searchsorted(cumulative, level, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
@@ -366,7 +378,10 @@ class _Board:
         return self.uniform[slots, self.step[slots].clamp(max=self.capacity)]
 
     def advance(self, ids: Tensor) -> None:
-        """Take one drawn row per slot, (L, K+1) with text last, and work out what is fed next."""
+        """Take one drawn row per slot, (L, K+1) with text last, and work out what is fed next.
+
+        All is changed in place, so that a recorded CUDA graph finds it where it was.
+        """
         slots = torch.arange(self.slots, device=self.device)
         phase, forced = self.phase, self.link >= 0
         eos = self.eos[slots, phase]
@@ -379,10 +394,10 @@ class _Board:
         self.history_phase[slots, index] = phase
         full = self.count >= self.most[slots, phase]
         self.ended_by[slots, phase] = torch.where(ended, 1 + full.long(), self.ended_by[slots, phase])
-        self.written = self.written + kept
-        self.count = self.count + kept
+        self.written += kept
+        self.count += kept
 
-        self.done = self.done | (ended & (phase + 1 == self.num_phases))
+        self.done |= ended & (phase + 1 == self.num_phases)
         link = torch.where(ended, 0, self.link)
         linking = (link >= 0) & ~self.done
         row, used = slots, link.clamp(min=0)
@@ -390,14 +405,14 @@ class _Board:
         drawn[:, -1] = torch.where(self.is_text, ids[:, -1], 0)
         drawn_mask = (~self.is_text)[:, None].expand_as(self.mask).clone()
         drawn_mask[:, -1] = self.is_text
-        self.tokens = torch.where(linking[:, None], self.link_tokens[row, phase, used], drawn)
-        self.mask = torch.where(linking[:, None], self.link_mask[row, phase, used], drawn_mask)
+        self.tokens.copy_(torch.where(linking[:, None], self.link_tokens[row, phase, used], drawn))
+        self.mask.copy_(torch.where(linking[:, None], self.link_mask[row, phase, used], drawn_mask))
         link = torch.where(linking, link + 1, link)
         through = linking & (link >= self.link_length[slots, phase])
-        self.link = torch.where(through | self.done, -1, link)
+        self.link.copy_(torch.where(through | self.done, -1, link))
         self._enter(slots, phase + through, through)
-        self.position = self.position + (~self.done)
-        self.step = self.step + 1
+        self.position += ~self.done
+        self.step += 1
 
     def _enter(self, slots: Tensor, phase: Tensor, through: Tensor) -> None:
         """Start the next phase where the link is through; tied lengths follow from the phase before.
@@ -411,8 +426,8 @@ class _Board:
         least = ((frames - RECONSTRUCTION_PER_REASONING).floor().long() + 1).clamp(min=1)
         self.most[slots, phase] = torch.where(tied, most, self.most[slots, phase])
         self.least[slots, phase] = torch.where(tied, torch.minimum(least, most), self.least[slots, phase])
-        self.count = torch.where(through, 0, self.count)
-        self.phase = phase
+        self.count.masked_fill_(through, 0)
+        self.phase.copy_(phase)
 
 
 @dataclass
@@ -425,6 +440,7 @@ class _Running:
     partner: int | None  # cache row without it, when guided
     position: int  # of the row that is fed next
     reported: int = 0  # history entries already streamed
+    phase: int = 0  # part it was in when the device was last asked
     looped: set[int] = field(default_factory=set)  # phases ended by the loop guard
 
 
@@ -461,6 +477,7 @@ class Generation:
         self._groups: tuple[_Group | None, _Group | None] = (None, None)  # audio, text
         self._owner = torch.zeros(0, dtype=torch.int64)  # (P,) slot of every cache row
         self._cancelled: set[int] = set()
+        self._graphs: dict[int, torch.cuda.CUDAGraph | None] = {}  # by cache positions that are read
         self._since_sync = 0
 
     # -- outside ----------------------------------------------------------------------------------------------------
@@ -613,6 +630,7 @@ class Generation:
         assert self._cache is not None
         self._owner = torch.tensor([owner.get(row, 0) for row in range(self._cache.batch_size)], device=device)
         self._groups = (self._group(text=False), self._group(text=True))
+        self._graphs.clear()
 
     def _group(self, *, text: bool) -> _Group | None:
         chosen = [
@@ -645,7 +663,7 @@ class Generation:
                 forbidden = [token for token in slot.request.prompt.phases[0].forbidden if token < size]
                 blocked[index, forbidden] = True
         scales = [slot.request.guidance_scale for _, slot in chosen]
-        dtype = self._engine.cache_dtype or model.text_embedding.weight.dtype
+        dtype = self._engine.cache_dtype or model.dtype
         return _Group(
             slots=torch.tensor([index for index, _ in chosen], device=device),
             rows=torch.tensor(rows, device=device),
@@ -661,28 +679,64 @@ class Generation:
 
     def _frame(self) -> None:
         """Feed one row per slot and draw the next one."""
-        assert self._cache is not None and self._board is not None
-        model, board = self._engine.model, self._board
+        assert self._cache is not None
         positions = [slot.position for slot in self._running if slot is not None]
+        longest = max(positions) + 1
+        if not self._engine.cuda_graphs:
+            self._run_frame(longest, exact=min(positions) + 1 == longest)
+        else:
+            self._replay_frame(min(-(-longest // GRAPH_POSITIONS) * GRAPH_POSITIONS, self._cache.max_positions))
+        for slot in self._running:
+            if slot is not None:
+                slot.position += 1
+
+    def _run_frame(self, length: int, *, exact: bool) -> None:
+        """One frame as work for the device alone; ``length`` and ``exact`` as in :meth:`AudioLM.step`."""
+        assert self._cache is not None and self._board is not None
+        engine, board = self._engine, self._board
         audio, text = self._groups
-        hidden = model.step(
+        hidden = engine.model_step(
             board.tokens[self._owner][:, None],
             board.mask[self._owner][:, None],
             self._cache,
             board.position[self._owner][:, None],
-            length=max(positions) + 1,
-            exact=min(positions) == max(positions),
+            length=length,
+            exact=exact,
             experts=audio is not None,
         )[:, 0]
         ids = torch.zeros_like(board.tokens)
         if audio is not None:
-            ids[audio.slots, :-1] = decode_frame(model, hidden[audio.rows], audio, board)
+            ids[audio.slots, :-1] = decode_frame(engine, hidden[audio.rows], audio, board, self._window())
         if text is not None:
-            ids[text.slots, -1] = decode_text(model, hidden[text.rows], text, board)
+            ids[text.slots, -1] = decode_text(engine.model, hidden[text.rows], text, board)
         board.advance(ids)
-        for slot in self._running:
-            if slot is not None:
-                slot.position += 1
+
+    def _replay_frame(self, length: int) -> None:
+        """One frame as a CUDA graph: run plainly at first, recorded the second time, replayed from then on.
+
+        Nothing in a frame depends on the host but ``length``, so a graph serves until the batch changes or its
+        positions are used up. Unproven: written without a GPU at hand.
+        """
+        if length not in self._graphs:
+            self._graphs[length] = None
+            self._run_frame(length, exact=False)
+            return
+        graph = self._graphs[length]
+        if graph is None:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._run_frame(length, exact=False)
+            self._graphs[length] = graph
+        graph.replay()
+
+    def _window(self) -> tuple[int, int]:
+        """Audio ids that any running request can draw now."""
+        windows = [
+            self._engine.window(slot.request.prompt.phases[min(slot.phase, len(slot.request.prompt.phases) - 1)])
+            for slot in self._running
+            if slot is not None and not slot.request.prompt.phases[0].is_text
+        ]
+        return min(start for start, _ in windows), max(stop for _, stop in windows)
 
     # -- results ----------------------------------------------------------------------------------------------------
 
@@ -691,31 +745,31 @@ class Generation:
         assert self._board is not None
         self._since_sync = 0
         board, events = self._board, []
-        done, written = board.done.tolist(), board.written.tolist()
+        done, written, phases, links = torch.stack((board.done.long(), board.written, board.phase, board.link)).tolist()
         for index, slot in enumerate(self._running):
             if slot is None:
                 continue
+            slot.phase = phases[index]
             if done[index]:
                 events += self._news(index, slot, written[index])
                 events.append(self._finish(index))
                 continue
             if written[index] > slot.reported:
                 events += self._news(index, slot, written[index])
-                if slot.request.loop_guard and written[index] % 4 == 0:
+                if slot.request.loop_guard and written[index] % 4 == 0 and links[index] < 0:
                     self._guard(index, slot, written[index])
         return events
 
     def _guard(self, index: int, slot: _Running, written: int) -> None:
         """End a part that repeats itself, by lowering its length limit to what it has."""
         assert self._board is not None
-        board = self._board
-        phase = int(board.phase[index])
-        if int(board.link[index]) >= 0 or phase in slot.looped:
+        board, phase = self._board, slot.phase
+        if phase in slot.looped:
             return
-        kept = board.history_phase[index, :written] == phase
-        ids = board.history[index, :written][kept]
-        keys = ids[:, -1] if bool(board.is_text[index]) else ids[:, :-1]
-        if repeats(keys.tolist(), text=bool(board.is_text[index])):
+        recent = slice(max(0, written - LOOP_IDS), written)
+        ids = board.history[index, recent][board.history_phase[index, recent] == phase]
+        text = slot.request.prompt.phases[0].is_text
+        if repeats((ids[:, -1] if text else ids[:, :-1]).tolist(), text=text):
             slot.looped.add(phase)
             board.most[index, phase] = board.count[index]
             board.least[index, phase] = 0
@@ -818,24 +872,26 @@ def prefill(model: AudioLM, tokens: Tensor, mask: Tensor, cache: LMCache, rows: 
         )
 
 
-def decode_frame(model: AudioLM, hidden: Tensor, group: _Group, board: _Board) -> Tensor:
+def decode_frame(engine: Engine, hidden: Tensor, group: _Group, board: _Board, window: tuple[int, int]) -> Tensor:
     """Draw the K ids of one audio frame per slot.
 
     The first codebook decides the end of a part: when it draws the end id, the others follow. Inside a part only codes
     of its stream can be drawn. Source of the steps: ARCHITECTURE section 1.4; the range rules repair section 5.1, 11.
 
     Args:
-        model: The language model.
+        engine: Its model draws.
         hidden: (n + guided, D).
         group: Audio slots.
         board: State.
+        window: First and one past the last id that may be drawn by any slot.
 
     Returns:
         (n, K).
     """
     assert group.cache is not None
+    model = engine.model
     slots, count = group.slots, group.slots.shape[0]
-    tokens = torch.arange(model.config.audio.size, device=hidden.device)
+    tokens = torch.arange(*window, device=hidden.device)
     low, high, eos = (board.current(name, slots)[:, None] for name in ("low", "high", "eos"))
     inside = (tokens >= low) & (tokens < high)
     frames, published = board.count[slots], board.published[slots]
@@ -847,9 +903,10 @@ def decode_frame(model: AudioLM, hidden: Tensor, group: _Group, board: _Board) -
     ended = torch.zeros(count, dtype=torch.bool, device=hidden.device)
     inputs, drawn = hidden, []
     for codebook in range(model.config.audio.num_codebooks):
-        logits = guide(model.depth.step(inputs, codebook, group.cache).float(), group.pair, group.scale, count)
+        logits = engine.codebook_logits(inputs, codebook, group.cache, window).float()
+        logits = guide(logits[:, : tokens.shape[0]], group.pair, group.scale, count)
         logits = logits.masked_fill(~(first if codebook == 0 else inside), -torch.inf)
-        ids = _draw(group, board, logits, numbers[:, codebook])
+        ids = window[0] + _draw(group, board, logits, numbers[:, codebook])
         if codebook == 0:
             ended = (ids == eos[:, 0]) & ~published
         else:
@@ -915,6 +972,32 @@ def without_repeats(ids: Sequence[int]) -> list[int]:
     return list(ids[:stop])
 
 
+def _check_compiler(device: torch.device) -> None:
+    """Raise a :class:`GenerationError` if ``torch.compile`` lacks what it needs here."""
+    if device.type == "cpu" and not any(
+        shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name
+    ):
+        raise GenerationError("compiling for a CPU needs a C++ compiler: install g++, or generate without compiling")
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise GenerationError("compiling for a GPU needs the package triton: install it, or generate without compiling")
+
+
+def _compiled(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """Compiled form of a step: any batch size and length share the code; a part that cannot be compiled is an error.
+
+    Choice for a CPU: an intermediate result of more than six operations is written down, else a norm or an activation
+    would be worked out again for every row of the matrix behind it, which halves the speed of 8-bit weights. Kernels
+    carry names that a profiler shows, which costs nothing measurable.
+    """
+    limit = torch._dynamo.config.recompile_limit  # one variant or more per model, kind of batch and type
+    torch._dynamo.config.recompile_limit = max(limit, 64)
+    on_cpu: dict[str, str | int | bool | Callable[..., Any]] = {
+        "realize_opcount_threshold": 6,
+        "cpp.enable_kernel_profile": True,
+    }
+    return torch.compile(function, dynamic=True, fullgraph=True, options=on_cpu if device.type == "cpu" else None)
+
+
 class Engine:
     """Generation for one model.
 
@@ -923,8 +1006,15 @@ class Engine:
         builder: Turns ids into codes and text.
         max_batch: Most cache rows at once; a guided request takes two.
         prefill_chunk: Most prompt positions per prefill step.
-        cache_dtype: Type of the caches; None: that of the weights.
+        cache_dtype: Type of the caches; None: that of the activations.
         sync_every: Frames between two looks at what the device did; 1 on a CPU, more on a GPU.
+        compile: Run frames as compiled code (``torch.compile``). It takes a minute or two at first, is kept on disk
+            for the next time, and pays for models whose weights do not fit the processor's cache. On a CPU the heads'
+            weights are stored in another order for it, see :meth:`DepthDecoder.store_heads_by_id`.
+        cuda_graphs: Record a whole frame as one CUDA graph; None: on a GPU when compiled.
+
+    Raises:
+        GenerationError: If a setting makes no sense or there is nothing to compile with.
     """
 
     def __init__(
@@ -936,15 +1026,46 @@ class Engine:
         prefill_chunk: int = 256,
         cache_dtype: torch.dtype | None = None,
         sync_every: int | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         if max_batch < 1 or prefill_chunk < 1:
             raise GenerationError("max_batch and prefill_chunk must be at least 1")
+        on_gpu = model.device.type == "cuda"
+        if cuda_graphs and not on_gpu:
+            raise GenerationError(f"the model is on {model.device}: CUDA graphs need it on a CUDA device")
         self.model = model
         self.builder = builder
         self.max_batch = max_batch
         self.prefill_chunk = prefill_chunk
         self.cache_dtype = cache_dtype
-        self.sync_every = sync_every if sync_every is not None else (8 if model.device.type == "cuda" else 1)
+        self.sync_every = sync_every if sync_every is not None else (8 if on_gpu else 1)
+        self.cuda_graphs = (compile and on_gpu) if cuda_graphs is None else cuda_graphs
+        self.compiled = compile
+        self.model_step, self._read = model.step, model.depth.read
+        if compile:
+            _check_compiler(model.device)
+            if not on_gpu:
+                model.depth.store_heads_by_id()
+            self.model_step, self._read = (_compiled(each, model.device) for each in (model.step, model.depth.read))
+
+    def window(self, phase: Phase) -> tuple[int, int]:
+        """Audio ids that can be drawn in a part, first and one past the last, in whole blocks: no others need logits.
+
+        Where the host does not see every frame it cannot tell the part: all ids.
+        """
+        size = self.model.config.audio.size
+        if self.sync_every > 1:
+            return 0, size
+        start = min(phase.low, phase.eos) // BLOCK_ROWS * BLOCK_ROWS
+        return start, min(-(-max(phase.high, phase.eos + 1) // BLOCK_ROWS) * BLOCK_ROWS, size)
+
+    def codebook_logits(self, inputs: Tensor, codebook: int, cache: KVCache, window: tuple[int, int]) -> Tensor:
+        """Logits of the ids in ``window`` (and up to a block more) of one codebook, see :meth:`DepthDecoder.read`."""
+        positions = torch.full((inputs.shape[0], 1), codebook, device=inputs.device)
+        # Compiled code must not depend on the codebook; otherwise attention over fewer positions is cheaper.
+        length = None if self.compiled else codebook + 1
+        return self._read(inputs, self.model.depth.head(codebook, *window), positions, cache, length=length)
 
     def session(self, *, streaming: bool = True) -> Generation:
         """An empty batch that requests can join at any time; without streaming only results are reported."""

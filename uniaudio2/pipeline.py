@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -19,13 +20,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio, resample, write_audio
+from uniaudio2.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    Recording,
+    chunks_at_pauses,
+    open_audio,
+    resample,
+    rms_dbfs,
+    write_audio,
+)
 from uniaudio2.checkpoint import load_codec, load_lm, open_folder
+from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import (
     REASONING_RATE_HZ,
     UNIT,
     AudioCodes,
     num_units,
+    published_pair,
     reasoning_length,
     reconstruction_length,
 )
@@ -36,33 +48,34 @@ from uniaudio2.generate import (
     GenerationResult,
     SamplingConfig,
 )
+from uniaudio2.lm.quantize import QUANTIZED_TYPES, quantize_weights
 from uniaudio2.sequence import SequenceBuilder, voice_codes
 from uniaudio2.speech_text import (
     Sentence,
     check_description,
     check_text,
     detect_language,
-    edit_distance,
     is_han,
     plan_speech,
     speaking_time_s,
 )
-from uniaudio2.tasks import Task, get_task
-from uniaudio2.text import TextError, check_language, normalise_text
+from uniaudio2.tasks import Part, Task, get_task, required
+from uniaudio2.text import TextError, check_language, edit_distance, normalise_text
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from uniaudio2.codec.codec import ReasoningCodec
+    from uniaudio2.codec.flow_matching import Solver
     from uniaudio2.lm.model import AudioLM
 
-AudioInput: TypeAlias = "str | PathLike[str] | Tensor | np.ndarray[Any, Any]"
+AudioInput: TypeAlias = "str | PathLike[str] | Recording | Tensor | np.ndarray[Any, Any]"
 
 MAX_CHUNK_S = 10.0  # longer recordings are divided at pauses; nano learned from clips up to this length
 VOICE_PROMPT_S = 3.0  # seconds of a voice prompt that are used, as in training
 SILENCE_DBFS = -65.0  # a chunk below this has nothing to describe
 SILENCE_CAPTION = "silence"
-FRAME_S = 0.01
 MAX_SOUND_S = 10.0
+BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
 
 
@@ -162,8 +175,8 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """A waveform (1, N) at 24 kHz from a file, or from samples (N,), (1, N) or (channels, N).
+def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recording:
+    """Audio at 24 kHz that is read block by block, from a file, or from samples (N,), (1, N) or (channels, N).
 
     Args:
         audio: Path (``-`` for standard input), or samples in [-1, 1].
@@ -172,8 +185,12 @@ def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
     Raises:
         AudioError: If there is nothing usable in it; the message says why.
     """
+    if isinstance(audio, Recording):
+        return audio
     if isinstance(audio, str | PathLike):
-        return read_audio(str(audio))
+        return open_audio(str(audio))
+    if not isinstance(audio, Tensor | np.ndarray | Sequence):
+        raise AudioError(f"audio must be a path or samples, got {type(audio).__name__}")
     wave = torch.as_tensor(audio).detach().to("cpu")
     if not wave.is_floating_point():
         raise AudioError(f"samples must be floats in [-1, 1], got {wave.dtype}; divide 16-bit integers by 32768")
@@ -189,42 +206,17 @@ def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
         raise AudioError("the audio holds no samples")
     if not torch.isfinite(wave).all():
         raise AudioError("the audio holds samples that are NaN or infinite")
-    return resample(wave, sample_rate, SAMPLE_RATE) if sample_rate != SAMPLE_RATE else wave
+    return Recording.of(resample(wave, sample_rate, SAMPLE_RATE))
+
+
+def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """All of a recording as a waveform (1, N) at 24 kHz; see `open_recording`."""
+    return open_recording(audio, sample_rate).read()
 
 
 def level_dbfs(audio: Tensor) -> float:
     """Level of a waveform (1, N) without its constant part, dB relative to full scale."""
-    power = float((audio - audio.mean()).square().mean())
-    return 10 * math.log10(power) if power > 0 else -math.inf
-
-
-def split_at_pauses(audio: Tensor, max_s: float = MAX_CHUNK_S) -> list[tuple[int, int]]:
-    """Divide a waveform in chunks of at most ``max_s``, each cut at the quietest 0.2 s of the second half of a chunk.
-
-    Args:
-        audio: Waveform, (1, N).
-        max_s: Longest chunk, seconds.
-
-    Returns:
-        (first sample, one past the last) of each chunk; they cover the waveform without gap or overlap.
-    """
-    total, limit = audio.shape[-1], round(max_s * SAMPLE_RATE)
-    if total <= limit:
-        return [(0, total)]
-    hop = round(FRAME_S * SAMPLE_RATE)
-    frames = audio[0, : total // hop * hop].reshape(-1, hop)
-    power = frames.square().mean(1)
-    width = round(0.2 / FRAME_S)
-    smooth = torch.nn.functional.avg_pool1d(power[None, None], width, 1, padding=width // 2, count_include_pad=False)[
-        0, 0
-    ]
-    chunks, start = [], 0
-    while total - start > limit:
-        low, high = (start + limit // 2) // hop, (start + limit) // hop
-        cut = (low + int(smooth[low:high].argmin())) * hop
-        chunks.append((start, cut))
-        start = cut
-    return [*chunks, (start, total)]
+    return rms_dbfs(audio - audio.mean())
 
 
 @dataclass(frozen=True)
@@ -267,10 +259,11 @@ def _frame_limits(least: int, most: int) -> dict[str, tuple[int, int]]:
 class _Ask:
     """One generation: a row of the task table with its inputs."""
 
-    task: str
+    task: str | Task
     values: Mapping[str, Any]
     language: str | None
     limits: _Limits
+    shots: Sequence[Mapping[str, Any]] = ()  # complete examples, in front of the inputs
 
 
 def _text_limits(audio_s: float) -> _Limits:
@@ -336,26 +329,38 @@ class UniAudio2:
 
     @classmethod
     def from_pretrained(
-        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | None = None
+        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | str | None = None
     ) -> UniAudio2:
         """Load a model folder; without ``source``, the model in the package.
 
         Args:
             source: Folder with ``config.yaml`` and weights, or a hub id ``owner/name``.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-            dtype: Of the weights in memory; None keeps what the loader chooses.
+            dtype: Of the weights in memory; None keeps what the loader chooses. ``"int8"`` or ``"int4"`` hold the
+                language model's in that form, see :func:`quantize_weights`.
 
         Raises:
-            ValueError: If the folder cannot be used or the device is not there.
+            ValueError: If the folder cannot be used, the device is not there, or the type is unknown.
         """
         place = choose_device(device)
+        quantized, dtype = (dtype, None) if isinstance(dtype, str) else (None, dtype)
+        if quantized is not None and quantized not in QUANTIZED_TYPES:
+            raise ValueError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
         folder = open_folder(source)
         name = folder.path.resolve().name
         codec = load_codec(folder, device=place, dtype=dtype)
         if not folder.has("lm"):
             return cls(codec, name=name, folder=folder.path)
         lm = load_lm(folder, device=place, dtype=dtype)
-        return cls(codec, lm, TextTokenizer.load(folder.tokenizer, lm.config.text), name=name, folder=folder.path)
+        if quantized is not None:
+            quantize_weights(lm, quantized)
+        tokenizer = TextTokenizer.load(folder.tokenizer, lm.config.text)
+        if tokenizer.vocab_size > lm.config.text_vocab_size:
+            raise ValueError(
+                f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
+                "copy the one that it was trained with"
+            )
+        return cls(codec, lm, tokenizer, name=name, folder=folder.path)
 
     # ------------------------------------------------------------------------------------------- audio and codes
 
@@ -369,25 +374,32 @@ class UniAudio2:
         return load_waveform(audio, sample_rate)
 
     def encode(self, audio: AudioInput, *, sample_rate: int = SAMPLE_RATE) -> AudioCodes:
-        """Turn audio of any length into codes, (1, K, T) each; deterministic."""
-        return self.codec.encode(load_waveform(audio, sample_rate)[None].to(self.device))
+        """Turn audio of any length into codes, (1, K, T) each; deterministic, in constant memory for files."""
+        return self.codec.encode_stream(block[None] for block in open_recording(audio, sample_rate).blocks())
 
-    def decode(
+    def decode(self, codes: AudioCodes, **options: Any) -> Tensor:
+        """Turn the codes of one clip into a waveform (1, N) of the exact length; options as for `decode_stream`."""
+        pieces = list(self.decode_stream(codes, **options))
+        return torch.cat(pieces, dim=-1) if pieces else torch.zeros(1, 0)
+
+    def decode_stream(
         self,
         codes: AudioCodes,
         *,
         seed: int = 0,
         guidance: float | None = None,
         steps: int | None = None,
+        solver: Solver | None = None,
         temperature: float | None = None,
-    ) -> Tensor:
-        """Turn the codes of one clip into a waveform (1, N) of the exact length.
+    ) -> Iterator[Tensor]:
+        """Turn the codes of one clip into a waveform, piece by piece (1, n), in constant memory.
 
         Args:
             codes: Of one clip.
             seed: Draws the decoder's noise; the same seed gives the same waveform.
-            guidance: How strictly the decoder follows the codes; None is the preset's, as for the next two.
+            guidance: How strictly the decoder follows the codes; None is the preset's, as for the next three.
             steps: Of the decoder.
+            solver: "euler", or "midpoint", which takes twice as long for a step.
             temperature: Scale of the decoder's noise; 0 is free of chance.
 
         Raises:
@@ -395,14 +407,20 @@ class UniAudio2:
         """
         if len(codes) != 1:
             raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
-        audio = self.codec.decode(
-            codes.to(self.device),
+        if codes.reconstruction.shape[-1] == 0:
+            raise ValueError("there is nothing to hear in these codes: they have no reconstruction frames")
+        meaning = self.codec.config.reasoning.quantizer  # checked here because decoding may leave this stream out
+        check_codes(codes.reasoning, meaning.num_codebooks, meaning.codebook_size, "reasoning codes")
+        pieces = self.codec.decode_stream(
+            codes,
             steps=steps,
             guidance_scale=guidance,
+            solver=solver,
             noise_scale=temperature,
             generator=self._generator(seed),
         )
-        return audio[0].cpu()
+        for piece in pieces:
+            yield piece[0].cpu()
 
     def encode_many(self, clips: Sequence[Tensor], *, batch_s: float = 60.0) -> list[AudioCodes]:
         """Codes of several waveforms (1, N); those of one padded length are encoded together, with equal results."""
@@ -490,41 +508,56 @@ class UniAudio2:
         batch_size: int,
         sampling: Mapping[str, Any],
     ) -> Any:
-        """Both ways from audio to text: divide, skip silence, generate in batches, join."""
-        if isinstance(audio, list | tuple):
-            clips = [load_waveform(one, sample_rate) for one in audio]
-        else:
-            clips = [load_waveform(cast("AudioInput", audio), sample_rate)]
-        chunks = [(row, *span) for row, clip in enumerate(clips) for span in split_at_pauses(clip, max_chunk_s)]
-        texts: dict[tuple[int, int, int], str] = {}
-        for chunk in chunks:
-            row, start, end = chunk
-            if level_dbfs(clips[row][:, start:end]) < SILENCE_DBFS:
-                texts[chunk] = silence
-        # Choice: pieces of like length together, so that little of a batch waits for its longest member.
-        loud = sorted((chunk for chunk in chunks if chunk not in texts), key=lambda chunk: chunk[2] - chunk[1])
-        for first in range(0, len(loud), batch_size):
-            batch = loud[first : first + batch_size]
-            codes = self.encode_many([clips[row][:, start:end] for row, start, end in batch])
-            asks = [_Ask(task, {"audio": one}, language, _text_limits((end - start) / SAMPLE_RATE))
-                    for one, (_, start, end) in zip(codes, batch, strict=True)]  # fmt: skip
-            for chunk, answer in zip(batch, self._generate(asks, sampling), strict=True):
-                texts[chunk] = str(next(iter(answer.values()))).strip()
+        """Both ways from audio to text: divide, skip silence, generate in batches, join; in constant memory."""
+        many = isinstance(audio, list | tuple)
+        recordings = [
+            open_recording(one, sample_rate) for one in cast("Sequence[AudioInput]", audio if many else [audio])
+        ]
+        found: list[list[Segment]] = [[] for _ in recordings]
+        pieces = (
+            (row, start, chunk)
+            for row, recording in enumerate(recordings)
+            for start, chunk in chunks_at_pauses(recording.blocks(), max_chunk_s)
+        )
+        while group := list(islice(pieces, BATCHES_HELD * batch_size)):
+            texts = self._texts([chunk for _, _, chunk in group], task, language, silence, batch_size, sampling)
+            for (row, start, chunk), text in zip(group, texts, strict=True):
+                if text:
+                    found[row].append(Segment(start / SAMPLE_RATE, (start + chunk.shape[-1]) / SAMPLE_RATE, text))
         results = []
-        for row, clip in enumerate(clips):
-            segments = tuple(
-                Segment(chunk[1] / SAMPLE_RATE, chunk[2] / SAMPLE_RATE, texts[chunk])
-                for chunk in chunks
-                if chunk[0] == row and texts[chunk]
-            )
+        for recording, segments in zip(recordings, found, strict=True):
             said = [segment.text for segment in segments]
             if task == "audio_caption":
                 heard = [text for text in dict.fromkeys(said) if text != silence] or said[:1]
                 text = ", then ".join(heard)
             else:
                 text = join_texts(said)
-            results.append(TextResult(text, segments, clip.shape[-1] / SAMPLE_RATE, language))
-        return results if isinstance(audio, list | tuple) else results[0]
+            results.append(TextResult(text, tuple(segments), recording.duration_s, language))
+        return results if many else results[0]
+
+    def _texts(
+        self,
+        chunks: Sequence[Tensor],
+        task: str,
+        language: str | None,
+        silence: str,
+        batch_size: int,
+        sampling: Mapping[str, Any],
+    ) -> list[str]:
+        """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
+        texts = [silence] * len(chunks)
+        loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= SILENCE_DBFS]
+        # Choice: pieces of like length together, so that little of a batch waits for its longest member.
+        loud.sort(key=lambda index: chunks[index].shape[-1])
+        for first in range(0, len(loud), batch_size):
+            batch = loud[first : first + batch_size]
+            asks = [
+                _Ask(task, {"audio": codes}, language, _text_limits(codes.duration_s))
+                for codes in self.encode_many([chunks[index] for index in batch])
+            ]
+            for index, answer in zip(batch, self._generate(asks, sampling), strict=True):
+                texts[index] = str(next(iter(answer.values()))).strip()
+        return texts
 
     # ------------------------------------------------------------------------------------------- text to audio
 
@@ -663,9 +696,10 @@ class UniAudio2:
 
     def run(
         self,
-        task: str,
+        task: str | Task,
         values: Mapping[str, Any],
         *,
+        shots: Sequence[tuple[Any, Any]] = (),
         language: str | None = None,
         max_duration_s: float | None = None,
         sample_rate: int = SAMPLE_RATE,
@@ -675,8 +709,10 @@ class UniAudio2:
         """Run any row of the task table.
 
         Args:
-            task: Name, such as ``asr``; see ``uniaudio2 run list``.
-            values: The row's inputs by name: text, a file, samples, or `AudioCodes`.
+            task: Name, such as ``asr`` (see ``uniaudio2 run list``), or a row of your own.
+            values: The row's inputs by name: text, a file (audio or codes), samples, or `AudioCodes`.
+            shots: Examples of the task that come first, in order: pairs of inputs and outputs. Each side is a mapping
+                of names to values as above, or the value alone where the row needs only one; None where it needs none.
             language: Named in the prompt where the model was trained so.
             max_duration_s: Longest audio to make, seconds; None derives it from the input.
             sample_rate: Rate of samples given as such, Hz.
@@ -691,20 +727,14 @@ class UniAudio2:
         """
         row = get_task(task)
         code = check_language(language) if language is not None else row.language
-        inputs, longest_s, text = self._read_inputs(row, values, code, sample_rate)
-        kinds = {part.kind for part in row.outputs}
-        if kinds == {"text"}:
-            limits = _text_limits(longest_s) if longest_s else _Limits(max_tokens=512)
-        elif row.name in ("tts", "yue_tts"):
-            limits = _speech_limits(speaking_time_s(text))
-        elif longest_s and not text:  # audio in, audio out: about as long as what came in
-            limits = _Limits(max_audio_s=longest_s * 1.5 + 1.0)
-        else:
-            limits = _Limits(max_audio_s=max(MAX_SOUND_S, 2.0 * speaking_time_s(text)))
+        inputs = self._read_values(row, row.inputs, values, code, sample_rate)
+        examples = [self._read_shot(row, number, shot, code, sample_rate) for number, shot in enumerate(shots, 1)]
+        limits = _limits(row, inputs)
         if max_duration_s is not None:
             limits = replace(limits, min_audio_s=min(limits.min_audio_s, max_duration_s), max_audio_s=max_duration_s)
-        answer = self._generate([_Ask(row.name, inputs, code, limits)], sampling)[0]
+        answer = self._generate([_Ask(row, inputs, code, limits, examples)], sampling)[0]
         seed = _seed(sampling)
+        text = " ".join(str(values[name]) for name, value in inputs.items() if isinstance(value, str))
         results: dict[str, str | AudioResult | AudioCodes] = {}
         for name, value in answer.items():
             if isinstance(value, str) or value.reconstruction.shape[-1] == 0:
@@ -713,33 +743,66 @@ class UniAudio2:
                 results[name] = AudioResult(self.decode(value, seed=seed, steps=steps), text, seed, (value,))
         return results
 
-    def _read_inputs(
-        self, row: Task, values: Mapping[str, Any], language: str | None, sample_rate: int
-    ) -> tuple[dict[str, Any], float, str]:
-        """Values as the sequence builder wants them, the length of the longest audio among them, and all text."""
+    def _read_values(
+        self, row: Task, parts: Sequence[Part], values: Mapping[str, Any], language: str | None, sample_rate: int
+    ) -> dict[str, Any]:
+        """Values of these parts of a row as the sequence builder wants them.
+
+        Raises:
+            ValueError: If a value is unknown, missing, or of the wrong kind.
+        """
         kinds: dict[str, str] = {}
-        for part in row.inputs:
+        for part in parts:
             kinds.setdefault(part.value, part.kind)
+        side = "output" if parts == row.outputs else "input"
         unknown = [name for name in values if name not in kinds]
         if unknown:
-            raise ValueError(f"task {row.name!r} has no input {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
-        missing = [name for name in row.required_inputs if name not in values]
+            raise ValueError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
+        missing = [name for name in required(parts) if name not in values]
         if missing:
             raise ValueError(f"task {row.name!r} needs {' and '.join(missing)}")
-        inputs: dict[str, Any] = {}
-        longest_s, texts = 0.0, []
+        read: dict[str, Any] = {}
         for name, value in values.items():
             if kinds[name] == "text":
-                words = check_text(str(value), purpose=f"for {name!r}")
-                texts.append(words)
-                inputs[name] = self._spoken(words, language or detect_language(words))
+                if not isinstance(value, str):
+                    raise ValueError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
+                words = check_text(value, purpose=f"for {name!r}")
+                read[name] = self._spoken(words, language or detect_language(words))
             elif kinds[name] == "voice":
-                inputs[name] = self._voice(load_waveform(value, sample_rate))
+                read[name] = self._voice(load_waveform(value, sample_rate))
             else:
-                codes = value if isinstance(value, AudioCodes) else self.encode(value, sample_rate=sample_rate)
-                longest_s = max(longest_s, codes.duration_s)
-                inputs[name] = codes
-        return inputs, longest_s, " ".join(texts)
+                read[name] = self._codes_of(value, sample_rate)
+        return read
+
+    def _codes_of(self, value: AudioInput | AudioCodes, sample_rate: int) -> AudioCodes:
+        """Codes as they are, from a file of codes, or of audio."""
+        if isinstance(value, AudioCodes):
+            return value
+        if isinstance(value, str | PathLike) and (
+            str(value).endswith(".safetensors") or published_pair(str(value)) is not None
+        ):
+            return AudioCodes.load(str(value))
+        return self.encode(value, sample_rate=sample_rate)
+
+    def _read_shot(
+        self, row: Task, number: int, shot: tuple[Any, Any], language: str | None, sample_rate: int
+    ) -> dict[str, Any]:
+        """One example as the sequence builder wants it: all values of the row by name."""
+        if not isinstance(shot, tuple | list) or len(shot) != 2:
+            raise ValueError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
+        try:
+            inputs, outputs = (
+                self._read_values(row, parts, _by_name(row, parts, side), language, sample_rate)
+                for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
+            )
+        except ValueError as error:
+            raise ValueError(f"shot {number}: {error}") from None
+        for name in inputs.keys() & outputs.keys():  # one recording, whose streams lie on both sides
+            given, made = inputs[name], outputs[name]
+            first = any(part.kind == "reasoning" and part.value == name for part in row.inputs)
+            reasoning, reconstruction = (given, made) if first else (made, given)
+            outputs[name] = (reasoning.reasoning[0], reconstruction.reconstruction[0])
+        return {**inputs, **outputs}
 
     def _voice(self, audio: Tensor) -> Tensor:
         """Reconstruction codes (K, T) of a voice prompt, from the loudest 3 s of the recording."""
@@ -763,6 +826,12 @@ class UniAudio2:
             raise TextError(f"there is nothing to say in {text[:40]!r}: give at least one word")
         return words
 
+    @property
+    def sequences(self) -> SequenceBuilder:
+        """Builds this model's sequences: prompts, training examples and batches of them."""
+        lm, tokenizer = self._need_lm()
+        return SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
+
     def _need_lm(self) -> tuple[AudioLM, TextTokenizer]:
         if self.lm is None or self.tokenizer is None:
             raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
@@ -776,8 +845,7 @@ class UniAudio2:
         Every request draws from a seed of its own, so its result does not depend on the others: ``first_seed`` and
         the numbers after it, or the one seed for all.
         """
-        lm, tokenizer = self._need_lm()
-        builder = SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
+        lm, builder = self._need_lm()[0], self.sequences
         requests = [
             self._request(builder, ask, sampling, _seed(sampling) if first_seed is None else first_seed + number)
             for number, ask in enumerate(asks)
@@ -803,13 +871,14 @@ class UniAudio2:
             guidance = defaults.guidance if row.guidance else 1.0
         elif guidance != 1.0 and not row.guidance:
             raise ValueError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
-        prompt = builder.prompt(row, ask.values, language=ask.language)
+        prompt = builder.prompt(row, ask.values, shots=ask.shots, language=ask.language)
         limits = ask.limits.frames()
         room = self._need_lm()[0].config.max_positions - len(prompt) - 8
         if room < 16:
+            remedy = "fewer or shorter shots, or shorter audio or text" if ask.shots else "shorter audio or text"
             raise ValueError(
                 f"the input of task {row.name!r} is too long for this model ({len(prompt)} positions of "
-                f"{room + len(prompt) + 8}): give shorter audio or text"
+                f"{room + len(prompt) + 8}): give {remedy}"
             )
         if row.makes_audio:
             longest = int(room / (1 + RECONSTRUCTION_PER_REASONING)) - 4
@@ -818,6 +887,39 @@ class UniAudio2:
         else:
             limits = {"text": (0, min(limits["text"][1], room))}
         return GenerationRequest(prompt, sampling=drawn, guidance_scale=guidance, seed=seed, limits=limits)
+
+
+def _all_text(inputs: Mapping[str, Any]) -> str:
+    """All texts among the inputs."""
+    return " ".join(value for value in inputs.values() if isinstance(value, str))
+
+
+def _limits(row: Task, inputs: Mapping[str, Any]) -> _Limits:
+    """How much a row may generate, from the inputs it has."""
+    longest_s = max((value.duration_s for value in inputs.values() if isinstance(value, AudioCodes)), default=0.0)
+    text = _all_text(inputs)
+    if not row.makes_audio:
+        return _text_limits(longest_s) if longest_s else _Limits(max_tokens=512)
+    if row.name in ("tts", "yue_tts"):
+        return _speech_limits(speaking_time_s(text))
+    if longest_s and not text:  # audio in, audio out: about as long as what came in
+        return _Limits(max_audio_s=longest_s * 1.5 + 1.0)
+    return _Limits(max_audio_s=max(MAX_SOUND_S, 2.0 * speaking_time_s(text)))
+
+
+def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
+    """One side of a shot by names: a mapping as it is, a value alone for the one value that these parts need."""
+    if isinstance(side, Mapping):
+        return side
+    names = required(parts)
+    if len(names) == 1:
+        return {names[0]: side}
+    if names:
+        wanted = " and ".join(names)
+        raise ValueError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
+    if side is not None:
+        raise ValueError(f"task {row.name!r} takes no input: give None in its place")
+    return {}
 
 
 def _outputs(result: GenerationResult) -> dict[str, str | AudioCodes]:

@@ -81,11 +81,18 @@ def count_layers(tensors: Tensors, prefix: str) -> int:
     return len(numbers)
 
 
-def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
-    """Shape of a tensor that must be there."""
+def shape_of(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
+    """Shape of a tensor that must be there.
+
+    Raises:
+        PublishedError: If it is missing, or has not so many axes, or is empty.
+    """
     if name not in tensors:
         raise PublishedError(f"the tensor '{name}' is missing; the file is not complete")
-    return tensors[name].shape
+    shape = tensors[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise PublishedError(f"the tensor '{name}' is {list(shape)}, but must have {axes} axes and not be empty")
+    return shape
 
 
 # -- language model ---------------------------------------------------------------------------------------------------
@@ -132,8 +139,8 @@ def _family(name: Any, what: str, path: Path) -> StackFamily:
 
 def _stack(tensors: Tensors, prefix: str, head_size: int, num_kv_groups: int) -> dict[str, Any]:
     block = f"{prefix}.transformer.h."
-    rows, width = shape_of(tensors, f"{block}0.attn.qkv.weight")
-    num_heads = shape_of(tensors, f"{block}0.attn.proj.weight")[1] // head_size
+    rows, width = shape_of(tensors, f"{block}0.attn.qkv.weight", 2)
+    num_heads = shape_of(tensors, f"{block}0.attn.proj.weight", 2)[1] // head_size
     if num_heads * head_size + 2 * num_kv_groups * head_size != rows:
         raise PublishedError(
             f"{prefix}: attn.qkv has {rows} rows, which is not ({num_heads} + 2 x {num_kv_groups}) heads of "
@@ -144,7 +151,7 @@ def _stack(tensors: Tensors, prefix: str, head_size: int, num_kv_groups: int) ->
         "width": width,
         "num_heads": num_heads,
         "num_kv_groups": num_kv_groups,
-        "mlp_width": shape_of(tensors, f"{block}0.mlp.fc_1.weight")[0],
+        "mlp_width": shape_of(tensors, f"{block}0.mlp.fc_1.weight", 2)[0],
     }
     return values if num_heads * head_size == width else {**values, "head_size": head_size}
 
@@ -163,7 +170,7 @@ def lm_config(tensors: Tensors, config_path: Path, hints: Mapping[str, int] | No
     """
     llm = read_llm_config(config_path)
     hints = dict(hints or {})
-    num_codebooks, _, size = shape_of(tensors, "audio_head")
+    num_codebooks, _, size = shape_of(tensors, "audio_head", 3)
     reason, semantic = llm["audio_reason_card"], llm["audio_semantic_card"]
     if reason + semantic != size or llm["parallel_number"] != num_codebooks + 1:
         raise PublishedError(
@@ -187,7 +194,7 @@ def lm_config(tensors: Tensors, config_path: Path, hints: Mapping[str, int] | No
             rope_factor = family.rope_factor if ours == "backbone" else rope_factor
         stacks[ours] = _stack(tensors, theirs, head_size, groups)
     return {
-        "text_vocab_size": shape_of(tensors, "backbone.transformer.wte.weight")[0],
+        "text_vocab_size": shape_of(tensors, "backbone.transformer.wte.weight", 2)[0],
         "audio": {
             "num_codebooks": num_codebooks,
             "num_reasoning": reason,
@@ -271,7 +278,7 @@ def codec_config(
         whisper_config: ``config.json`` of the Whisper folder, for encoders of another head size than 64.
         wavlm_config: ``config.json`` of the WavLM folder.
     """
-    dim = shape_of(tensors, "cond_fusion_layer_phone.weight")[0]
+    dim = shape_of(tensors, "cond_fusion_layer_phone.weight", 2)[0]
     return {
         "encoders": {
             "whisper": _whisper(tensors, _read_json(whisper_config)),
@@ -293,7 +300,7 @@ def codec_config(
 
 
 def _quantizer(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    shape = shape_of(tensors, f"{prefix}layers.0._codebook.embed")
+    shape = shape_of(tensors, f"{prefix}layers.0._codebook.embed", 3)
     return {
         "num_codebooks": count_layers(tensors, f"{prefix}layers."),
         "codebook_size": shape[-2],
@@ -303,30 +310,30 @@ def _quantizer(tensors: Tensors, prefix: str) -> dict[str, Any]:
 
 def _reasoning(tensors: Tensors) -> dict[str, Any]:
     block = "audio_thinking.encoder_transformers."
-    dim = shape_of(tensors, "audio_thinking.cls_token")[-1]
+    dim = shape_of(tensors, "audio_thinking.cls_token", 2)[-1]
     first = f"{block}0.ff.ff.0.proj.bias"
     return {
         "dim": dim,
         "num_layers": count_layers(tensors, block),
-        "num_heads": dim // shape_of(tensors, f"{block}0.self_attn.q_norm.weight")[0],
-        "feed_forward_dim": shape_of(tensors, first)[0] // 2,
+        "num_heads": dim // shape_of(tensors, f"{block}0.self_attn.q_norm.weight", 1)[0],
+        "feed_forward_dim": shape_of(tensors, first, 1)[0] // 2,
         "quantizer": _quantizer(tensors, "audio_thinking.reasoning_vq."),
     }
 
 
 def _dit(tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
     prefix = "cfm_wrapper.estimator."
-    width = shape_of(tensors, f"{prefix}proj_in.ffn_1.weight")[0]
+    width = shape_of(tensors, f"{prefix}proj_in.ffn_1.weight", 3)[0]
     heads = values.get("num_attention_heads")
     if heads is None:
         heads = _heads_of_64(width, "the flow network", "model_config.json (num_attention_heads)")
-    hidden = shape_of(tensors, f"{prefix}transformer_blocks.0.ff.net.0.proj.weight")[0]
+    hidden = shape_of(tensors, f"{prefix}transformer_blocks.0.ff.net.0.proj.weight", 2)[0]
     return {
         "width": width,
         "num_layers": count_layers(tensors, f"{prefix}transformer_blocks."),
         "num_heads": int(heads),
         "mlp_ratio": hidden // width,
-        "num_time_features": shape_of(tensors, f"{prefix}adaln_single.emb.timestep_embedder.linear_1.weight")[1],
+        "num_time_features": shape_of(tensors, f"{prefix}adaln_single.emb.timestep_embedder.linear_1.weight", 2)[1],
     }
 
 
@@ -339,7 +346,7 @@ def _heads_of_64(width: int, what: str, remedy: str) -> int:
 
 def _whisper(tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
     prefix = "whisper_encoder."
-    width, mels, _ = shape_of(tensors, f"{prefix}conv1.weight")
+    width, mels, _ = shape_of(tensors, f"{prefix}conv1.weight", 3)
     heads = values.get("encoder_attention_heads")
     if heads is None:
         heads = _heads_of_64(width, "the Whisper encoder", "whisper-medium/config.json (encoder_attention_heads)")
@@ -347,17 +354,17 @@ def _whisper(tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
         "d_model": width,
         "encoder_layers": count_layers(tensors, f"{prefix}layers."),
         "encoder_attention_heads": int(heads),
-        "encoder_ffn_dim": shape_of(tensors, f"{prefix}layers.0.fc1.weight")[0],
+        "encoder_ffn_dim": shape_of(tensors, f"{prefix}layers.0.fc1.weight", 2)[0],
         "num_mel_bins": mels,
-        "max_source_positions": shape_of(tensors, f"{prefix}embed_positions.weight")[0],
+        "max_source_positions": shape_of(tensors, f"{prefix}embed_positions.weight", 2)[0],
     }
 
 
 def _wavlm(tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
     prefix = "wavlm_encoder."
-    width = shape_of(tensors, f"{prefix}feature_projection.projection.weight")[0]
+    width = shape_of(tensors, f"{prefix}feature_projection.projection.weight", 2)[0]
     convs = [
-        shape_of(tensors, f"{prefix}feature_extractor.conv_layers.{i}.conv.weight")
+        shape_of(tensors, f"{prefix}feature_extractor.conv_layers.{i}.conv.weight", 3)
         for i in range(count_layers(tensors, f"{prefix}feature_extractor.conv_layers."))
     ]
     position = f"{prefix}encoder.pos_conv_embed.conv."
@@ -365,13 +372,15 @@ def _wavlm(tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
         (name for name in ("parametrizations.weight.original1", "weight_v", "weight") if position + name in tensors),
         "parametrizations.weight.original1",
     )
-    _, per_group, kernel = shape_of(tensors, position + spelling)
-    buckets, heads = shape_of(tensors, f"{prefix}encoder.layers.0.attention.rel_attn_embed.weight")
+    _, per_group, kernel = shape_of(tensors, position + spelling, 3)
+    buckets, heads = shape_of(tensors, f"{prefix}encoder.layers.0.attention.rel_attn_embed.weight", 2)
     config: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": count_layers(tensors, f"{prefix}encoder.layers."),
         "num_attention_heads": heads,
-        "intermediate_size": shape_of(tensors, f"{prefix}encoder.layers.0.feed_forward.intermediate_dense.weight")[0],
+        "intermediate_size": shape_of(tensors, f"{prefix}encoder.layers.0.feed_forward.intermediate_dense.weight", 2)[
+            0
+        ],
         "conv_dim": [shape[0] for shape in convs],
         "conv_kernel": [shape[2] for shape in convs],
         "num_conv_pos_embeddings": kernel,
@@ -392,16 +401,16 @@ def musicfm_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
         prefix: What stands before ``conformer.`` in their names.
     """
     layer = f"{prefix}conformer.layers."
-    width, flat = shape_of(tensors, f"{prefix}conv.linear.weight")
-    channels = shape_of(tensors, f"{prefix}conv.conv.0.conv1.weight")[0]
+    width, flat = shape_of(tensors, f"{prefix}conv.linear.weight", 2)
+    channels = shape_of(tensors, f"{prefix}conv.conv.0.conv1.weight", 4)[0]
     frequencies = f"{prefix}conformer.embed_positions.inv_freq"
     half_head = tensors[frequencies].shape[0] if frequencies in tensors else 32
     return {
         "encoder_dim": width,
         "conv_dim": channels,
         "num_heads": width // (2 * half_head),
-        "intermediate_size": shape_of(tensors, f"{layer}0.ffn1.intermediate_dense.weight")[0],
+        "intermediate_size": shape_of(tensors, f"{layer}0.ffn1.intermediate_dense.weight", 2)[0],
         "depth": count_layers(tensors, layer),
-        "depthwise_kernel_size": shape_of(tensors, f"{layer}0.conv_module.depthwise_conv.weight")[2],
+        "depthwise_kernel_size": shape_of(tensors, f"{layer}0.conv_module.depthwise_conv.weight", 3)[2],
         "num_mels": 4 * flat // channels,
     }

@@ -255,6 +255,7 @@ class SequenceBuilder:
         if ids:
             parts.append((None, *self.text_rows(ids), False))
         for shot in shots:
+            self._check_names(task, shot)
             parts += self._parts(task, shot, task.inputs, False, text_dropout, rng)
             parts += self._parts(task, shot, task.outputs, loss_on_shots, 0.0, rng)
         self._check_names(task, values)
@@ -301,6 +302,7 @@ class SequenceBuilder:
         if ids:
             parts.append((None, *self.text_rows(ids), False))
         for shot in shots:
+            self._check_names(task, shot)
             parts += self._parts(task, shot, (*task.inputs, *task.outputs), False, 0.0, None)
         self._check_names(task, values)
         parts += self._parts(task, values, task.inputs, False, 0.0, None)

@@ -191,13 +191,3 @@ def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float
             pause = SENTENCE_PAUSE_S if index == len(parts) - 1 else CLAUSE_PAUSE_S
             planned.append(Sentence(part, spoken, speaking_time_s(part), pause))
     return planned
-
-
-def edit_distance(wanted: str, got: str) -> int:
-    """Insertions, deletions and replacements of characters that turn one text into the other."""
-    row = list(range(len(got) + 1))
-    for number, character in enumerate(wanted, 1):
-        diagonal, row[0] = row[0], number
-        for index, other in enumerate(got, 1):
-            diagonal, row[index] = row[index], min(row[index] + 1, row[index - 1] + 1, diagonal + (character != other))
-    return row[-1]

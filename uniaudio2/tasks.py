@@ -1,12 +1,14 @@
 """The task table: for every task its parts in order, which of them are predicted, and prompts. Data only.
 
 One row added here is one task added: sequences, training, generation and the command line read this table.
-Source: ARCHITECTURE section 2 for the published rows; prompts are our own wordings.
+``docs/tasks.md`` shows all rows, and how to add one. Source: ARCHITECTURE section 2 for the published rows; prompts are
+our own wordings.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +27,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the table."""
+    """One row of the table.
+
+    Raises:
+        ValueError: If the row describes no task: nothing is predicted, or text and audio are predicted together, or an
+            output is optional or a voice prompt, or only one of the two prompt styles is given.
+    """
 
     name: str
     short: str  # the prompt in the "short" style, followed by the language where one is known
@@ -34,6 +41,16 @@ class Task:
     outputs: tuple[Part, ...]
     guidance: bool = False  # has a guidance form (condition replaced by padding) in training and generation
     language: str | None = None  # the task is about this language
+
+    def __post_init__(self) -> None:
+        if not self.outputs:
+            raise ValueError(f"task '{self.name}' predicts nothing: give it outputs")
+        if len({part.kind == "text" for part in self.outputs}) != 1:
+            raise ValueError(f"task '{self.name}' predicts text and audio together: make it two tasks")
+        if any(part.optional or part.kind == "voice" for part in self.outputs):
+            raise ValueError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
+        if bool(self.short) != bool(self.prompts):
+            raise ValueError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
 
     @property
     def makes_audio(self) -> bool:
@@ -48,18 +65,24 @@ class Task:
     @property
     def required_inputs(self) -> tuple[str, ...]:
         """Names of the values that must be given to generate."""
-        return tuple(dict.fromkeys(part.value for part in self.inputs if not part.optional))
+        return required(self.inputs)
 
 
-def _audio(value: str) -> tuple[Part, Part]:
+def required(parts: Iterable[Part]) -> tuple[str, ...]:
+    """Names of the values that these parts cannot do without."""
+    return tuple(dict.fromkeys(part.value for part in parts if not part.optional))
+
+
+def audio_parts(value: str) -> tuple[Part, Part]:
+    """Both streams of a recording, reasoning first."""
     return Part("reasoning", value), Part("reconstruction", value)
 
 
-def _text(value: str, tag: str | None = None, *, optional: bool = False) -> Part:
-    return Part("text", value, tag, optional)
+def _text(value: str, tag: str | None = None) -> Part:
+    return Part("text", value, tag)
 
 
-_AUDIO = _audio("audio")
+_AUDIO = audio_parts("audio")
 _TRANSCRIPTION = _text("transcription", "transcription")
 _CAPTION = _text("caption", "caption")
 _LYRIC = _text("lyric", "lyric")
@@ -156,8 +179,8 @@ _TASKS = (
         "speech_s2s",
         "reply speech",
         ("Listen to the speaker and reply aloud.", "Answer the spoken request in speech.", "Speak a reply."),
-        _audio("source"),
-        _audio("target"),
+        audio_parts("source"),
+        audio_parts("target"),
     ),
     Task("tts", "tts", _SPEAK, (_OPTIONAL_VOICE, _TRANSCRIPTION), _AUDIO, guidance=True),
     Task(
@@ -229,15 +252,15 @@ _TASKS = (
             "Edit this speech by the instruction.",
             "Apply the requested change to the audio.",
         ),
-        (_text("instruction"), *_audio("source")),
-        _audio("target"),
+        (_text("instruction"), *audio_parts("source")),
+        audio_parts("target"),
     ),
     Task(
         "speech_denoise",
         "denoise",
         ("Remove the noise from this recording.", "Clean up the speech.", "Keep the voice and drop the noise."),
-        _audio("source"),
-        _audio("target"),
+        audio_parts("source"),
+        audio_parts("target"),
     ),
     Task(
         "speech_ss",
@@ -247,8 +270,8 @@ _TASKS = (
             "Split this mixture into its voices.",
             "Give each speaker a recording of their own.",
         ),
-        _audio("mixture"),
-        (*_audio("first"), *_audio("second")),
+        audio_parts("mixture"),
+        (*audio_parts("first"), *audio_parts("second")),
     ),
     Task(
         "music_ss",
@@ -258,8 +281,8 @@ _TASKS = (
             "Split the voice from the accompaniment.",
             "Take this music apart.",
         ),
-        _audio("mixture"),
-        (*_audio("first"), *_audio("second")),
+        audio_parts("mixture"),
+        (*audio_parts("first"), *audio_parts("second")),
     ),
     Task(
         "reason_to_semantic",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import pickle
 import re
 import warnings
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from uniaudio2.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def check_readable(path: Path) -> None:
         raise TensorFileError(f"{path}: no such file")
     if path.is_dir():
         raise TensorFileError(f"{path}: is a folder; name a file in it")
+    if not path.is_file():
+        raise TensorFileError(f"{path}: is not a regular file")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -221,16 +224,52 @@ def load_torch(path: Path | str) -> Any:
     if not is_torch_file(path):
         raise TensorFileError(f"{path}: is not a PyTorch file")
     mapped = zipfile.is_zipfile(path)
+    if mapped:
+        _refuse_compression(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise TensorFileError(f"{path}: refused, {_why_unsafe(error)}") from None
     except Exception as error:  # a damaged file can fail anywhere in the reader; all of it means the same to the user
         logger.debug("cannot read %s", path, exc_info=True)
         problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise TensorFileError(f"{path}: damaged or not a PyTorch file ({problem}); fetch or copy it again") from None
+    _check_tensors(loaded, path)
+    return loaded
+
+
+def _refuse_compression(path: Path) -> None:
+    """``torch.save`` stores without compression: an archive that unpacks to more than its size was made to harm."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise TensorFileError(f"{path}: damaged archive ({error}); fetch or copy it again") from None
+    if unpacked > path.stat().st_size:
+        raise TensorFileError(f"{path}: refused, it would unpack to {unpacked} bytes; PyTorch does not compress files")
+
+
+def _check_tensors(loaded: Any, path: Path) -> None:
+    """Refuse tensors without plain values, and those that claim more values than the file has bytes (strides of 0)."""
+    size = path.stat().st_size
+    seen: set[int] = set()
+    waiting = [loaded]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+                raise TensorFileError(f"{path}: holds a sparse, quantised or meta tensor; save plain ones")
+            if value.numel() * value.element_size() > size:
+                raise TensorFileError(f"{path}: refused, a tensor {tuple(value.shape)} is larger than the file")
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple, set)):
+            waiting += value
 
 
 def _why_unsafe(error: pickle.UnpicklingError) -> str:
@@ -350,17 +389,11 @@ def _write_values(file: Any, lazy: LazyTensor, name: str, chunk_values: int = 1 
 
 
 def _replace_with(path: Path, write: Callable[[Any], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             write(file)
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise TensorFileError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def summarise(names: Iterable[str], shown: int = 4) -> str:

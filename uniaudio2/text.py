@@ -1,4 +1,4 @@
-"""Text normalisation: what is written becomes what is said, then lower case without punctuation.
+"""Text normalisation: what is written becomes what is said, then lower case without punctuation; edit distance.
 
 Knows nothing of tokenizers. Languages are ``en``, ``zh`` (Mandarin) and ``yue`` (Cantonese).
 """
@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -74,6 +75,22 @@ def normalise_text(text: str, language: str = "en") -> str:
     text = _LONE_APOSTROPHE.sub(" ", text)
     text = " ".join(text.split())
     return _SPACE_IN_HAN.sub("", text)
+
+
+def edit_distance(wanted: Iterable[object], got: Iterable[object]) -> int:
+    """Least number of insertions, deletions and replacements that turn one sequence into the other.
+
+    Args:
+        wanted: A text (compared by characters), or a list of words, phonemes or ids.
+        got: The same.
+    """
+    others = list(got)
+    row = list(range(len(others) + 1))
+    for number, item in enumerate(wanted, 1):
+        diagonal, row[0] = row[0], number
+        for index, other in enumerate(others, 1):
+            diagonal, row[index] = row[index], min(row[index] + 1, row[index - 1] + 1, diagonal + (item != other))
+    return row[-1]
 
 
 def _read_out(text: str, language: str) -> str:

@@ -7,16 +7,16 @@ byte-level BPE trained here for the small models, or the Llama file for the publ
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from uniaudio2.files import replacing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -136,6 +136,8 @@ class TextTokenizer:
         self.tokens = tokens
         self._own = tokenizer.token_to_id("<bos>") is not None  # a file trained by :meth:`train`
         size = self.vocab_size
+        if tokenizer.get_vocab_size(with_added_tokens=False) < 256:
+            raise TokenizerError(f"the tokenizer has {size} ids, fewer than there are bytes; its file is not whole")
         if max(tokens.ids()) >= size:
             raise TokenizerError(f"the tokenizer has {size} ids but a special token is {max(tokens.ids())}")
         for field, written in tokens.names().items():
@@ -157,9 +159,14 @@ class TextTokenizer:
             raise TokenizerError(f"no tokenizer at {path}; a model folder needs its tokenizer.json")
         try:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise TokenizerError(f"{path} is not a tokenizer.json: it is no text") from None
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{path} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from error
-        return cls(tokenizer, tokens)
+        try:
+            return cls(tokenizer, tokens)
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}: {error}") from None
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -195,13 +202,8 @@ class TextTokenizer:
 
     def save(self, path: Path | str) -> None:
         """Write the ``tokenizer.json`` (whole or not at all)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(self._tokenizer.to_str())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with replacing(path) as file:
+            file.write(self._tokenizer.to_str().encode("utf-8"))
 
     @property
     def vocab_size(self) -> int:

@@ -29,6 +29,7 @@ class Spelled:
             wave = spell(text)
             about: dict[str, Any] = dict(
                 text=text,
+                phonemes=" ".join(text.replace(" ", "_")),
                 language="en",
                 speaker=f"voice{number % 2}",
                 split="dev" if number % 5 == 4 else "train",

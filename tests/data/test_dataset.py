@@ -104,7 +104,8 @@ def test_repeats_change_how_often_a_source_is_drawn(store: CodeStore, builder: S
 
 def test_house_voice_prompt_and_spans(store: CodeStore, builder: SequenceBuilder) -> None:
     config = replace(CONFIG, house_voices=("voice0",))
-    dataset = LMDataset(store, builder, config, seed=0)
+    phones = store.phones(256)
+    dataset = LMDataset(store, builder, config, seed=0, phones={phone: i + 1 for i, phone in enumerate(phones)})
     speakers = {store.clips[int(i)].speaker for i in dataset.planner.pools["tts"].items}
     assert speakers == {"voice0"}
     item = int(dataset.planner.pools["tts_voice"].items[0])
@@ -114,20 +115,23 @@ def test_house_voice_prompt_and_spans(store: CodeStore, builder: SequenceBuilder
     row, first, last = batch.heard[0].tolist()
     codes = store.codes(item).reconstruction
     assert torch.equal(batch.tokens[row, first:last, 0] - builder.audio.num_reasoning, codes[0, 0])
-    assert bytes(batch.heard_bytes.tolist()).decode() == store.clips[item].text
-    _, predicted, end, _, _ = batch.aligned[0].tolist()
+    assert " ".join(phones[i - 1] for i in batch.heard_phones.tolist()) == store.clips[item].phonemes
+    assert batch.aligned[:, -1].tolist() == [0, 1]  # one head for the sounds, one for the meaning
+    _, predicted, end, first, _, _ = batch.aligned[0].tolist()
+    assert first == batch.heard[0, 1]
     ids = batch.tokens[0, predicted:end, -1].tolist()
     assert builder.tokenizer is not None and builder.tokenizer.decode(ids) == store.clips[item].text
 
 
 def test_shuffled_conditions_change_the_input_and_not_the_target(store: CodeStore, builder: SequenceBuilder) -> None:
-    dataset = LMDataset(store, builder, CONFIG, seed=0)
+    phones = {phone: i + 1 for i, phone in enumerate(store.phones(256))}
+    dataset = LMDataset(store, builder, CONFIG, seed=0, phones=phones)
     items = [int(i) for i in dataset.planner.pools["asr"].items[:6]]
     right, wrong = (dataset.held_out("asr", items, shuffled=s) for s in (False, True))
     for row in range(6):
         targets = [batch.tokens[row, :, -1][batch.loss_mask[row, :, -1]] for batch in (right, wrong)]
         assert torch.equal(*targets)
-    assert not torch.equal(right.heard_bytes, wrong.heard_bytes)
+    assert not torch.equal(right.heard_phones, wrong.heard_phones)
 
 
 def test_conditions_are_dropped_in_a_tenth(store: CodeStore, builder: SequenceBuilder) -> None:

@@ -11,10 +11,10 @@ Only clips of one length are batched, so nothing needs a mask and a clip's codes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,19 @@ class SamplingDefaults:
             raise ValueError(f"noise_scale must not be negative, got {self.noise_scale}")
 
 
+class DecodeOptions(TypedDict, total=False):
+    """Keyword arguments of `ReasoningCodec.decode` and `decode_stream`; what is left out or None is the preset's."""
+
+    steps: int | None  # of the ODE solver
+    guidance_scale: float | None  # 1 is no guidance
+    solver: Solver | None  # "euler" or "midpoint"
+    noise_scale: float | None  # standard deviation of the initial noise; 0 is free of chance
+    with_reasoning: bool | None  # add the reasoning vectors to the reconstruction vectors
+    generator: torch.Generator | Sequence[torch.Generator] | None  # of the noise, one or one per clip: reproducible
+    noise: Sequence[Tensor] | None  # initial noise of every window (B, T, C) instead of drawing it
+    fill: Fill  # "silence" decodes short clips at their own length, "repeat" in full windows as the published code
+
+
 @dataclass(frozen=True)
 class CodecConfig:
     """Everything that a codec is built from."""
@@ -183,6 +196,7 @@ class ReasoningCodec(nn.Module):
         return self
 
     def _add_roles(self, name: str, infos: Mapping[str, FeatureInfo]) -> None:
+        """Note the features that an encoder gives."""
         for role, info in infos.items():
             if role in self.feature_info:
                 raise ValueError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
@@ -191,11 +205,12 @@ class ReasoningCodec(nn.Module):
     # Encoding
 
     @torch.no_grad()
-    def extract_features(self, audio: Tensor) -> dict[str, Tensor]:
+    def extract_features(self, audio: Tensor, roles: Collection[str] | None = None) -> dict[str, Tensor]:
         """Features of all encoders for audio that fits one window.
 
         Args:
             audio: (B, 1, N), N a positive multiple of 9600 samples (0.4 s).
+            roles: Run only the encoders that serve one of these roles; None runs all.
 
         Returns:
             Role -> (B, T_role, C).
@@ -206,13 +221,15 @@ class ReasoningCodec(nn.Module):
         if audio.dim() != 3 or audio.shape[1] != 1 or audio.shape[2] == 0 or audio.shape[2] % UNIT:
             raise ValueError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
         features: dict[str, Tensor] = {}
-        if AUTOENCODER_LATENTS in self.config.encoders:
+        if AUTOENCODER_LATENTS in self.config.encoders and (roles is None or "acoustic" in roles):
             features["acoustic"] = self.autoencoder.encode(audio)
         for encoder in self.encoders.values():
-            features.update(encoder(audio))
+            serves: Any = encoder.feature_info
+            if roles is None or not set(roles).isdisjoint(serves):
+                features.update(encoder(audio))
         return features
 
-    def encode(self, audio: Tensor, *, windows_at_once: int = 4, fill: Fill = "silence") -> AudioCodes:
+    def encode(self, audio: Tensor, *, windows_at_once: int | None = None, fill: Fill = "silence") -> AudioCodes:
         """Tokenise mono audio of any length.
 
         Audio is encoded in windows of exactly 30 s; the last one is padded with silence to a multiple of 0.4 s.
@@ -220,7 +237,8 @@ class ReasoningCodec(nn.Module):
 
         Args:
             audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0; clips of one batch all have N samples.
-            windows_at_once: Windows (of 30 s, over batch and time) that are encoded together; bounds the memory.
+            windows_at_once: Windows (of 30 s, over batch and time) that are encoded together; bounds the memory. None
+                is one on a CPU, where more take more memory and no less time, else four.
             fill: "silence", or "repeat" for the published way, which fills windows by repeating the clip, always
                 encodes at least two, and lets windows drift by 10 ms each.
 
@@ -237,7 +255,7 @@ class ReasoningCodec(nn.Module):
             raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         return self.encode_stream([audio], windows_at_once=windows_at_once)
 
-    def encode_stream(self, chunks: Iterable[Tensor], *, windows_at_once: int = 4) -> AudioCodes:
+    def encode_stream(self, chunks: Iterable[Tensor], *, windows_at_once: int | None = None) -> AudioCodes:
         """Tokenise audio that comes piece by piece, in constant memory: the codes of :meth:`encode` on all of it.
 
         Args:
@@ -254,6 +272,7 @@ class ReasoningCodec(nn.Module):
         pending: list[Tensor] = []
 
         def flush() -> None:
+            """Encode the windows that wait, all of one length."""
             for codes_5hz, codes_12hz in self._encode_windows(pending, windows_at_once):
                 reasoning.append(codes_5hz)
                 reconstruction.append(codes_12hz)
@@ -265,7 +284,7 @@ class ReasoningCodec(nn.Module):
                 flush()
                 piece = nn.functional.pad(piece, (0, num_units(piece.shape[2]) * UNIT - piece.shape[2]))
             pending.append(piece)
-            if len(pending) * len(piece) >= windows_at_once:
+            if len(pending) * len(piece) >= self._at_once(windows_at_once):
                 flush()
         flush()
         if num_samples == 0:
@@ -277,16 +296,22 @@ class ReasoningCodec(nn.Module):
         )
 
     @torch.no_grad()
-    def _encode_windows(self, windows: Sequence[Tensor], at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _encode_windows(self, windows: Sequence[Tensor], at_once: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Codes of each of several windows (B, 1, n) of one length; rows are encoded a bounded number at a time."""
         if not windows:
             return
         batch, length = windows[0].shape[0], windows[0].shape[2]
         rows = torch.cat(list(windows), dim=0)
-        rows_at_once = max(1, at_once * self.config.windows.encode_units * UNIT // length)
+        rows_at_once = max(1, self._at_once(at_once) * self.config.windows.encode_units * UNIT // length)
         parts = [self._encode_rows(part) for part in rows.split(rows_at_once)]
         reasoning, reconstruction = (torch.cat(codes) for codes in zip(*parts, strict=True))
         yield from zip(reasoning.split(batch), reconstruction.split(batch), strict=True)
+
+    def _at_once(self, wanted: int | None) -> int:
+        """Windows that are encoded together: as many as are wanted, or what suits the device."""
+        if wanted is None:
+            return 1 if self.device.type == "cpu" else 4
+        return wanted
 
     def _encode_rows(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Both streams of codes for audio (B, 1, N) that fits one window."""
@@ -296,7 +321,7 @@ class ReasoningCodec(nn.Module):
         reasoning = self.reasoning(features)
         return reasoning.codes, self.reconstruction(features, reasoning.quantized).codes
 
-    def _encode_repeated(self, audio: Tensor, windows_at_once: int) -> AudioCodes:
+    def _encode_repeated(self, audio: Tensor, windows_at_once: int | None) -> AudioCodes:
         """The published way: windows of the endlessly repeated clip, 720 240 samples apart, counted as 30 s each."""
         num_samples, window = audio.shape[2], 75 * UNIT
         filled = num_samples
@@ -333,35 +358,16 @@ class ReasoningCodec(nn.Module):
 
     # Decoding
 
-    def decode(
-        self,
-        codes: AudioCodes,
-        *,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        solver: Solver | None = None,
-        noise_scale: float | None = None,
-        with_reasoning: bool | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        fill: Fill = "silence",
-        noise: Sequence[Tensor] | None = None,
-    ) -> Tensor:
+    def decode(self, codes: AudioCodes, **options: Unpack[DecodeOptions]) -> Tensor:
         """Codes to audio of any length.
 
         Codes are decoded in overlapping windows; each window starts from latents of the one before (in-context) and
-        is joined to it where the codes say, by a cross-fade over those common latents.
+        is joined to it where the codes say, by a cross-fade over those common latents. Clips of one batch are decoded
+        together, and each as it would be alone.
 
         Args:
             codes: Of one or several clips of one length.
-            steps: Of the ODE solver; the preset's by default, as for the next four.
-            guidance_scale: 1 is no guidance.
-            solver: "euler" or "midpoint".
-            noise_scale: Standard deviation of the initial noise; 0 is free of chance.
-            with_reasoning: Add the reasoning vectors to the reconstruction vectors.
-            generator: Source of the noise, one or one per clip; makes the result reproducible.
-            fill: "silence": short clips are decoded at their own length. "repeat": codes are repeated to full
-                windows, as the published code does.
-            noise: Initial noise of every window (B, T, C) instead of drawing it.
+            **options: See `DecodeOptions`.
 
         Returns:
             (B, 1, N): exactly ``codes.num_samples`` samples, or 1920 per reconstruction frame where that is None. Not
@@ -370,20 +376,9 @@ class ReasoningCodec(nn.Module):
         Raises:
             ValueError: If codes are out of range or an option is.
         """
-        pieces = self.decode_stream(
-            codes,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            solver=solver,
-            noise_scale=noise_scale,
-            with_reasoning=with_reasoning,
-            generator=generator,
-            fill=fill,
-            noise=noise,
-        )
         audio: Tensor | None = None
         end, num_samples = 0, _num_samples(codes)
-        for piece in pieces:
+        for piece in self.decode_stream(codes, **options):
             if audio is None:
                 audio = piece.new_zeros(len(codes), 1, num_samples)
             audio[:, :, end : end + piece.shape[2]] = piece
@@ -394,23 +389,16 @@ class ReasoningCodec(nn.Module):
         return audio
 
     @torch.no_grad()
-    def decode_stream(
-        self,
-        codes: AudioCodes,
-        *,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        solver: Solver | None = None,
-        noise_scale: float | None = None,
-        with_reasoning: bool | None = None,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        fill: Fill = "silence",
-        noise: Sequence[Tensor] | None = None,
-    ) -> Iterator[Tensor]:
+    def decode_stream(self, codes: AudioCodes, **options: Unpack[DecodeOptions]) -> Iterator[Tensor]:
         """Like :meth:`decode`, but yields the audio in consecutive pieces (B, 1, n), in constant memory."""
-        defaults, windows = self.config.sampling, self.config.windows
-        with_reasoning = defaults.with_reasoning if with_reasoning is None else with_reasoning
-        self._check_codes(codes, with_reasoning)
+        windows = self.config.windows
+        fill, generator, noise = (
+            options.pop("fill", "silence"),
+            options.pop("generator", None),
+            options.pop("noise", None),
+        )
+        chosen = replace(self.config.sampling, **{name: value for name, value in options.items() if value is not None})
+        self._check_codes(codes, chosen.with_reasoning)
         if fill not in ("silence", "repeat"):
             raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         remaining = _num_samples(codes)
@@ -425,15 +413,15 @@ class ReasoningCodec(nn.Module):
         starts = window_starts(codes.reconstruction.shape[2], windows)
         for number, start in enumerate(starts):
             last = number == len(starts) - 1
-            condition = self.condition(codes, start, windows.decode_codes, with_reasoning=with_reasoning)
+            condition = self.condition(codes, start, windows.decode_codes, with_reasoning=chosen.with_reasoning)
             latents = self.decoder.sample(
                 condition,
                 context=context,
-                steps=defaults.steps if steps is None else steps,
-                guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
-                solver=defaults.solver if solver is None else solver,
+                steps=chosen.steps,
+                guidance_scale=chosen.guidance_scale,
+                solver=chosen.solver,
                 generator=generator,
-                noise_scale=defaults.noise_scale if noise_scale is None else noise_scale,
+                noise_scale=chosen.noise_scale,
                 noise=None if noise is None else noise[number],
             )
             audio = self.autoencoder.decode(latents)
@@ -527,6 +515,7 @@ PUBLISHED_UNUSED = ("wavlm_transfer.kernel", "film_encoder.")
 
 
 def _below(prefix: str, name: str | None) -> str | None:
+    """The name inside a child module; None stays None."""
     return None if name is None else f"{prefix}.{name}"
 
 
@@ -574,6 +563,7 @@ def _repeat_to_windows(codes: AudioCodes, windows: WindowConfig) -> AudioCodes:
     total = starts[-1] + windows.decode_codes
 
     def tiled(stream: Tensor, length: int) -> Tensor:
+        """As many frames of the endlessly repeated stream."""
         return stream[:, :, torch.arange(length, device=stream.device) % max(1, stream.shape[2])]
 
     reasoning = codes.reasoning

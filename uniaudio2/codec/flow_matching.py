@@ -202,6 +202,7 @@ class FlowDecoder(nn.Module):
         if guidance_scale == 1:
 
             def velocity(x: Tensor, t: float) -> Tensor:
+                """Of the condition alone."""
                 return self.dit(torch.cat([x, known, condition], dim=2), x.new_full((batch,), t))
 
             return velocity
@@ -211,6 +212,7 @@ class FlowDecoder(nn.Module):
         )  # first half without condition
 
         def guided(x: Tensor, t: float) -> Tensor:
+            """Of both halves in one evaluation, then ``v_u + w (v_c - v_u)``."""
             both = self.dit(torch.cat([x.repeat(2, 1, 1), fixed], dim=2), x.new_full((2 * batch,), t))
             without, with_condition = both.chunk(2)
             return without + guidance_scale * (with_condition - without)
@@ -254,6 +256,7 @@ class FlowDecoder(nn.Module):
         return torch.minimum(length, (num_frames - 1).clamp(min=0)) * chosen
 
     def _check_condition(self, condition: Tensor, batch: int, frames: int) -> None:
+        """Refuse a condition of another shape than (batch, frames, D)."""
         if condition.shape != (batch, frames, self.condition_dim):
             raise ValueError(
                 f"the condition must be ({batch}, {frames}, {self.condition_dim}), got {tuple(condition.shape)}"

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+CTC_SIZE = 257
+"""Outputs of the auxiliary CTC head: the blank, then room for the phones of all languages."""
+
+
 @dataclass(frozen=True)
 class TextDecoderConfig:
     """Sizes of the text decoder."""
@@ -29,7 +33,7 @@ class TextDecoderConfig:
     num_heads: int = 4
     max_tokens: int = 96
     max_frames: int = 160  # 32 s at 5 Hz
-    sub_frames: int = 6  # CTC outputs per reasoning frame: 30 Hz, above any character rate; 0 = no CTC head
+    sub_frames: int = 6  # CTC outputs per reasoning frame: 30 Hz, above any phone rate; 0 = no CTC head
     dropout: float = 0.1
 
 
@@ -80,7 +84,7 @@ class TextDecoder(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(config.max_tokens + 1, d))
         self.layers = nn.ModuleList([TextDecoderLayer(config) for _ in range(config.num_layers)])
         self.norm = nn.LayerNorm(d)
-        self.ctc_head = nn.Linear(d, config.sub_frames * (256 + 1)) if config.sub_frames else None  # bytes and blank
+        self.ctc_head = nn.Linear(d, config.sub_frames * CTC_SIZE) if config.sub_frames else None
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
 
     def read(self, reasoning: Tensor, num_frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,7 +119,7 @@ class TextDecoder(nn.Module):
         return self.norm(x) @ self.embedding.weight.T
 
     def ctc_logits(self, memory: Tensor) -> Tensor:
-        """Memory (B, T, D) -> byte logits (B, T * sub_frames, 257), blank first: the auxiliary alignment loss.
+        """Memory (B, T, D) -> phone logits (B, T * sub_frames, 257), blank first: the auxiliary alignment loss.
 
         Raises:
             ValueError: If the model was built without the head.

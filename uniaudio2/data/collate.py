@@ -21,10 +21,11 @@ class LMBatch:
     tokens: Tensor  # (B, S, K+1) int64, text last
     mask: Tensor  # (B, S, K+1) bool: columns in use
     loss_mask: Tensor  # (B, S, K+1) bool: entries that are predicted
-    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reconstruction frames with known text
-    heard_bytes: Tensor  # all texts' UTF-8 bytes one after the other, int64
-    heard_lengths: Tensor  # (n,) bytes of each text
-    aligned: Tensor  # (m, 5) int64: row, first and end of the predicted stretch, first and end of what it should attend
+    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reconstruction frames with known phones
+    heard_phones: Tensor  # the phones of all of them one after the other, int64, from 1 on
+    heard_lengths: Tensor  # (n,) phones of each
+    aligned: Tensor  # (m, 6) int64: row, first and end of the predicted stretch, first and end of what it should attend
+    # with the guided head whose number comes last
     entries: tuple[str, ...]  # first entry of every row, for logs
 
     @property
@@ -35,11 +36,11 @@ class LMBatch:
 
 @dataclass(frozen=True)
 class Segment:
-    """One built example with the words that can be heard in it."""
+    """One built example with the phones that can be heard in it."""
 
     sequence: TokenSequence
     entry: str
-    heard_text: str | None  # words of the value "audio", None when there are none or they are unknown
+    heard: tuple[int, ...] = ()  # phones of the value "audio"; empty when there are none or they are unknown
 
 
 def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, align_listening: bool = True) -> LMBatch:
@@ -58,8 +59,8 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
     ]
     padded = builder.collate(sequences)
     heard: list[tuple[int, int, int]] = []
-    spoken: list[bytes] = []
-    aligned: list[tuple[int, int, int, int, int]] = []
+    spoken: list[tuple[int, ...]] = []
+    aligned: list[tuple[int, int, int, int, int, int]] = []
     for number, row in enumerate(rows):
         start = 0
         for segment in row:
@@ -68,32 +69,39 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
             words = [s for s in spans if s.value == "transcription"]
             for span in audio:
                 frames = span.codes
-                if segment.heard_text and span.kind == "reconstruction":
+                if segment.heard and span.kind == "reconstruction":
                     heard.append((number, start + frames.start, start + frames.stop))
-                    spoken.append(segment.heard_text.encode())
+                    spoken.append(segment.heard)
             for text in words:
                 inside = (text.start + 2, text.stop - 2)  # without the tag and begin of text, end of text and tag
                 if inside[1] <= inside[0]:
                     continue
                 if text.target and align_listening:
-                    listened = next((s for s in audio if s.kind == "reconstruction"), None)
-                    if listened is not None:
-                        place = listened.codes
-                        aligned.append((number, *_shift(start, *inside), *_shift(start, place.start, place.stop)))
+                    # One head listens to the sounds, one to the meaning.
+                    for head, kind in enumerate(("reconstruction", "reasoning")):
+                        for place in (s.codes for s in audio if s.kind == kind):
+                            stretch = _shift(start, place.start, place.stop)
+                            aligned.append((number, *_shift(start, *inside), *stretch, head))
                 elif not text.target:
                     for span in audio:
-                        place = span.codes
                         if span.target:
-                            aligned.append((number, *_shift(start, place.start, place.stop), *_shift(start, *inside)))
+                            stretch = _shift(start, span.codes.start, span.codes.stop)
+                            aligned.append((number, *stretch, *_shift(start, *inside), 0))
+            # Sound follows the meaning that was written before it, frame by frame.
+            reasoning = [s.codes for s in audio if s.kind == "reasoning"]
+            for place in (s.codes for s in audio if s.kind == "reconstruction" and s.target):
+                for source in reasoning:
+                    stretch = _shift(start, place.start, place.stop)
+                    aligned.append((number, *stretch, *_shift(start, source.start, source.stop), 1))
             start += len(segment.sequence)
     return LMBatch(
         tokens=padded.tokens,
         mask=padded.mask,
         loss_mask=padded.loss_mask,
         heard=torch.tensor(heard, dtype=torch.int64).reshape(-1, 3),
-        heard_bytes=torch.tensor(list(b"".join(spoken)), dtype=torch.int64),
-        heard_lengths=torch.tensor([len(b) for b in spoken], dtype=torch.int64),
-        aligned=torch.tensor(aligned, dtype=torch.int64).reshape(-1, 5),
+        heard_phones=torch.tensor([phone for phones in spoken for phone in phones], dtype=torch.int64),
+        heard_lengths=torch.tensor([len(phones) for phones in spoken], dtype=torch.int64),
+        aligned=torch.tensor(aligned, dtype=torch.int64).reshape(-1, 6),
         entries=tuple(row[0].entry for row in rows),
     )
 

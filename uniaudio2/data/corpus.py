@@ -18,13 +18,13 @@ from uniaudio2.data.manifest import Example, read_manifest
 
 
 class Corpus:
-    """The clips of one manifest, in its order.
+    """The clips of one manifest, or of several one after the other.
 
     16-bit mono 24 kHz WAV files are mapped into memory and shared between processes; any other audio file is read
     and resampled at each access. Objects can be pickled (the maps are opened again on the other side).
 
     Args:
-        folder: Folder with a ``manifest.jsonl``, or the manifest itself.
+        folder: Folder with a ``manifest.jsonl``, or the manifest itself; several of them separated by commas.
         split: Keep only this split; None keeps all.
         keep: Further choice, called with every example.
 
@@ -35,7 +35,10 @@ class Corpus:
     def __init__(
         self, folder: str | Path, split: str | None = None, *, keep: Callable[[Example], bool] | None = None
     ) -> None:
-        self.examples: list[Example] = [e for e in read_manifest(folder, split=split) if keep is None or keep(e)]
+        folders = [part.strip() for part in str(folder).split(",")]
+        self.examples: list[Example] = [
+            e for part in folders for e in read_manifest(part, split=split) if keep is None or keep(e)
+        ]
         self._maps: dict[Path, NDArray[np.int16] | None] = {}
 
     def __len__(self) -> int:

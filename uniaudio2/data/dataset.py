@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Clip:
     split: str
     kind: str
     text: str | None
+    phonemes: str | None
     language: str | None
     speaker: str | None
     label: str | None
@@ -108,6 +110,11 @@ class CodeStore:
         """Frames of every clip, (n,)."""
         return self._places[:, 4]
 
+    def phones(self, limit: int) -> list[str]:
+        """The ``limit`` most frequent phones of the clips' labels, in alphabetical order."""
+        counts = Counter(phone for clip in self.clips for phone in (clip.phonemes or "").split())
+        return sorted(phone for phone, _ in counts.most_common(limit))
+
     def codes(self, index: int) -> AudioCodes:
         """Codes of clip ``index``, batch size 1."""
         shard, rea, rea_count, rec, rec_count = (int(v) for v in self._places[index])
@@ -133,6 +140,7 @@ def _clip(row: dict[str, Any]) -> Clip:
         split=row.get("split", "train"),
         kind=row.get("kind", "speech"),
         text=row.get("text"),
+        phonemes=row.get("phonemes"),
         language=row.get("language"),
         speaker=row.get("speaker"),
         label=row.get("label"),
@@ -154,6 +162,7 @@ class LMDataset:
         config: Tasks, lengths, budget.
         seed: Of the run.
         texts: Normalised sentences for ``text_only``, besides the store's own transcripts.
+        phones: Phone → id from 1 on, for what can be heard; other phones are left out.
         align_listening: See ``collate``.
         plan: False for held-out data, from which no training batch is drawn.
 
@@ -169,11 +178,13 @@ class LMDataset:
         *,
         seed: int,
         texts: Sequence[str] = (),
+        phones: Mapping[str, int] | None = None,
         align_listening: bool = True,
         plan: bool = True,
     ) -> None:
         self.store, self.builder, self.config, self.seed = store, builder, config, seed
         self.align_listening = align_listening
+        self.phones = dict(phones or {})
         self.texts = list(dict.fromkeys([*(c.text for c in store.clips if c.text and not c.copy), *texts]))
         self._ids: dict[str, list[int]] = {}
         self._voices = self._voice_index()
@@ -269,15 +280,15 @@ class LMDataset:
         """
         if entry == "text_only":
             sequence = self.builder.example("text_only", {"text": self.text_ids(self.texts[item])})
-            return Segment(sequence, entry, None)
+            return Segment(sequence, entry)
         clip, config = self.store.clips[item], self.config
         other = item if condition is None else condition
         values: dict[str, Any] = {}
         language = clip.language if clip.kind == "speech" else None
-        heard: str | None = clip.text if clip.kind == "speech" else None
+        heard = clip
         if entry == "asr":
             values = {"audio": self.store.codes(other), "transcription": self.text_ids(clip.text or "")}
-            heard = self.store.clips[other].text
+            heard = self.store.clips[other]
             if training and rng.random() < config.language_dropout:
                 language = None
         elif entry in ("tts", "tts_voice"):
@@ -306,7 +317,8 @@ class LMDataset:
             text_dropout=config.bpe_dropout if training else 0.0,
             rng=random.Random(int(rng.integers(2**63))) if training else None,
         )
-        return Segment(sequence, entry, heard)
+        spoken = (heard.phonemes or "").split()
+        return Segment(sequence, entry, tuple(self.phones[p] for p in spoken if p in self.phones))
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
         """Another clip of the same voice."""

@@ -61,6 +61,7 @@ class PrepareConfig:
     seed: int = 0  # augmentation and order
     part: int = 0  # this process encodes shards part, part + parts, …
     parts: int = 1  # processes that share the work
+    precision: str = "float32"  # or "bf16": twice as fast on a CPU, a few codes of the later books differ
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -68,6 +69,8 @@ class PrepareConfig:
             raise PrepareError("batch_s and shard_clips must be above 0, copies not negative")
         if not 0 <= self.part < self.parts:
             raise PrepareError(f"part must be in [0, {self.parts}), got {self.part}")
+        if self.precision not in ("float32", "bf16"):
+            raise PrepareError(f"precision must be float32 or bf16, not {self.precision!r}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,8 @@ def prepare(
     device = next((p.device for p in codec.parameters()), torch.device("cpu"))
     pending: list[tuple[_Item, int, np.ndarray, np.ndarray]] = []
     try:
-        with torch.inference_mode():
+        precise = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        with torch.inference_mode(), precise:
             for number, (shard, _) in enumerate(batches.batches):
                 for audio, lengths, items in next(prefetcher):
                     codes: Any = codec.encode(torch.from_numpy(audio).to(device))  # type: ignore[operator]
@@ -248,6 +252,7 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
         "max_duration_s": config.max_duration_s,
         "splits": list(config.splits),
         "seed": config.seed,
+        "precision": config.precision,
     }
     wanted = {"format": 1, "codec": codec_fingerprint(codec), "clips": ids, "plan": plan, "shards": num_shards}
     path = folder / "codes.json"
@@ -273,7 +278,7 @@ def _write_shard(
     lines, starts = [], [0, 0]
     for item, num_samples, reasoning, reconstruction in clips:
         line = examples[item.index].to_json()
-        for name in ("path", "start", "phonemes", "licence", "attribution"):
+        for name in ("path", "start", "licence", "attribution"):
             line.pop(name, None)
         line |= {
             "copy": item.copy,

@@ -10,19 +10,19 @@ import hashlib
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uniaudio2.data.manifest import Example
 from uniaudio2.eval.audio_metrics import log_mel
+from uniaudio2.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -210,11 +210,8 @@ def cache_folder() -> Path:
 def _save(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write under a temporary name and rename; a cache that cannot be written is only logged."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".classifier.", dir=file.parent)
-        os.close(handle)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-        os.replace(temporary, file)
+        with replacing(file) as new:
+            new.write(save({name: value.contiguous() for name, value in tensors.items()}))
     except OSError as error:
         logger.warning("%s: the trained classifier is not kept (%s)", file, error.strerror)
 

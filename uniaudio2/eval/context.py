@@ -142,7 +142,7 @@ class Context:
         from uniaudio2.data.synth.speech import SpeechHours, plan_speech
 
         default = SpeechHours()
-        nothing = {f.name: 0 for f in dataclasses.fields(SpeechHours) if f.name not in ("dev_en", "dev_chinese")}
+        nothing = {f.name: 0 for f in dataclasses.fields(SpeechHours) if f.name not in ("dev", "dev_en", "dev_chinese")}
         text = self.root / "text"
         try:
             groups = plan_speech(text, dataclasses.replace(default, **nothing), 0)

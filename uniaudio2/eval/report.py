@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 import uniaudio2
 from uniaudio2.eval.text_metrics import Rate
+from uniaudio2.files import replacing
 
 _PACKAGES = ("numpy", "soxr", "soundfile", "jiwer", "whisper-normalizer", "pystoi", "pesq", "pocketsphinx")
 
@@ -118,18 +118,9 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, under a temporary name first."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, ensure_ascii=False, indent=1, allow_nan=False)
-                file.write("\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+        with replacing(path) as file:
+            file.write(f"{text}\n".encode())
 
     def rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Lines of a table: figure, group, value, 95 % interval, count, target."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.lm.transformer import KVCache, RopeConfig, StackConfig, Transformer
+from uniaudio2.lm.quantize import QuantizedLinear, product
+from uniaudio2.lm.transformer import KVCache, Linear, RopeConfig, StackConfig, Transformer
 
 
 class DepthDecoder(nn.Module):
@@ -39,8 +40,10 @@ class DepthDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_codebooks = num_codebooks
-        self.projection = nn.Linear(input_width, config.width, bias=False)
+        self.vocab_size = vocab_size
+        self.projection = Linear(input_width, config.width)
         self.transformer = Transformer(config, rope, norm_eps=norm_eps, dropout=dropout)
+        self.heads: nn.Parameter | nn.ModuleList  # a list of K matrices when quantised
         self.heads = nn.Parameter(torch.zeros(num_codebooks, config.width, vocab_size))
 
     def forward(self, hidden: Tensor, label_embeddings: Tensor) -> Tensor:
@@ -54,10 +57,12 @@ class DepthDecoder(nn.Module):
             (N, K, A).
         """
         if hidden.shape[0] == 0:  # a batch of text targets only: no frame to predict
-            return hidden.new_zeros(0, self.num_codebooks, self.heads.shape[-1])
+            return hidden.new_zeros(0, self.num_codebooks, self.vocab_size)
         inputs = torch.cat((hidden[:, None], label_embeddings.to(hidden.dtype)), dim=1)
         states, _ = self.transformer(self.projection(inputs))
         heads = self.heads
+        if isinstance(heads, nn.ModuleList):  # quantised
+            return torch.stack([head(states[:, codebook]) for codebook, head in enumerate(heads)], dim=1)
         if torch.is_autocast_enabled(states.device.type):
             dtype = torch.get_autocast_dtype(states.device.type)
             states, heads = states.to(dtype), heads.to(dtype)
@@ -81,6 +86,46 @@ class DepthDecoder(nn.Module):
             (B, A).
         """
         positions = torch.full((inputs.shape[0], 1), codebook, device=inputs.device)
+        logits = self.read(inputs, self.head(codebook), positions, cache, length=codebook + 1)
+        return logits[:, : self.vocab_size]
+
+    def store_heads_by_id(self) -> None:
+        """Store the heads so that an id's weights lie side by side; shapes and values stay as they are.
+
+        Choice: compiled code on a CPU reads the ids it needs as one stream then.
+        """
+        if isinstance(self.heads, nn.Parameter):
+            self.heads.data = self.heads.data.transpose(1, 2).contiguous().transpose(1, 2)
+
+    def head(self, codebook: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, ...]:
+        """What turns a state into the logits of the ids start..stop-1 of a codebook, a view of the weights.
+
+        Returns:
+            A matrix (ids, d), or a quantised one with its scales.
+        """
+        if isinstance(self.heads, nn.ModuleList):
+            matrix = self.heads[codebook]
+            assert isinstance(matrix, QuantizedLinear)
+            return matrix.rows(start, matrix.out_features if stop is None else stop)
+        return (self.heads[codebook].t()[start:stop],)
+
+    def read(
+        self, inputs: Tensor, head: tuple[Tensor, ...], positions: Tensor, cache: KVCache, *, length: int | None = None
+    ) -> Tensor:
+        """Logits of one codebook, where no argument but the tensors' contents differs from codebook to codebook.
+
+        Args:
+            inputs: See :meth:`step`.
+            head: From :meth:`head`.
+            positions: The codebook's number in every row, (B, 1).
+            cache: Holds the codebooks before.
+            length: The codebook's number plus one, to save masked attention; None: compiled code serves all of them.
+
+        Returns:
+            (B, ids), with up to a block more for 4-bit weights.
+        """
         projected = self.projection(inputs)[:, None]
-        state = self.transformer.step(projected, cache, positions, length=codebook + 1, exact=True)
-        return state[:, 0] @ self.heads[codebook].to(state.dtype)
+        whole = length is None
+        length = self.num_codebooks if length is None else length
+        state = self.transformer.step(projected, cache, positions, length=length, exact=not whole)[:, 0]
+        return product(state, *head)

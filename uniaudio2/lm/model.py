@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniaudio2.lm.depth import DepthDecoder
-from uniaudio2.lm.transformer import KVCache, RopeConfig, StackConfig, Transformer
+from uniaudio2.lm.transformer import Embedding, KVCache, Linear, RopeConfig, StackConfig, Transformer
 from uniaudio2.tokenizer import AudioTokens, TextTokens
 
 
@@ -101,8 +100,8 @@ class LMCache:
         zero stays zero through every layer.
         """
         for cache in (self.understanding, self.generation):
-            cache.keys[:, rows, :, start:stop] = 0
-            cache.values[:, rows, :, start:stop] = 0
+            for tensor in (*cache.keys, *cache.values):
+                tensor[rows, :, start:stop] = 0
 
 
 class AudioLM(nn.Module):
@@ -118,13 +117,13 @@ class AudioLM(nn.Module):
         super().__init__()
         self.config = config
         width, audio = config.backbone.width, config.audio
-        self.text_embedding = nn.Embedding(config.text_vocab_size, width)
-        self.audio_embedding = nn.Embedding(audio.num_codebooks * audio.size, width)
+        self.text_embedding = Embedding(config.text_vocab_size, width)
+        self.audio_embedding = Embedding(audio.num_codebooks * audio.size, width)
         eps, dropout = config.norm_eps, config.dropout
         self.understanding = Transformer(config.understanding, config.rope, norm_eps=eps, dropout=dropout)
         self.backbone = Transformer(config.backbone, config.rope, norm_eps=eps, dropout=dropout)
         self.generation = Transformer(config.generation, config.rope, norm_eps=eps, dropout=dropout)
-        self.text_head = nn.Linear(width, config.text_vocab_size, bias=False)
+        self.text_head = Linear(width, config.text_vocab_size)
         self.depth = DepthDecoder(
             config.depth,
             config.rope,
@@ -141,14 +140,20 @@ class AudioLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.text_embedding.weight.device
+        return self.backbone.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of activations, and of the weights unless they are quantised."""
+        return self.backbone.norm.weight.dtype
 
     def initialise(self, generator: torch.Generator | None = None) -> AudioLM:
-        """Draw fresh weights and return self.
+        """Draw fresh weights and return self; also after ``to_empty``.
 
         Choice: normal with deviation 0.02 everywhere, matrices that end a residual branch scaled down by
         1/sqrt(2 x layers) of their stack, as GPT-2 does; the paper does not say.
         """
+        self._offsets.copy_(torch.arange(self.config.audio.num_codebooks) * self.config.audio.size)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 nn.init.ones_(parameter)
@@ -172,12 +177,7 @@ class AudioLM(nn.Module):
         Returns:
             (..., D).
         """
-        index = (tokens + self._offsets).reshape(-1, tokens.shape[-1])
-        weight = self.audio_embedding.weight
-        summed = F.embedding_bag(
-            index, weight, mode="sum", per_sample_weights=mask.reshape(index.shape).to(weight.dtype)
-        )
-        return summed.view(*tokens.shape[:-1], -1)
+        return self.audio_embedding.bag(tokens + self._offsets, mask)
 
     def embed_codebook(self, ids: Tensor, codebook: int) -> Tensor:
         """Embedding of ids (...) of one codebook, (..., D)."""
@@ -266,7 +266,7 @@ class AudioLM(nn.Module):
 
     def new_cache(self, batch_size: int, max_positions: int, *, dtype: torch.dtype | None = None) -> LMCache:
         """Caches for ``batch_size`` sequences of up to ``max_positions`` rows."""
-        kind = dtype or self.text_embedding.weight.dtype
+        kind = dtype or self.dtype
         stacks = (self.understanding, self.backbone, self.generation)
         return LMCache(*(s.new_cache(batch_size, max_positions, device=self.device, dtype=kind) for s in stacks))
 

@@ -13,6 +13,7 @@ Shapes: ``B`` batch, ``N`` samples, ``T`` frames, ``D`` width.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from uniaudio2.codec.autoencoder_convnext import ConvNeXtAutoencoder
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.experts import Expert
 from uniaudio2.codec.loss import SpectralLoss
-from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
+from uniaudio2.codec.text_decoder import CTC_SIZE, TextDecoder, TextDecoderConfig
 from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.corpus import Corpus
@@ -47,7 +48,7 @@ UNIT = 9600  # samples; the shortest piece that both code rates divide
 class ClipConfig:
     """Which audio a stage sees and how it is changed."""
 
-    corpus: str  # folder with manifest.jsonl
+    corpus: str  # folder with manifest.jsonl; several separated by commas
     batch_seconds: float = 48.0  # audio per micro-batch
     max_clip_s: float = 8.0  # longer clips are left out (or cropped, where crop_s is set)
     min_clip_s: float = 0.15
@@ -161,8 +162,8 @@ class CodecStage:
         self, clips: ClipConfig, keep_kinds: Iterable[str], *, needs: Callable[[Example], Any] = lambda e: True
     ) -> None:
         self.clips = clips
-        self.train_corpus = Corpus(Path(clips.corpus), "train")
-        self.dev_corpus = Corpus(Path(clips.corpus), "dev")
+        self.train_corpus = Corpus(clips.corpus, "train")
+        self.dev_corpus = Corpus(clips.corpus, "dev")
         kinds = set(keep_kinds)
         limit = 1e9 if clips.crop_s else clips.max_clip_s
 
@@ -218,16 +219,52 @@ def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
 # ------------------------------------------------------------------------------------------------ 1 speech expert
 
 
+def warp_mel(mel: Tensor, factors: Tensor, f_max: float, *, f_min: float = 20.0) -> Tensor:
+    """Stretch the frequency axis of log-mel frames, as a vocal tract of another length does.
+
+    Source: vocal tract length perturbation (Jaitly and Hinton, 2013): linear up to where the top band stays inside.
+
+    Args:
+        mel: Log-mel frames on the HTK scale, (B, T, bands).
+        factors: Length of the tract, (B,); what was at f Hz moves to f / factor.
+        f_max: Highest edge of the bands, Hz.
+        f_min: Lowest edge, Hz.
+
+    Returns:
+        (B, T, bands).
+    """
+    bands = mel.shape[-1]
+    low, high = (2595 * math.log10(1 + f / 700) for f in (f_min, f_max))
+    step = (high - low) / (bands + 1)
+    hz = 700 * (10 ** ((low + step * torch.arange(1, bands + 1)) / 2595) - 1)
+    factors = factors[:, None]
+    knee = 0.8 * f_max / factors.clamp(min=1.0)  # above it, a line that ends at f_max
+    slope = (f_max - knee * factors) / (f_max - knee)
+    source = torch.where(hz <= knee, hz * factors, f_max - slope * (f_max - hz))
+    place = ((2595 * torch.log10(1 + source / 700) - low) / step - 1).clamp(0, bands - 1)
+    below = place.floor().long().clamp(max=bands - 2)
+    share = (place - below)[:, None]
+    lower = mel.gather(2, below[:, None].expand_as(mel))
+    upper = mel.gather(2, (below + 1)[:, None].expand_as(mel))
+    return lower + share * (upper - lower)
+
+
+def phone_inventory(corpus: Corpus, min_count: int = 30, limit: int | None = None) -> list[str]:
+    """The blank, then the ``limit`` most frequent phones of at least ``min_count`` uses, in alphabetical order."""
+    counts = Counter(p for e in corpus.examples if e.phonemes for p in e.phonemes.split())
+    return ["<blank>", *sorted(p for p, n in counts.most_common(limit) if n >= min_count)]
+
+
 class SpeechExpertStage(CodecStage):
     """Phonemes by CTC, two sub-frames per 25 Hz frame (50 Hz), as phones come faster than frames in quick speech."""
 
     name = "speech_expert"
     sub_frames = 2
+    tract_lengths = (0.84, 1.18)  # vocal tracts, as a share of the speaker's own: few voices must stand for all
 
     def __init__(self, clips: ClipConfig, expert: Expert, *, min_count: int = 30) -> None:
         super().__init__(clips, ("speech",), needs=lambda e: e.phonemes)
-        counts = Counter(p for e in self.train_corpus.examples if e.phonemes for p in e.phonemes.split())
-        self.phones = ["<blank>", *sorted(p for p, n in counts.items() if n >= min_count)]
+        self.phones = phone_inventory(self.train_corpus, min_count)
         self.ids = {p: i for i, p in enumerate(self.phones)}
         width = expert.config.width
         self.model = nn.ModuleDict({"part": expert, "head": nn.Linear(width, self.sub_frames * len(self.phones))})
@@ -264,9 +301,9 @@ class SpeechExpertStage(CodecStage):
         return loss, {"ctc": loss.detach(), "units": audio.numel() / SAMPLE_RATE}
 
     def _masked_log_probs(self, audio: Tensor) -> Tensor:
-        """The training pass: one time stripe per second and one band stripe of the mel are blanked (SpecAugment)."""
+        """The training pass: other vocal tracts, and stripes of time and of bands blanked (SpecAugment)."""
         expert: Any = self.model["part"]
-        mel = expert.mel(audio)
+        mel = warp_mel(expert.mel(audio), torch.empty(len(audio)).uniform_(*self.tract_lengths), expert.config.f_max_hz)
         b, t, f = mel.shape
         for _ in range(max(1, t // 200)):
             start = torch.randint(0, t, (b, 1))
@@ -391,14 +428,17 @@ class SoundExpertStage(CodecStage):
         return (weight * self.model["tag"](hidden).float()).sum(1)
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Tags + pitch + level + masked mel."""
+        """Tags + pitch + level + masked mel, with stripes of time and of bands blanked."""
         audio = batch["audio"]
         expert: Any = self.model["part"]
         mel = expert.mel(audio)
         b, t4, _ = mel.shape
         t = t4 // 4
         masked = torch.rand(b, -(-t // 5), 1).expand(-1, -1, 5).flatten(1)[:, :t] < 0.15  # spans of 0.2 s
-        hidden = expert.hidden_states(mel.masked_fill(masked.repeat_interleave(4, 1)[..., None], 0.0))[-1]
+        heard = mel.masked_fill(masked.repeat_interleave(4, 1)[..., None], 0.0)
+        band, low = torch.arange(mel.shape[2]), torch.randint(0, mel.shape[2], (b, 1))
+        stripe = (band >= low) & (band < low + torch.randint(0, 16, (b, 1)))
+        hidden = expert.hidden_states(heard.masked_fill(stripe[:, None], 0.0))[-1]
         pitch, level = pitch_and_level(audio)
         tag_loss = F.binary_cross_entropy_with_logits(self.tag_logits(hidden), batch["target"], reduction="sum") / b
         pitch_loss = F.cross_entropy(self.model["pitch"](hidden).float().flatten(0, 1), pitch.flatten())
@@ -486,15 +526,23 @@ def score_waves(items: Sequence[tuple[Example, Tensor, Tensor]], spectral: Spect
 class ReasoningStage(CodecStage):
     """Transcripts and captions from nothing but the quantised reasoning codes.
 
-    Choice: besides the decoder's cross-entropy a CTC loss on the same quantised vectors, because a decoder trained
-    from nothing first learns to babble; the CTC loss makes the codes carry the words in order from the first steps.
+    Choice: besides the decoder's cross-entropy a CTC loss on the phones of the same quantised vectors, because a
+    decoder trained from nothing first learns to babble; the CTC loss makes the codes carry the sounds of the words in
+    order from the first steps. Phones, not letters: the experts' features say them almost linearly, and spelling
+    (Chinese above all) is then left to the decoder.
     """
 
     name = "reasoning"
     ctc_weight, commitment_weight = 0.5, 0.5
 
     def __init__(
-        self, clips: ClipConfig, codec: ReasoningCodec, tokenizer: TextTokenizer, *, quantize_after: int = 0
+        self,
+        clips: ClipConfig,
+        codec: ReasoningCodec,
+        tokenizer: TextTokenizer,
+        *,
+        quantize_after: int = 0,
+        text_decoder: str | Path | None = None,
     ) -> None:
         self.quantize_after = quantize_after
         super().__init__(
@@ -509,14 +557,19 @@ class ReasoningStage(CodecStage):
             condition_dim=codec.config.reasoning.dim,
         )
         self.text_config = config
-        self.model = nn.ModuleDict({"part": codec.reasoning, "text": TextDecoder(config)})
+        decoder = TextDecoder(config)
+        if text_decoder is not None:
+            load_parts(decoder, [text_decoder])
+        self.model = nn.ModuleDict({"part": codec.reasoning, "text": decoder})
+        self.phone_ids = {p: i for i, p in enumerate(phone_inventory(self.train_corpus, limit=CTC_SIZE - 1))}
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
-        """Waves, reasoning frames per row, text tokens with begin and end, UTF-8 bytes of speech."""
+        """Waves, reasoning frames per row, text tokens with begin and end, phones of speech where they are known."""
         rng = batch_rng(seed, step)
         rows, waves, lengths = self.sampler.draw(rng)
-        texts = [self._text(self.train_corpus.examples[i], rng) for i in rows]
-        spoken = [t if self.train_corpus.examples[i].kind == "speech" else "" for i, t in zip(rows, texts, strict=True)]
+        examples = [self.train_corpus.examples[i] for i in rows]
+        texts = [self._text(e, rng) for e in examples]
+        spoken = [[self.phone_ids[p] for p in (e.phonemes or "").split() if p in self.phone_ids] for e in examples]
         return {
             "audio": torch.from_numpy(waves)[:, None],
             "frames": torch.tensor([n // 4800 + 1 for n in lengths]),
@@ -529,7 +582,7 @@ class ReasoningStage(CodecStage):
         phrasings = [example.caption or "", *example.captions]
         return phrasings[int(rng.integers(len(phrasings)))] if rng else phrasings[0]
 
-    def _targets(self, texts: list[str], spoken: list[str]) -> dict[str, Tensor]:
+    def _targets(self, texts: list[str], spoken: list[list[int]]) -> dict[str, Tensor]:
         config = self.text_config
         ids = [
             [config.bos_id, *self.tokenizer.encode(t, special=False)[: config.max_tokens - 1], config.eos_id]
@@ -538,16 +591,15 @@ class ReasoningStage(CodecStage):
         tokens = torch.full((len(ids), max(map(len, ids))), -100)
         for row, item in enumerate(ids):
             tokens[row, : len(item)] = torch.tensor(item)
-        bytes_ = [[b + 1 for b in t.encode()] for t in spoken]
-        padded = torch.zeros(len(ids), max(1, *map(len, bytes_)), dtype=torch.long)
-        for row, item in enumerate(bytes_):
+        padded = torch.zeros(len(ids), max(1, *map(len, spoken)), dtype=torch.long)
+        for row, item in enumerate(spoken):
             padded[row, : len(item)] = torch.tensor(item, dtype=torch.long)
-        return {"tokens": tokens, "bytes": padded, "num_bytes": torch.tensor([len(b) for b in bytes_])}
+        return {"tokens": tokens, "phones": padded, "num_phones": torch.tensor([len(p) for p in spoken])}
 
     def losses(self, batch: dict[str, Any], *, shuffle: bool = False, quantize: bool = True) -> dict[str, Tensor]:
-        """Cross-entropy per token, CTC per byte, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
+        """Cross-entropy per token, CTC per phone, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
         with torch.no_grad():
-            features = self.codec.extract_features(batch["audio"])
+            features = self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
         part: Any = self.model["part"]
         if quantize:
             out = part(features)
@@ -565,17 +617,17 @@ class ReasoningStage(CodecStage):
         logits = text.logits(tokens[:, :-1].clamp(min=0), memory, mask)
         cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=-100)
         log_probs = text.ctc_logits(memory).float().log_softmax(-1)
-        spoken = batch["num_bytes"] > 0
+        spoken = batch["num_phones"] > 0
         ctc = (
             F.ctc_loss(
                 log_probs[spoken].transpose(0, 1),
-                batch["bytes"][spoken],
+                batch["phones"][spoken],
                 (frames * self.text_config.sub_frames)[spoken],
-                batch["num_bytes"][spoken],
+                batch["num_phones"][spoken],
                 zero_infinity=True,
                 reduction="sum",
             )
-            / batch["num_bytes"].sum().clamp(min=1)
+            / batch["num_phones"].sum().clamp(min=1)
             if bool(spoken.any())
             else cross_entropy.new_zeros(())
         )
@@ -727,9 +779,9 @@ class CodecTrainConfig:
     parts: tuple[str, ...] = ()  # files that earlier stages exported
     freeze_codes: bool = False  # reconstruction only: the flow decoder learns on, the codes stay
     freeze_encoder: bool = False  # autoencoder only: the decoder learns on, the latents stay
-    quantize_after: int = (
-        0  # reasoning only: steps before the codebooks are set, on vectors that already mean something
-    )
+    # reasoning only: steps before the codebooks are set, on vectors that already mean something
+    quantize_after: int = 0
+    text_decoder: str | None = None  # reasoning only: the text decoder of an earlier run of the stage
     warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
     tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
 
@@ -781,6 +833,7 @@ def build_stage(
             codec,
             TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER),
             quantize_after=config.quantize_after,
+            text_decoder=config.text_decoder,
         )
     return ReconstructionStage(config.clips, codec, warm_up=config.warm_up, freeze_codes=config.freeze_codes)
 

@@ -10,6 +10,7 @@ Shapes: B batch, S positions, K codebooks, D width, V ids.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,9 @@ from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResul
 from uniaudio2.train.state import save_tensors
 
 AUXILIARY_FILE = "auxiliary.safetensors"
+PHONES_FILE = "phones.json"
+CTC_SIZE = 257
+"""Outputs of the auxiliary CTC head: the blank, which comes first, and room for the phones of all languages."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class LMLossWeights:
     frame_fraction: float = 1.0  # share of the audio frames whose codes the local decoder learns at each step
     label_smoothing: float = 0.0
     ctc: float = 0.0  # of the CTC loss on the understanding expert
-    ctc_subframes: int = 4  # CTC frames per reconstruction frame: bytes come faster than 12.5 a second
+    ctc_subframes: int = 4  # CTC frames per reconstruction frame: phones come faster than 12.5 a second
     ctc_on_targets: bool = True  # also on audio that is predicted (its expert does not see the text)
     guided: float = 0.0  # of the attention prior
     guided_layer: int = 2  # backbone layer whose attention is guided
@@ -92,7 +96,9 @@ class LMTrainConfig:
 
 
 class CTCHead(nn.Module):
-    """UTF-8 bytes from the understanding expert: several CTC frames per position.
+    """Phones from the understanding expert: several CTC frames per position.
+
+    Choice: phones rather than letters, because the codes say them almost directly; spelling is the backbone's work.
 
     Args:
         width: D.
@@ -102,7 +108,7 @@ class CTCHead(nn.Module):
     def __init__(self, width: int, subframes: int) -> None:
         super().__init__()
         self.subframes = subframes
-        self.linear = nn.Linear(width, subframes * 257)  # 256 bytes and the blank, which comes first
+        self.linear = nn.Linear(width, subframes * CTC_SIZE)
 
     def log_probs(self, heard: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities over chosen stretches.
@@ -112,7 +118,7 @@ class CTCHead(nn.Module):
             spans: (n, 3): row, first position, one behind the last.
 
         Returns:
-            (n, longest · subframes, 257) float32 and CTC frames of each stretch (n,).
+            (n, longest · subframes, CTC_SIZE) float32 and CTC frames of each stretch (n,).
         """
         lengths = spans[:, 2] - spans[:, 1]
         offsets = torch.arange(int(lengths.max()), device=heard.device)
@@ -122,11 +128,11 @@ class CTCHead(nn.Module):
         return logits.float().log_softmax(-1), lengths * self.subframes
 
     def loss(self, heard: Tensor, batch: LMBatch) -> Tensor:
-        """Mean CTC loss per byte; texts that do not fit their stretch count nothing."""
+        """Mean CTC loss per phone; what does not fit its stretch counts nothing."""
         log_probs, lengths = self.log_probs(heard, batch.heard)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1),
-            batch.heard_bytes + 1,
+            batch.heard_phones,
             lengths,
             batch.heard_lengths,
             reduction="none",
@@ -134,16 +140,16 @@ class CTCHead(nn.Module):
         )
         return losses.sum() / batch.heard_lengths.sum().clamp(min=1)
 
-    def byte_error_rate(self, heard: Tensor, batch: LMBatch) -> float:
-        """Edit distance of the greedy reading to the text, per byte."""
+    def error_rate(self, heard: Tensor, batch: LMBatch) -> float:
+        """Edit distance of the greedy reading to what was said, per phone."""
         log_probs, lengths = self.log_probs(heard, batch.heard)
         best = log_probs.argmax(-1).cpu().numpy()
-        wanted = np.split(batch.heard_bytes.cpu().numpy(), np.cumsum(batch.heard_lengths.cpu().numpy())[:-1])
+        wanted = np.split(batch.heard_phones.cpu().numpy(), np.cumsum(batch.heard_lengths.cpu().numpy())[:-1])
         errors = 0
         for row, length, target in zip(best, lengths.tolist(), wanted, strict=True):
             path = row[:length]
             kept = path[np.append(True, path[1:] != path[:-1])]
-            errors += edit_distance(kept[kept > 0] - 1, target)
+            errors += edit_distance(kept[kept > 0], target)
         return errors / max(1, int(batch.heard_lengths.sum()))
 
 
@@ -168,16 +174,16 @@ def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Te
 
     Args:
         attention: (B, heads, S, S), position p predicts row p + 1.
-        aligned: (m, 5): row, first and end row of the predicted stretch, first and end position of the condition.
+        aligned: (m, 6): row, first and end row of the predicted stretch, first and end position of the condition, head.
         width: Deviation as a share of the length.
     """
     earned: list[Tensor] = []
-    for row, first, last, low, high in aligned.tolist():
+    for row, first, last, low, high, head in aligned.tolist():
         target = (torch.arange(last - first, device=attention.device) + 0.5) / (last - first)
         source = (torch.arange(high - low, device=attention.device) + 0.5) / (high - low)
         prior = torch.exp(-((source[None] - target[:, None]) ** 2) / (2 * width**2))
-        part = attention[row, :, first - 1 : last - 1, low:high]
-        earned.append((part * prior).sum(-1).mean(0))
+        part = attention[row, min(head, attention.shape[1] - 1), first - 1 : last - 1, low:high]
+        earned.append((part * prior).sum(-1))
     return 1.0 - torch.cat(earned).mean()
 
 
@@ -235,9 +241,13 @@ class LMStage:
         store = CodeStore(config.data.codes)
         if store.codec != dev_store.codec:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
-        self.dataset = LMDataset(store, builder, config.mixture, seed=seed, texts=texts, align_listening=align)
+        self.phones = load_phones(config.init_from) or store.phones(CTC_SIZE - 1)
+        ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
+        self.dataset = LMDataset(
+            store, builder, config.mixture, seed=seed, texts=texts, phones=ids, align_listening=align
+        )
         held_out = replace(config.mixture, guidance_dropout=0.0, house_voices=())
-        self.dev = LMDataset(dev_store, builder, held_out, seed=seed, align_listening=align, plan=False)
+        self.dev = LMDataset(dev_store, builder, held_out, seed=seed, phones=ids, align_listening=align, plan=False)
         self.groups = self._groups()
 
     # ---------------------------------------------------------------- the trainer's protocol
@@ -305,8 +315,8 @@ class LMStage:
         """Held-out nats per text token or code, with the right condition and with the neighbour's.
 
         ``GROUP/gap`` is what the condition is worth; a model that babbles has none (``gap_reasoning`` and
-        ``gap_book0`` are those of the codes that carry the words). ``GROUP/ctc_error`` is the byte error rate of the
-        CTC head.
+        ``gap_book0`` are those of the codes that carry the words). ``GROUP/ctc_error`` is the phone error rate of
+        the CTC head.
         """
         figures: dict[str, float] = {}
         device = next(self.model.parameters()).device
@@ -323,6 +333,7 @@ class LMStage:
         save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
         if self.model.ctc is not None:
             save_tensors(self.model.ctc.state_dict(), out_dir / AUXILIARY_FILE)
+            (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False), encoding="utf-8")
         dump_config(self.config, out_dir / "train.yaml")
 
     # ---------------------------------------------------------------- held-out figures
@@ -382,7 +393,7 @@ class LMStage:
                 for key, value in _code_groups(each, output, self.model.lm.config.audio.num_reasoning).items():
                     _note(sums, key, value)
             if self.model.ctc is not None and entry == "asr" and not shuffled and len(batch.heard):
-                rate = self.model.ctc.byte_error_rate(output.understanding, batch)
+                rate = self.model.ctc.error_rate(output.understanding, batch)
                 _note(sums, "ctc_error", torch.full((int(batch.heard_lengths.sum()),), rate))
         return {key: total / max(count, 1) for key, (total, count) in sums.items()}
 
@@ -445,7 +456,7 @@ def _only_inputs(batch: LMBatch) -> LMBatch:
     return replace(
         batch,
         heard=batch.heard[keep],
-        heard_bytes=batch.heard_bytes[keep[owner]],
+        heard_phones=batch.heard_phones[keep[owner]],
         heard_lengths=batch.heard_lengths[keep],
     )
 
@@ -474,10 +485,18 @@ def load_stage_weights(model: LMModel, folder: Path) -> None:
         detail = " ".join(str(error).split())[:200]
         raise TrainingError(f"{folder} does not fit the lm preset of this stage: {detail}") from None
     path = folder / AUXILIARY_FILE
-    if model.ctc is not None and path.is_file():
+    if model.ctc is not None and path.is_file() and load_phones(folder):
         saved = load_file(path)
         if all(name in saved and saved[name].shape == p.shape for name, p in model.ctc.state_dict().items()):
             model.ctc.load_state_dict(saved)
+
+
+def load_phones(folder: str | Path | None) -> list[str]:
+    """The phones that an earlier stage's auxiliary head stands for; empty when there is none."""
+    if folder is None:
+        return []
+    path = Path(folder) / PHONES_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 @torch.no_grad()

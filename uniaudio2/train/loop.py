@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.train.distributed import join_group
 from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from uniaudio2.train.replicas import Replicas
 from uniaudio2.train.state import (
@@ -240,6 +241,16 @@ class Trainer:
         self.stage = stage
         self.out_dir = Path(config.out_dir)
         self.device = _device(config.device)
+        self.group = join_group(self.device.type)
+        if self.group.size > 1:
+            width = self.group.size * (1 + config.replicas)
+            if config.accumulate % width:
+                raise TrainingError(
+                    f"train.accumulate={config.accumulate} cannot be dealt out to {self.group.size} processes with "
+                    f"{config.replicas} replicas each; make it a multiple of {width}"
+                )
+            if self.device.type == "cuda":
+                self.device = torch.device("cuda", self.group.local_rank)
         self._log = log or _to_stderr
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -335,7 +346,8 @@ class Trainer:
         self._last_eval = dict(state["evaluation"])
         if state["total_steps"] is not None and self.config.budget_minutes > 0:
             self.total_steps, self._decay_planned = int(state["total_steps"]), True
-        self._cut_metrics()
+        if self.group.leads:
+            self._cut_metrics()
         return True
 
     def _cut_metrics(self) -> None:
@@ -367,9 +379,8 @@ class Trainer:
         set_learning_rate(self.optimizer, config.lr * factor)
         totals = _Window()
         loss_sum = 0.0
-        group = 1 + config.replicas
-        for first in range(0, config.accumulate, group):
-            others = range(first + 1, min(first + group, config.accumulate))
+        for first in self._own_micro_steps():
+            others = range(first + 1, min(first + 1 + config.replicas, config.accumulate))
             if self._replicas:
                 self._replicas.start(self.step, others)
             began = time.perf_counter()
@@ -381,6 +392,8 @@ class Trainer:
             for metrics in found:
                 loss_sum += metrics.pop("loss")
                 totals.add(metrics)
+        self.group.sum_gradients(self.parameters.values())
+        (loss_sum,) = self.group.sum([loss_sum], self.device)
         norm = float(clip_gradients(self.optimizer, config.grad_clip))
         if not math.isfinite(norm):
             raise self._diverged(f"gradient norm is {norm}")
@@ -389,6 +402,10 @@ class Trainer:
         if self.ema:
             self.ema.update(self.step)
         return {"loss": loss_sum / config.accumulate, **totals.means(), "grad_norm": norm, "lr": config.lr * factor}
+
+    def _own_micro_steps(self) -> range:
+        """Micro-steps that this process does itself; each of its replicas does one of those that follow."""
+        return self.group.micro_steps(self.config.accumulate, 1 + self.config.replicas)
 
     def _micro_step(self, batch: Any, step: int, micro: int) -> dict[str, float]:
         """Leave the gradients of one micro-batch on the parameters; its loss and metrics."""
@@ -481,12 +498,12 @@ class Trainer:
                 self._log(f"{self.stage.name}: resumed at step {self.step}")
         elif checkpoint_folders(self.checkpoint_dir):
             raise TrainingError(f"{self.checkpoint_dir} holds checkpoints; resume, remove them or use another out_dir")
-        if self.step == 0 and self.metrics_path.exists():
-            self.metrics_path.unlink()
+        if self.step == 0 and self.group.leads:
+            self.metrics_path.unlink(missing_ok=True)
         if self.step >= self.total_steps:
             return TrainResult(self.step, True, self._last_eval, self.export())
         config = self.config
-        own = range(0, config.accumulate, 1 + config.replicas)  # micro-steps that no replica does
+        own = self._own_micro_steps()
         # Workers are forked before anything starts threads of its own.
         self._replicas = self._start_replicas()
         batches = Prefetcher(
@@ -497,7 +514,7 @@ class Trainer:
             depth=self.config.prefetch_batches,
         )
         try:
-            with _StopSignals() as stop, _Reporter(self) as report:
+            with _StopSignals() as stop, _Reporter(self) if self.group.leads else _Silence() as report:
                 self.stage.model.train()
                 return self._loop(batches, stop, report)
         finally:
@@ -505,7 +522,7 @@ class Trainer:
             if self._replicas:
                 self._replicas.close()
 
-    def _loop(self, batches: Iterator[Any], stop: _StopSignals, report: _Reporter) -> TrainResult:
+    def _loop(self, batches: Iterator[Any], stop: _StopSignals, report: _Reporter | _Silence) -> TrainResult:
         config = self.config
         saved_at = self.step if checkpoint_folders(self.checkpoint_dir) else -1
         clock = time.perf_counter()
@@ -518,20 +535,34 @@ class Trainer:
             self._window.add(metrics)
             report.step(metrics)
             self._plan_decay()
+            stopping = self._agree(stop.received is not None)
             last = self.step >= self.total_steps
             if self.step % config.log_every == 0 or last:
                 report.training({"loss_now": metrics["loss"], **self._window.means()})
                 self._window = _Window()
-            if not stop.received and ((config.eval_every and self.step % config.eval_every == 0) or last):
-                report.evaluation(self.evaluate())
-            if (config.save_every and self.step % config.save_every == 0) or last or stop.received:
-                self.save()
+            if not stopping and ((config.eval_every and self.step % config.eval_every == 0) or last):
+                if self.group.leads:
+                    report.evaluation(self.evaluate())
+                self.group.wait()
+            if (config.save_every and self.step % config.save_every == 0) or last or stopping:
+                if self.group.leads:
+                    self.save()
+                    report.plot()
+                self.group.wait()
                 saved_at = self.step
-                report.plot()
-            if stop.received and not last:
+            if stopping and not last:
                 self._log(f"{self.stage.name}: stopped at step {saved_at}, saved; the same command goes on from there")
                 return TrainResult(self.step, False, self._last_eval, None)
-        return TrainResult(self.step, True, self._last_eval, self.export())
+        exported = self.export() if self.group.leads else None
+        self.group.wait()
+        return TrainResult(self.step, True, self._last_eval, exported)
+
+    def _agree(self, stop: bool) -> bool:
+        """Whether any process was told to stop; takes over the length that the leading process planned."""
+        plan = [float(self.total_steps), float(self._decay_planned)] if self.group.leads else [0.0, 0.0]
+        stopping, total, planned = self.group.largest([float(stop), *plan], self.device)
+        self.total_steps, self._decay_planned = int(total), bool(planned)
+        return bool(stopping)
 
     def _plan_decay(self) -> None:
         """With a time budget: fix the length of the run when only the decay's share of the time is left."""
@@ -652,6 +683,28 @@ class _Reporter:
         """Redraw ``metrics.png`` from ``metrics.jsonl``."""
         with contextlib.suppress(ImportError):
             plot_metrics(self.trainer.metrics_path, self.trainer.out_dir / "metrics.png", title=self.trainer.stage.name)
+
+
+class _Silence:
+    """The reporter of a process that does not lead."""
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def training(self, figures: dict[str, float]) -> None:
+        """Nothing."""
+
+    def evaluation(self, figures: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def plot(self) -> None:
+        """Nothing."""
 
 
 def _duration(seconds: float) -> str:

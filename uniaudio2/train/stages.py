@@ -71,6 +71,13 @@ def without_training_parts(model: ReasoningCodec) -> ReasoningCodec:
     return slim.eval()
 
 
+def round_codebooks(model: ReasoningCodec) -> None:
+    """Round every codebook to half precision, once and for all: from here on these are the codes."""
+    for name, buffer in model.named_buffers():
+        if name.endswith(".codebook"):
+            buffer.copy_(buffer.half())
+
+
 def assemble(
     folder: Path | str,
     *,
@@ -109,6 +116,8 @@ def assemble(
                 f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export"
             )
         model = without_training_parts(model)
+        if dtype == "int8":
+            round_codebooks(model)
     text = None
     if text_decoder is not None:
         config = load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml")

@@ -46,6 +46,7 @@ class SynthPreset:
     Attributes:
         speech: Hours of speech by group.
         sound_minutes: Minutes of procedural sounds.
+        sound_seed: Added to the corpus's seed for them.
         mixture_minutes: Minutes of two-event mixtures.
         real_sets: Sets of real recordings, copied into shards with their own splits.
         real_limit: Most clips of one split of one set; None for all.
@@ -53,6 +54,7 @@ class SynthPreset:
 
     speech: SpeechHours = field(default_factory=SpeechHours)
     sound_minutes: float = 40.0
+    sound_seed: int = 0  # other sounds than those of a preset with another number
     mixture_minutes: float = 20.0
     real_sets: tuple[str, ...] = SPEECH_SETS + SOUND_SETS
     real_limit: int | None = None
@@ -60,6 +62,14 @@ class SynthPreset:
 
 PRESETS = {
     "nano": SynthPreset(),
+    # More voices and sentences beside ``nano``, without its real recordings and its dev part.
+    "nano_more": SynthPreset(
+        SpeechHours(2.5, 2.0, 1.5, 1.5, 0.2, 8.0, 0.0, 0.0, 0.0, 0.0, 1000, dev=False, first_sentence=12000),
+        sound_minutes=40.0,
+        sound_seed=1,
+        mixture_minutes=0.0,
+        real_sets=(),
+    ),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),
@@ -114,7 +124,7 @@ def plan_units(preset: SynthPreset, *, data_root: Path, seed: int = 0) -> list[U
                 groups[key] = [Unit(f"{key}-{i:03d}", seed, real=part) for i, part in enumerate(_cut(examples, 240))]
     groups["sound"] = [
         Unit(f"sound-{i:03d}", seed, sounds=part)
-        for i, part in enumerate(_cut(plan_sounds(preset.sound_minutes, seed), 100))
+        for i, part in enumerate(_cut(plan_sounds(preset.sound_minutes, seed + preset.sound_seed), 100))
     ]
     mixtures = plan_mixtures(preset.mixture_minutes, licensed, seed)
     groups["mix"] = [

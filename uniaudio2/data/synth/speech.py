@@ -118,6 +118,8 @@ class SpeechHours:
     word_clips: int = 2500
     dev_en: int = 400  # sentences
     dev_chinese: int = 100  # sentences for each of zh and yue
+    dev: bool = True  # speak the dev sentences too; they are never in train
+    first_sentence: int = 0  # train starts here in the shuffled lists; what comes before belongs to another corpus
 
 
 def espeak_voices(language: str) -> list[Voice]:
@@ -173,8 +175,8 @@ def plan_speech(text_folder: Path, hours: SpeechHours, seed: int) -> dict[str, l
     groups: dict[str, list[SpeechTask]] = {}
     lists = {language: load_sentences(text_folder, language, seed=seed) for language in ("en", "zh", "yue")}
     held = {"en": hours.dev_en, "zh": hours.dev_chinese, "yue": hours.dev_chinese}
-    train = {language: lists[language][held[language] :] for language in lists}
-    for language in ("en", "zh", "yue"):
+    train = {language: lists[language][held[language] + hours.first_sentence :] for language in lists}
+    for language in ("en", "zh", "yue") if hours.dev else ():
         groups[f"dev_{language}"] = _plan_dev(lists[language][: held[language]], language)
 
     english = {

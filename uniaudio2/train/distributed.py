@@ -1,0 +1,94 @@
+"""Several processes that train one model: the process group, ranks, and what the processes tell each other.
+
+Start a stage under ``torchrun --nproc-per-node N -m uniaudio2 train STAGE …``. The micro-batches of an optimiser step
+are dealt out to the processes and their gradients summed, so a run with N processes takes the steps of one process
+with the same ``train.accumulate``, up to the order of floating-point sums. Codebooks sum their statistics over the
+group by themselves (`uniaudio2.codec.quantize`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process among those that train together; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among the processes of this machine: the number of its accelerator
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process logs, evaluates and saves."""
+        return self.rank == 0
+
+    def micro_steps(self, accumulate: int, width: int = 1) -> range:
+        """First micro-steps of the bundles of ``width`` that fall to this process.
+
+        Args:
+            accumulate: Micro-steps of one optimiser step.
+            width: Micro-steps that a process does side by side.
+        """
+        return range(self.rank * width, accumulate, self.size * width)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes; one that a process lacks counts as zero."""
+        if self.size == 1:
+            return
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        # Choice: one flat tensor per type, because many small messages cost more than the copy.
+        for dtype in {g.dtype for g in gradients}:
+            part = [g for g in gradients if g.dtype == dtype]
+            flat = torch.cat([g.reshape(-1) for g in part])
+            dist.all_reduce(flat)
+            for gradient, value in zip(part, flat.split([g.numel() for g in part]), strict=True):
+                gradient.copy_(value.view_as(gradient))
+
+    def largest(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Elementwise maximum over the processes; what only the leader knows is 0 elsewhere."""
+        return self._reduce(values, device, dist.ReduceOp.MAX)
+
+    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Elementwise sum over the processes."""
+        return self._reduce(values, device, dist.ReduceOp.SUM)
+
+    def _reduce(self, values: Sequence[float], device: torch.device, how: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        told = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(told, how)
+        return told.tolist()
+
+    def wait(self) -> None:
+        """Let the processes meet, so that none goes on before the leader has saved."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_group(device: str) -> ProcessGroup:
+    """Join the group that the launcher describes in the environment; without one this process is alone.
+
+    Args:
+        device: "cpu", "cuda", …: decides the backend.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ProcessGroup()
+    group = ProcessGroup(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.startswith("cuda"):
+        torch.cuda.set_device(group.local_rank)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return group
