@@ -19,7 +19,6 @@ from uniaudio2.train.codec import (
     ClipSampler,
     CodecTrainConfig,
     build_stage,
-    edit_distance,
     load_parts,
     pitch_and_level,
 )
@@ -139,11 +138,6 @@ def test_pitch_of_a_tone_and_of_noise() -> None:
     assert 0 < int(low[0, 10]) < int(high[0, 10])
     assert float((noise == 0).float().mean()) > 0.8
     assert float(level.mean()) > float(quiet.mean())
-
-
-def test_edit_distance() -> None:
-    assert edit_distance("kitten", "sitting") == 3
-    assert edit_distance([], [1, 2]) == 2
 
 
 def test_every_stage_has_a_preset_that_loads(corpus: Path) -> None:

@@ -14,7 +14,7 @@ from uniaudio2.config import list_presets, load_config, preset_path
 from uniaudio2.data.prepare import prepare
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train import Trainer, TrainingError
-from uniaudio2.train.lm import LMStage, LMTrainConfig, attention_prior_loss, edit_distance, start_from_codebooks
+from uniaudio2.train.lm import LMStage, LMTrainConfig, attention_prior_loss, start_from_codebooks
 
 STAGES = ["lm_1", "lm_2", "lm_3", "lm_4"]
 
@@ -130,18 +130,6 @@ def test_the_attention_prior_rewards_the_diagonal() -> None:
     losses = [float(attention_prior_loss(a, aligned, 0.15)) for a in (diagonal, flipped, elsewhere)]
     assert losses[0] == pytest.approx(0.0, abs=1e-6)
     assert losses[0] < losses[1] < losses[2] == 1.0
-
-
-def test_edit_distance() -> None:
-    def distance(first: str, second: str) -> int:
-        return edit_distance(np.array([ord(c) for c in first]), np.array([ord(c) for c in second]))
-
-    assert [distance("kitten", "sitting"), distance("", "abc"), distance("abc", ""), distance("flaw", "lawn")] == [
-        3,
-        3,
-        3,
-        2,
-    ]
 
 
 def test_wrong_settings_are_named(codes: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 CTC_SIZE = 257
 """Outputs of the auxiliary CTC head: the blank, then room for the phones of all languages."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ import soundfile
 from torch import Tensor
 
 from uniaudio2.audio import read_audio
+from uniaudio2.files import write_text
 
 KINDS = ("speech", "sound", "music")
 """What a clip can be."""
@@ -199,18 +198,7 @@ def manifest_path(path: str | Path) -> Path:
 
 def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
     """Write a manifest under a temporary name and rename it; the examples' paths are written as they are."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for example in examples:
-                file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    write_text(path, "".join(json.dumps(example.to_json(), ensure_ascii=False) + "\n" for example in examples))
 
 
 @dataclass(frozen=True)

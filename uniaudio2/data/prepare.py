@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
 
 from uniaudio2.codes import SAMPLE_RATE, UNIT, num_units, reasoning_length, reconstruction_length
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.files import replacing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -263,9 +263,7 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
             if found.get(key) != wanted[key]:
                 raise PrepareError(f"{folder} holds codes of {what}; give another folder or remove it")
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def _write_shard(
@@ -292,12 +290,6 @@ def _write_shard(
         "reasoning": np.ascontiguousarray(np.concatenate([c[2] for c in clips], axis=1).astype(np.int16)),
         "reconstruction": np.ascontiguousarray(np.concatenate([c[3] for c in clips], axis=1).astype(np.int16)),
     }
-    for suffix in ("safetensors", "jsonl"):
-        path = _shard_path(folder, number, suffix)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        if suffix == "safetensors":
-            save_file(tensors, temporary)
-            os.chmod(temporary, 0o644)  # the library makes files that only their owner can read
-        else:
-            temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, path)
+    with replacing(_shard_path(folder, number, "safetensors")) as file:
+        file.write(save(tensors))
+    write_text(_shard_path(folder, number, "jsonl"), "".join(lines))  # last: a shard with labels is complete

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +36,10 @@ from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.text import edit_distance
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.loop import TrainConfig, Trainer
+from uniaudio2.train.state import save_tensors
 
 SAMPLE_RATE = 24000
 SHIPPED_TOKENIZER = Path(__file__).parent.parent / "weights" / "nano" / "tokenizer.json"
@@ -200,20 +202,8 @@ class CodecStage:
     def export_part(self, out_dir: Path, module: nn.Module, prefix: str) -> None:
         """Write one part's tensors as ``out_dir/<stage>.safetensors`` under the codec's key names."""
         out_dir.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{prefix}{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-        temporary = out_dir / f".{self.name}.safetensors"
-        save_file(tensors, temporary)
-        temporary.replace(out_dir / f"{self.name}.safetensors")
-
-
-def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Insertions, deletions and substitutions that turn ``a`` into ``b``."""
-    row = np.arange(len(b) + 1)
-    for i, x in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return int(row[-1])
+        tensors = {f"{prefix}{name}": value for name, value in module.state_dict().items()}
+        save_tensors(tensors, out_dir / f"{self.name}.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------ 1 speech expert
@@ -334,9 +324,7 @@ class SpeechExpertStage(CodecStage):
     def export(self, out_dir: Path) -> None:
         """The expert, and its phoneme head for inspection."""
         self.export_part(out_dir, self.model["part"], "encoders.speech_expert.")
-        save_file(
-            {k: v.contiguous() for k, v in self.model["head"].state_dict().items()}, out_dir / "speech_head.safetensors"
-        )
+        save_tensors(self.model["head"].state_dict(), out_dir / "speech_head.safetensors")
         (out_dir / "phones.json").write_text(json.dumps(self.phones, ensure_ascii=False))
 
 
@@ -666,8 +654,7 @@ class ReasoningStage(CodecStage):
     def export(self, out_dir: Path) -> None:
         """The reasoning branch, and the text decoder beside it."""
         self.export_part(out_dir, self.model["part"], "reasoning.")
-        tensors = {k: v.detach().contiguous() for k, v in self.model["text"].state_dict().items()}
-        save_file(tensors, out_dir / "text_decoder.safetensors")
+        save_tensors(self.model["text"].state_dict(), out_dir / "text_decoder.safetensors")
         dump_config(self.text_config, out_dir / "text_decoder.yaml")
 
 

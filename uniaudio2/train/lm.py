@@ -30,6 +30,7 @@ from uniaudio2.data.dataset import Clip, CodeStore, LMDataset, read_sentences
 from uniaudio2.data.mixture import MixtureConfig
 from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMOutput, choose_audio_targets
 from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.text import edit_distance
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
 from uniaudio2.train.state import save_tensors
@@ -149,19 +150,8 @@ class CTCHead(nn.Module):
         for row, length, target in zip(best, lengths.tolist(), wanted, strict=True):
             path = row[:length]
             kept = path[np.append(True, path[1:] != path[:-1])]
-            errors += edit_distance(kept[kept > 0], target)
+            errors += edit_distance(target.tolist(), kept[kept > 0].tolist())
         return errors / max(1, int(batch.heard_lengths.sum()))
-
-
-def edit_distance(first: np.ndarray, second: np.ndarray) -> int:
-    """Levenshtein distance of two integer sequences."""
-    row = np.arange(len(second) + 1)
-    steps = np.arange(len(second) + 1)
-    for symbol in first:
-        new = np.minimum(row[1:] + 1, row[:-1] + (second != symbol))
-        new = np.concatenate(([row[0] + 1], new))
-        row = np.minimum.accumulate(new - steps) + steps  # insertions from the left
-    return int(row[-1])
 
 
 def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Tensor:

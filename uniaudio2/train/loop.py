@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import random
 import signal
 import sys
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.files import replacing, write_text
 from uniaudio2.train.distributed import join_group
 from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from uniaudio2.train.replicas import Replicas
@@ -361,9 +361,7 @@ class Trainer:
                     kept.append(line)
             except (ValueError, KeyError):
                 continue  # a line cut off when the process was killed
-        temporary = self.metrics_path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.metrics_path)
+        write_text(self.metrics_path, "".join(line + "\n" for line in kept))
 
     # ---------------------------------------------------------------- one step
 
@@ -744,6 +742,5 @@ def plot_metrics(metrics_path: Path, out_path: Path, *, title: str) -> None:
         axes.grid(alpha=0.3)
         if group:
             axes.legend(fontsize=7)
-    temporary = out_path.with_name(out_path.name + ".tmp")
-    figure.savefig(temporary, dpi=110, format="png")
-    os.replace(temporary, out_path)
+    with replacing(out_path) as file:
+        figure.savefig(file, dpi=110, format="png")

@@ -19,6 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from uniaudio2.files import write_text
+
 _STEP_NAME = re.compile(r"step-(\d+)$")
 
 
@@ -43,10 +45,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON; the file is the old one or the whole new one."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def optimizer_tensors(

@@ -12,9 +12,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +27,7 @@ from uniaudio2.data.sources import SOUND_SETS, SPEECH_SETS, find_data_root, read
 from uniaudio2.data.synth.engines import Wave, phonemes
 from uniaudio2.data.synth.sound import MixtureTask, SoundTask, plan_mixtures, plan_sounds, render_mixture, render_sound
 from uniaudio2.data.synth.speech import CLIPS_PER_UNIT, SpeechHours, SpeechTask, plan_speech, render_speech
+from uniaudio2.files import replacing, write_text
 
 _Item = TypeVar("_Item")
 
@@ -54,10 +53,10 @@ class SynthPreset:
 
     speech: SpeechHours = field(default_factory=SpeechHours)
     sound_minutes: float = 40.0
-    sound_seed: int = 0  # other sounds than those of a preset with another number
     mixture_minutes: float = 20.0
     real_sets: tuple[str, ...] = SPEECH_SETS + SOUND_SETS
     real_limit: int | None = None
+    sound_seed: int = 0  # other sounds than those of a preset with another number
 
 
 PRESETS = {
@@ -171,23 +170,11 @@ def render_unit(unit: Unit, out_dir: Path) -> int:
     if not pieces:
         pieces = [gap]
     samples = np.round(np.clip(np.concatenate(pieces), -1.0, 1.0) * 32767).astype(np.int16)
-    _replace(shards / f"{unit.name}.wav", lambda path: soundfile.write(path, samples, SAMPLE_RATE, format="WAV"))
+    with replacing(shards / f"{unit.name}.wav") as file:
+        soundfile.write(file, samples, SAMPLE_RATE, format="WAV")
     text = json.dumps({"fingerprint": unit.fingerprint(), "examples": lines}, ensure_ascii=False)
-    _replace(shards / f"{unit.name}.json", lambda path: Path(path).write_text(text, encoding="utf-8"))
+    write_text(shards / f"{unit.name}.json", text)
     return len(lines)
-
-
-def _replace(target: Path, write: Callable[[str], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``target``, then rename it."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def _real_clips(example: Example) -> list[tuple[Example, Wave]]:
