@@ -115,7 +115,7 @@ def test_every_type_is_measured(dtype: str) -> None:
 
 def test_the_command_measures_and_writes_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace.json"
-    arguments = "bench --preset tiny --prompt-rows 30 --frames 12 --batch 1,3 --no-compile --threads 1 --device cpu"
+    arguments = "bench --preset tiny --prompt-rows 20 --frames 6 --batch 1,3 --no-compile --threads 1 --device cpu"
     assert execute([*arguments.split(), "--json", "--profile", str(trace)]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["batch"] for record in records] == [1, 3]
@@ -137,6 +137,7 @@ def test_the_command_plans_without_running(capsys: pytest.CaptureFixture[str]) -
         ("--batch 0", "batch must be at least 1"),
         ("--batch four", "batch must be at least 1"),
         ("--preset giant", "no lm preset 'giant'"),
+        ("--cpu-clock --threads 2", "the time of one thread"),
     ],
 )
 def test_mistakes_get_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ class BenchConfig:
     prompt_rows: int = 200
     frames: int = 50  # audio frames, and text ids, that each request generates
     compile: bool = True
+    cpu_clock: bool = False  # count CPU seconds of this process: fair on a busy machine, with a single thread only
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +57,16 @@ class BenchConfig:
         for name, least in (("batch", 1), ("prompt_rows", 20), ("frames", 6)):
             if getattr(self, name) < least:
                 raise BenchError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+        if self.cpu_clock and (self.device != "cpu" or torch.get_num_threads() > 1):
+            raise BenchError(
+                "the CPU clock tells the time of one thread on a CPU: use it with --device cpu --threads 1"
+            )
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds since some moment."""
+        return time.process_time if self.cpu_clock else time.perf_counter
 
     def lm_config(self) -> LMConfig:
         """Sizes of the model; raises ConfigError for an unknown preset."""
@@ -130,27 +141,29 @@ def _stored_bytes(parameter: Tensor, dtype: str) -> float:
     return parameter.numel() * (0.5 + 4 / GROUP_SIZES[0])
 
 
-def measure_bandwidth(device: torch.device, repeats: int = 9) -> float:
+def measure_bandwidth(
+    device: torch.device, repeats: int = 9, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Bytes per second of a float32 matrix-vector product, the median of some; on a GPU the better of it and a copy."""
     width = 8192 if device.type == "cpu" else 16384
     matrix, vector = torch.ones(width, width, device=device), torch.ones(width, device=device)
     size = matrix.numel() * matrix.element_size()
-    rate = size / statistics.median(_times(lambda: torch.mv(matrix, vector), device, repeats))
+    rate = size / statistics.median(_times(lambda: torch.mv(matrix, vector), device, repeats, clock))
     if device.type != "cpu":
         target = torch.empty_like(matrix)
-        rate = max(rate, 2 * size / statistics.median(_times(lambda: target.copy_(matrix), device, repeats)))
+        rate = max(rate, 2 * size / statistics.median(_times(lambda: target.copy_(matrix), device, repeats, clock)))
     return rate
 
 
-def _times(action: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+def _times(action: Callable[[], object], device: torch.device, repeats: int, clock: Callable[[], float]) -> list[float]:
     action()
     times = []
     for _ in range(repeats):
         _wait(device)
-        start = time.perf_counter()
+        start = clock()
         action()
         _wait(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return times
 
 
@@ -235,6 +248,7 @@ class Measurement:
     device: str
     threads: int
     compiled: bool
+    cpu_clock: bool
     prompt_rows: int
     frames: int
     frame_ms: float  # median time of a step of the whole batch
@@ -286,13 +300,13 @@ def bench(config: BenchConfig, *, trace: Path | None = None) -> Measurement:
     engine = Engine(model, builder, max_batch=config.batch, compile=config.compile)
     speak, write = (make_request(config, lm, text=text) for text in (False, True))
     for request in (speak, write):
-        _run(engine, request, config.batch, stop_after=WARM_FRAMES)
-    before = measure_bandwidth(device)
+        _run(engine, request, config, stop_after=WARM_FRAMES)
+    before = measure_bandwidth(device, clock=config.clock)
     with _peak_memory(device) as peak:
-        first, steps = _run(engine, speak, config.batch)
-    bandwidth = (before + measure_bandwidth(device)) / 2
+        first, steps = _run(engine, speak, config)
+    bandwidth = (before + measure_bandwidth(device, clock=config.clock)) / 2
     frame_s = statistics.median(steps)
-    _, text_steps = _run(engine, write, config.batch)
+    _, text_steps = _run(engine, write, config)
     plain = engine if not config.compile else Engine(model, builder, max_batch=config.batch)
     kernels, syncs = _count(engine, plain, speak, config.batch, trace)
     return Measurement(
@@ -302,6 +316,7 @@ def bench(config: BenchConfig, *, trace: Path | None = None) -> Measurement:
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
         compiled=config.compile,
+        cpu_clock=config.cpu_clock,
         prompt_rows=config.prompt_rows,
         frames=config.frames,
         frame_ms=1e3 * frame_s,
@@ -337,26 +352,26 @@ def _start(engine: Engine, request: GenerationRequest, batch: int) -> Generation
 
 
 def _run(
-    engine: Engine, request: GenerationRequest, batch: int, *, stop_after: int | None = None
+    engine: Engine, request: GenerationRequest, config: BenchConfig, *, stop_after: int | None = None
 ) -> tuple[float, list[float]]:
     """Seconds to the first frame and of each frame after it.
 
     The host looks at the device every ``sync_every`` steps only: times are those of such rounds, divided.
     """
-    device, round_size = engine.model.device, engine.sync_every
+    device, round_size, clock = engine.model.device, engine.sync_every, config.clock
     _wait(device)
-    start = time.perf_counter()
-    session = _start(engine, request, batch)
+    start = clock()
+    session = _start(engine, request, config.batch)
     session.step()
     _wait(device)
-    first, times = time.perf_counter() - start, []
+    first, times = clock() - start, []
     while session.active and (stop_after is None or len(times) * round_size < stop_after):
-        start, done = time.perf_counter(), 0
+        start, done = clock(), 0
         while session.active and done < round_size:
             session.step()
             done += 1
         _wait(device)
-        times.append((time.perf_counter() - start) / done)
+        times.append((clock() - start) / done)
     return first, times
 
 

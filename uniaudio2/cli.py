@@ -1030,6 +1030,9 @@ def bench(
     compile: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Compile the frame; takes minutes the first time.")
     ] = True,
+    cpu_clock: Annotated[
+        bool, typer.Option("--cpu-clock", help="Count CPU seconds: for a busy machine, with --threads 1.")
+    ] = False,
     trace: Annotated[
         Path | None, typer.Option("--profile", metavar="JSON", help="Write a trace of some frames of the last setting.")
     ] = None,
@@ -1050,6 +1053,8 @@ def bench(
 
     from uniaudio2 import bench as benchmark
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     base = benchmark.BenchConfig(
         preset=preset,
         model=options.model,
@@ -1057,11 +1062,10 @@ def bench(
         prompt_rows=prompt_rows,
         frames=frames,
         compile=compile,
+        cpu_clock=cpu_clock,
         seed=options.seed,
     )
     chosen = benchmark.settings(base, [word.strip() for word in dtype.split(",")], batches)
-    if threads is not None:
-        torch.set_num_threads(threads)
     columns: list[list[tuple[str, str]]] = []
     for number, setting in enumerate(chosen, start=1):
         if plan:
@@ -1079,7 +1083,8 @@ def bench(
         if options.as_json:
             emit(record)
     if not options.as_json:
-        _print_columns(f"{options.model or preset}, {base.device}, {torch.get_num_threads()} threads", columns)
+        clock = ", CPU seconds" if cpu_clock else ""
+        _print_columns(f"{options.model or preset}, {base.device}, {torch.get_num_threads()} threads{clock}", columns)
 
 
 def _print_columns(title: str, columns: list[list[tuple[str, str]]]) -> None:

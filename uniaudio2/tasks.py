@@ -118,11 +118,11 @@ _TASKS = (
     ),
     Task(
         "d_asr",
-        "dialect asr",
+        "dysarthric asr",
         (
-            "Write down what the speaker with this accent says.",
-            "Transcribe this dialect speech.",
-            "Turn the regional speech you hear into text.",
+            "Write down what this speaker with dysarthria says.",
+            "Transcribe this impaired speech.",
+            "The speaker finds it hard to articulate; turn the words into text.",
         ),
         _AUDIO,
         (_TRANSCRIPTION,),

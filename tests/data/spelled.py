@@ -57,7 +57,10 @@ class Spelled:
 
 
 class Speller(nn.Module):
-    """Codes of spelled audio: all eight books hold the letter's number (silence is 31); reasoning holds half of it."""
+    """Codes of spelled audio: all eight books hold the letter's number (silence is 31); so does reasoning.
+
+    A reasoning frame holds three letters in two books each: half the number, and its last bit.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +73,9 @@ class Speller(nn.Module):
         letters = (levels * self.scale).round().long() - 1
         letters = torch.where(letters < 0, 31, letters).clamp(max=31)
         reconstruction = letters[:, None].expand(-1, 8, -1)
-        reasoning = letters[:, None, : letters.shape[1] // 5 * 5].reshape(len(letters), 1, -1, 5)
-        reasoning = (reasoning[..., [0, 2]].flatten(2) // 2).expand(-1, 8, -1)
+        five = letters[:, : letters.shape[1] // 5 * 5].reshape(len(letters), -1, 5)
+        three = torch.stack((five[..., [0, 1, 2]], five[..., [2, 3, 4]]), 2).flatten(1, 2)  # (B, T, 3)
+        three[:, 1::2, 0] = 0  # the third letter belongs to the frame before
+        six = torch.stack((three // 2, three % 2), -1).flatten(2)
+        reasoning = torch.nn.functional.pad(six, (0, 2)).transpose(1, 2)
         return AudioCodes(reasoning.contiguous(), reconstruction.contiguous(), audio.shape[2])

@@ -21,7 +21,7 @@ class LMBatch:
     tokens: Tensor  # (B, S, K+1) int64, text last
     mask: Tensor  # (B, S, K+1) bool: columns in use
     loss_mask: Tensor  # (B, S, K+1) bool: entries that are predicted
-    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reconstruction frames with known phones
+    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reasoning frames with known phones
     heard_phones: Tensor  # the phones of all of them one after the other, int64, from 1 on
     heard_lengths: Tensor  # (n,) phones of each
     aligned: Tensor  # (m, 6) int64: row, first and end of the predicted stretch, first and end of what it should attend
@@ -69,7 +69,7 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
             words = [s for s in spans if s.value == "transcription"]
             for span in audio:
                 frames = span.codes
-                if segment.heard and span.kind == "reconstruction":
+                if segment.heard and span.kind == "reasoning":
                     heard.append((number, start + frames.start, start + frames.stop))
                     spoken.append(segment.heard)
             for text in words:
