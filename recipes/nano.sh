@@ -6,9 +6,10 @@
 #
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
 # of two cores for the others. About four hours in all, half an hour for the data and ten minutes for the codes among
-# them. The shipped weights came of these stages with one difference: the experts, the autoencoder and the
-# reconstruction branch were trained in two runs each, the second going on from the first one's export
-# (docs/experiments.md), the first without the corpus's second part. The script has not been run as a whole yet. Needs:
+# them. The shipped weights came of these stages with two differences: the experts, the autoencoder and the
+# reconstruction branch were trained in two runs each, the second going on from the first one's export, the first
+# without the corpus's second part; and lm_1 went on from a language model of older codes, its first 8 minutes with CTC
+# on the reconstruction frames (docs/experiments.md). The script has not been run as a whole yet. Needs:
 # pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real recordings under
 # $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
@@ -28,7 +29,8 @@ stage() {
   shift 2
   out=$work/${RUN:-$name}
   [ -e "$out/export/done" ] && return
-  ${LAUNCH:-uniaudio2} train "$name" "train.out_dir=$out" "train.budget_minutes=$(minutes "$budget")" train.steps=100000 "$@"
+  ${LAUNCH:-uniaudio2} train "$name" "train.out_dir=$out" train.steps=100000 \
+    "train.budget_minutes=$(minutes "$budget")" "$@"
   touch "$out/export/done"
 }
 
@@ -66,8 +68,13 @@ RUN=autoencoder_decoder stage autoencoder 5 "${two[@]}" train.replicas=1 freeze_
   train.decay_fraction=0.6 train.warmup_steps=30 clips.augment_probability=0.1 clips.speed_probability=0 \
   "parts=[$(part autoencoder)]"
 
+# The codes are fixed as well; the flow decoder learns on.
+frozen=$experts,$(part autoencoder_decoder autoencoder),$(part reasoning),$(part reconstruction)
+RUN=flow_decoder stage reconstruction 8 "${one[@]}" freeze_codes=true train.lr=8e-4 train.decay_fraction=0.7 \
+  train.warmup_steps=30 "parts=[$frozen]"
+
 parts=("$(part speech_expert)" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)" "$(part reasoning)"
-  "$(part reconstruction)")
+  "$(part flow_decoder reconstruction)")
 uniaudio2 assemble "$model" --text-decoder "$work/reasoning/export" "${parts[@]/#/--part=}"
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
@@ -83,16 +90,18 @@ texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
 lm=("data.codes=[$codes/nano,$codes/nano_more]" "data.texts=$texts" train.threads=1 train.accumulate=2 train.replicas=1
   mixture.positions=2500 "mixture.source_repeats={zh: 0.4, yue: 0.4, recorded: 1.5, sound: 2.0, music: 2.0}")
-both=(losses.text=1.0 losses.ctc=0.5 losses.guided=1.0 losses.guided_steps=0
-  "mixture.weights={tts: 0.42, tts_voice: 0.06, tta: 0.06, asr: 0.36, audio_caption: 0.1}")
-all=("mixture.weights={asr: 0.38, tts: 0.34, tts_voice: 0.06, audio_caption: 0.1, tta: 0.08, text_only: 0.04}")
-stage lm_1 8 "${lm[@]}" embeddings_from="$model" train.lr=2e-3 train.warmup_steps=50 train.decay_fraction=0.05 \
-  mixture.curriculum_batches=500 losses.guided=1.0 losses.guided_steps=0
-stage lm_2 11 "${lm[@]}" "${both[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=30 \
-  train.decay_fraction=0.05 mixture.curriculum_batches=500
-stage lm_3 23 "${lm[@]}" "${all[@]}" init_from="$work/lm_2/export" train.lr=1.8e-3 train.warmup_steps=30 \
-  train.decay_fraction=0.4 losses.ctc=0.5 losses.guided=0.5
-stage lm_4 3 "${lm[@]}" "${all[@]}" init_from="$work/lm_3/export" train.lr=3e-4 train.warmup_steps=10
+guided=(losses.guided=1.0 losses.guided_steps=0)
+both=(losses.text=1.0 losses.ctc=0.5 "${guided[@]}" "part_lr={}"
+  "mixture.weights={asr: 0.5, tts: 0.3, tts_voice: 0.04, tta: 0.06, audio_caption: 0.1}")
+all=(losses.text=1.0
+  "mixture.weights={asr: 0.5, tts: 0.28, tts_voice: 0.04, audio_caption: 0.1, tta: 0.06, text_only: 0.02}")
+stage lm_1 21 "${lm[@]}" "${guided[@]}" embeddings_from="$model" train.lr=2e-3 train.warmup_steps=50 \
+  train.decay_fraction=0.1 mixture.curriculum_batches=500
+stage lm_2 9 "${lm[@]}" "${both[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=30 \
+  train.decay_fraction=0.05 mixture.curriculum_batches=300
+stage lm_3 12 "${lm[@]}" "${all[@]}" "${guided[@]}" init_from="$work/lm_2/export" train.lr=1.8e-3 \
+  train.warmup_steps=20 train.decay_fraction=0.5 losses.ctc=0.5
+stage lm_4 1.5 "${lm[@]}" "${all[@]}" init_from="$work/lm_3/export" train.lr=2e-4 train.warmup_steps=5
 
 uniaudio2 assemble "$model" --language-model "$work/lm_4/export"
 echo "$model"

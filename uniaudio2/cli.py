@@ -869,7 +869,8 @@ def train(
     if not result.finished:
         say(f"stopped at step {result.step} and saved; the same command goes on")
         raise typer.Exit(130)
-    print(result.export_dir)
+    if result.export_dir is not None:  # only the leading process exports
+        print(result.export_dir)
 
 
 @app.command()
