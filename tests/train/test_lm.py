@@ -105,7 +105,7 @@ def test_it_learns_to_listen_and_to_speak_on_a_few_clips(codes: Path, tmp_path: 
     assert after["asr_en/gap"] > 1.0  # the text comes from the audio, not from the text before it
     assert after["asr_en/ctc_error"] < 0.1
     assert after["tts_en/nats"] < 1.0
-    # What the text is worth is small here, since a memorised clip also follows from its own beginning; without attention
+    # What the text is worth is small here, since a memorised clip also follows from its beginning; without attention
     # to the text it is zero.
     assert after["tts_en/gap_reasoning"] + after["tts_en/gap_book0"] > 0.01
 

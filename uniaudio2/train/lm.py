@@ -52,7 +52,7 @@ class LMLossWeights:
     frame_fraction: float = 1.0  # share of the audio frames whose codes the local decoder learns at each step
     label_smoothing: float = 0.0
     ctc: float = 0.0  # of the CTC loss on the understanding expert
-    # CTC frames per reasoning frame, which comes 5 times a second. Choice: reasoning frames, because they say the words,
+    # CTC frames per reasoning frame, which comes 5 times a second. Choice: reasoning frames: they say the words,
     # and because a reconstruction frame's distance to the reasoning frame it belongs to depends on the clip's length.
     ctc_subframes: int = 8
     ctc_on_targets: bool = True  # also on audio that is predicted (its expert does not see the text)
