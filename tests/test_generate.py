@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from functools import cache
 from itertools import chain
@@ -129,7 +128,6 @@ def test_looking_at_the_device_less_often_changes_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("UNIAUDIO2_TEST_COMPILE"), reason="takes minutes: UNIAUDIO2_TEST_COMPILE=1")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
 def test_compiled_equals_plain() -> None:
     plain = Engine(model(), builder())
