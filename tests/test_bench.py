@@ -16,8 +16,10 @@ from uniaudio2.bench import (
     bench,
     make_prompt,
     measure_bandwidth,
+    measure_quality,
     plan_frame,
 )
+from uniaudio2.checkpoint import DEFAULT_FOLDER, load_lm
 from uniaudio2.cli import execute
 from uniaudio2.generate import Engine, GenerationRequest, SamplingConfig
 from uniaudio2.lm import AudioLM, LMConfig
@@ -107,10 +109,23 @@ def test_every_type_is_measured(dtype: str) -> None:
     assert found.host_syncs == 1 and 500 < found.kernels < 2000
     assert found.share_of_limit == pytest.approx(1e3 * found.frame_bytes / found.bandwidth / found.frame_ms)
     if dtype == "float32":
-        assert found.token_agreement is None
+        assert found.quality is None
     else:
-        assert found.token_agreement is not None and found.logit_error is not None
-        assert 0 < found.logit_error < (0.4 if dtype == "int4" else 0.05)
+        assert found.quality is not None and found.quality.text_agreement is None
+        assert 0 < found.quality.logit_error < (0.4 if dtype == "int4" else 0.05)
+
+
+def test_weights_of_a_model_folder_are_judged_on_recordings() -> None:
+    """The shipped weights, which are stored with 8 bits themselves: four more bits less must show, eight hardly."""
+    shipped = load_lm()
+    found = {kind: measure_quality(shipped, BenchConfig(model=DEFAULT_FOLDER, dtype=kind)) for kind in ("int8", "int4")}
+    for kind, (agreement, error) in {"int8": (0.95, 0.03), "int4": (0.6, 0.3)}.items():
+        quality = found[kind]
+        print(kind, quality)
+        assert quality.text_agreement is not None and quality.text_error is not None
+        assert min(quality.token_agreement, quality.text_agreement) > agreement
+        assert 0 < max(quality.logit_error, quality.text_error) < error
+    assert found["int8"].logit_error < found["int4"].logit_error
 
 
 def test_the_command_measures_and_writes_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
-"""Every row of the task table in the engine: batched = single, streamed = whole, chunked prefill = one-shot.
+"""Every row of the task table in the engine: batched = single, streamed = whole, chunked prefill = one-shot,
+compiled = plain.
 
 Random weights, float32, greedy. The rule: every id that is drawn has, in a full forward over what came before it, a
 logit at most ``TOLERANCE`` below the best; and two ways of running give equal ids up to a first step whose two best
@@ -7,6 +8,8 @@ logits are closer than that (``agree``). Logits here are of the order of 10.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -192,6 +195,39 @@ def test_chunked_prefill_equals_one_shot(task: str) -> None:
         if case[0] == task:
             chunked = Engine(model(), builder(), prefill_chunk=3).generate([request(*case)])[0]
             agree(request(*case), alone(*case), chunked)
+
+
+def recorded(compile: bool) -> tuple[dict[tuple[str, int, bool], GenerationResult], list[Tensor]]:
+    """All requests at once, and the logits of every call of the model: of text in all rows, of each codebook."""
+    engine, found = Engine(model(), builder(), max_batch=2 * len(CASES), compile=compile), []
+
+    def keep(work: Callable[..., Tensor], head: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: Any, **options: Any) -> Tensor:
+            made = work(*arguments, **options)
+            found.append(head(made).clone())
+            return made
+
+        return call
+
+    engine.model_step = keep(engine.model_step, model().text_head)
+    engine._read = keep(engine._read, lambda logits: logits)
+    results = engine.generate([request(*case) for case in CASES])
+    return dict(zip(CASES, results, strict=True)), found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_compiled_equals_plain() -> None:
+    """All rows of the table in one batch: every logit within the tolerance, and equal ids."""
+    (plain, exact), (compiled, found) = recorded(compile=False), recorded(compile=True)
+    parted = [case for case in CASES if not agree(request(*case), plain[case], compiled[case])]
+    largest = max(float((one - two).abs().max()) for one, two in zip(exact, found, strict=False)) if not parted else 0.0
+    print(f"{len(parted)} of {len(CASES)} sequences part; largest difference of a logit {largest:.1e}")
+    assert len(parted) <= MOST_TIES * len(CASES)
+    assert parted or len(exact) == len(found)
+    assert largest <= TOLERANCE
+    for case, result in compiled.items():
+        assert max(each.behind for each in steps(request(*case), result)) <= TOLERANCE
 
 
 def test_the_share_of_sequences_that_part_is_small() -> None:

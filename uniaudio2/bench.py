@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
-from uniaudio2.checkpoint import load_lm
+from uniaudio2.checkpoint import load_lm, open_folder
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.generate import Engine, Generation, GenerationRequest, SamplingConfig
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.lm.quantize import GROUP_SIZES, QUANTIZED_TYPES, quantize_weights
-from uniaudio2.sequence import Prompt, SequenceBuilder
+from uniaudio2.sequence import Prompt, SequenceBuilder, TokenSequence
+from uniaudio2.text import normalise_text
 
 DTYPES = ("float32", "bfloat16", *QUANTIZED_TYPES)
 PROFILED_FRAMES = 2  # times the frames between two looks at the device
@@ -112,6 +113,7 @@ def plan_frame(
     codebooks, size = config.audio.num_codebooks, config.audio.size
 
     def weights(module: torch.nn.Module) -> float:
+        """Bytes of a module's parameters."""
         return sum(_stored_bytes(p, dtype) for p in module.parameters())
 
     backbone = weights(model.backbone)
@@ -197,13 +199,16 @@ def make_prompt(lm: LMConfig, rows: int, *, text: bool, seed: int = 0) -> Prompt
         first_free = 0  # special ids come last: those below are ordinary
 
     def ids(count: int) -> list[int]:
+        """Ordinary text ids."""
         top = lm.text_vocab_size if first_free else min(lm.text.ids())
         return torch.randint(first_free, top, (count,), generator=generator).tolist()
 
     def codes(high: int, count: int) -> Tensor:
+        """Codes below ``high``, (K, count)."""
         return torch.randint(0, high, (lm.audio.num_codebooks, count), generator=generator)
 
     def build(count: int) -> Prompt:
+        """A prompt with ``count`` text ids or audio frames in its input."""
         instruction = [lm.text.bos, *ids(1), lm.text.eos]
         if not text:
             value: dict[str, Any] = {"transcription": [lm.text.bos, *ids(count), lm.text.eos]}
@@ -260,8 +265,7 @@ class Measurement:
     host_syncs: float  # per frame: times the host asks for a value that the device has
     frame_bytes: int  # that a frame reads at the least
     bandwidth: float  # bytes/s measured just before and after
-    token_agreement: float | None  # share of likeliest ids that are those of float32; None: this is float32
-    logit_error: float | None  # deviation from float32's logits in deviations of those
+    quality: Quality | None  # None: this is float32
 
     @property
     def limit_ms(self) -> float:
@@ -293,7 +297,7 @@ def bench(config: BenchConfig, *, trace: Path | None = None) -> Measurement:
     device = torch.device(config.device)
     model = build_model(config)
     lm = model.config
-    agreement, error = (None, None) if config.dtype == "float32" else _quality(model, config)
+    quality = None if config.dtype == "float32" else measure_quality(model, config)
     if config.dtype in QUANTIZED_TYPES:
         quantize_weights(model, config.dtype)
     builder = SequenceBuilder(None, lm.audio, text=lm.text)
@@ -328,8 +332,7 @@ def bench(config: BenchConfig, *, trace: Path | None = None) -> Measurement:
         host_syncs=syncs,
         frame_bytes=_bytes_read(config, engine, speak),
         bandwidth=bandwidth,
-        token_agreement=agreement,
-        logit_error=error,
+        quality=quality,
     )
 
 
@@ -488,26 +491,44 @@ def _computes(event: Any) -> bool:
 # -- quality -------------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def _quality(model: AudioLM, config: BenchConfig) -> tuple[float, float]:
-    """Agreement and error of the quantised (or bfloat16) model against the same weights in float32.
+@dataclass(frozen=True)
+class Quality:
+    """What other weights change, against the same model in float32 that reads the same sequences."""
 
-    Both read the same sequence of random codes, so one early difference does not spoil what follows.
+    token_agreement: float  # share of audio positions, all codebooks, whose likeliest id is the same
+    logit_error: float  # root mean square difference of audio logits, in standard deviations of float32's
+    text_agreement: float | None  # the same for text; None: random weights
+    text_error: float | None
+
+
+@torch.inference_mode()
+def measure_quality(model: AudioLM, config: BenchConfig) -> Quality:
+    """Compare weights of ``config.dtype`` with float32.
+
+    Both read the same sequences, so one early difference does not spoil what follows: for a model folder with a codec
+    the package's recordings, understood and made (asr, tts, audio_caption, tta), else random codes.
+
+    Args:
+        model: Not yet quantised; stays as it is.
+        config: The setting.
     """
     lm = model.config
-    builder = SequenceBuilder(None, lm.audio, text=lm.text)
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    prompt = make_prompt(lm, config.prompt_rows, text=False, seed=config.seed)
-    frames = torch.randint(
-        0, lm.audio.reasoning_codebook_size, (config.frames, lm.audio.num_codebooks), generator=generator
-    )
-    rows = builder.audio_rows(frames)
-    tokens = torch.cat((prompt.tokens, rows[0]))[None].to(model.device)
-    mask = torch.cat((prompt.mask, rows[1]))[None].to(model.device)
-    targets = torch.arange(config.prompt_rows - 1, tokens.shape[1] - 1, device=model.device)
+    sequences = _random_sequences(config, lm) if config.model is None else _recorded_sequences(config, lm)
 
-    def logits(which: AudioLM) -> Tensor:
-        return which(tokens, mask, audio_targets=targets, text_targets=targets[:1]).audio_logits.float()
+    def logits(which: AudioLM) -> tuple[Tensor, Tensor]:
+        """Of all drawn frames and of all drawn text ids."""
+        audio, text = [], []
+        for each in sequences:
+            frames, words = (rows.to(model.device) for rows in _drawn(lm, each))
+            output = which(
+                each.tokens[None].to(model.device),
+                each.mask[None].to(model.device),
+                audio_targets=frames,
+                text_targets=words if len(words) else frames[:1],
+            )
+            audio.append(output.audio_logits.float())
+            text.append(output.text_logits.float()[: len(words)])
+        return torch.cat(audio), torch.cat(text)
 
     reference = AudioLM(lm)
     reference.load_state_dict(model.state_dict())
@@ -515,9 +536,55 @@ def _quality(model: AudioLM, config: BenchConfig) -> tuple[float, float]:
     other = reference.to(model.dtype)
     if config.dtype in QUANTIZED_TYPES:
         quantize_weights(other, config.dtype)
-    found = logits(other)
+    (audio, text), (audio_exact, text_exact) = logits(other), exact
+    heard = _compare(text, text_exact) if len(text) else (None, None)
+    return Quality(*_compare(audio, audio_exact), *heard)
+
+
+def _compare(found: Tensor, exact: Tensor) -> tuple[float, float]:
+    """Share of equal likeliest ids, and root mean square difference in standard deviations of ``exact``."""
     agreement = (found.argmax(-1) == exact.argmax(-1)).float().mean()
     return float(agreement), float((found - exact).square().mean().sqrt() / exact.std())
+
+
+def _random_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
+    """Random codes after a prompt."""
+    builder = SequenceBuilder(None, lm.audio, text=lm.text)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    prompt = make_prompt(lm, config.prompt_rows, text=False, seed=config.seed)
+    shape = (config.frames, lm.audio.num_codebooks)
+    tokens, mask = builder.audio_rows(torch.randint(0, lm.audio.reasoning_codebook_size, shape, generator=generator))
+    loss_mask = torch.cat((torch.zeros_like(prompt.mask), mask))
+    return [TokenSequence(torch.cat((prompt.tokens, tokens)), torch.cat((prompt.mask, mask)), loss_mask, ())]
+
+
+def _recorded_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
+    """The package's recordings with their texts, as training would show them; random codes without a codec."""
+    from uniaudio2.demo import load_recordings
+    from uniaudio2.pipeline import UniAudio2
+
+    if not open_folder(config.model).has("codec"):
+        return _random_sequences(config, lm)
+    model = UniAudio2.from_pretrained(config.model, device="cpu")
+    table, found = load_recordings(), []
+    tasks = {"transcribe": ("transcription", "asr", "tts"), "caption": ("caption", "audio_caption", "tta")}
+    for section, (value, *names) in tasks.items():
+        for entry in table[section]:
+            words = normalise_text(entry["expected"], "en") if lm.prompt_style == "short" else entry["expected"]
+            values = {"audio": model.encode(entry["path"]), value: words}
+            found += [model.sequences.example(name, values, language="en") for name in names]
+    return found
+
+
+def _drawn(lm: LMConfig, sequence: TokenSequence) -> tuple[Tensor, Tensor]:
+    """Positions whose next row is a predicted frame of codes, and those whose next is a predicted word's id."""
+    labels, predicted = sequence.tokens[1:], sequence.loss_mask[1:]
+    first, shift = labels[:, 0], lm.audio.num_reasoning
+    codes = (first < lm.audio.reasoning_codebook_size) | (
+        (first >= shift) & (first < shift + lm.audio.reconstruction_codebook_size)
+    )
+    special = torch.isin(labels[:, -1], torch.tensor(sorted(lm.text.ids())))
+    return (predicted[:, 0] & codes).nonzero()[:, 0], (predicted[:, -1] & ~special).nonzero()[:, 0]
 
 
 # -- showing -------------------------------------------------------------------------------------------------------
@@ -530,12 +597,11 @@ def settings(config: BenchConfig, dtypes: list[str], batches: list[int]) -> list
 
 def measurement_rows(found: Measurement) -> list[tuple[str, str]]:
     """Names and values of a measurement, as a user reads them."""
-    quality = []
-    if found.token_agreement is not None and found.logit_error is not None:
-        quality = [
-            ("tokens as in float32", f"{100 * found.token_agreement:.1f} %"),
-            ("logit error", f"{100 * found.logit_error:.1f} %"),
-        ]
+    told = asdict(found.quality) if found.quality is not None else {}
+    names = ("tokens as in float32", "logit error", "text tokens as in float32", "text logit error")
+    quality = [
+        (name, f"{100 * share:.1f} %") for name, share in zip(names, told.values(), strict=False) if share is not None
+    ]
     return [
         ("weights", found.dtype),
         ("batch", str(found.batch)),

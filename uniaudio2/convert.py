@@ -275,6 +275,7 @@ def kind_of(tensors: Iterable[str]) -> Kind:
     names = list(tensors)
 
     def has(*patterns: str) -> bool:
+        """Whether every pattern matches the beginning of some key."""
         return all(any(re.match(pattern, name) for name in names) for pattern in patterns)
 
     if has(r"audio_head$", r"backbone\.transformer\."):
@@ -632,7 +633,10 @@ def _checked(job: Job) -> dict[str, LazyTensor]:
     expected = job.model.state_dict()
 
     def lazy(name: str, tensor: LazyTensor) -> LazyTensor:
+        """A tensor that is checked when it is read."""
+
         def read() -> Tensor:
+            """Read and check."""
             value = tensor.read()
             check_value(value, expected[name], f"{job.source}: '{name}'")
             return value

@@ -227,6 +227,7 @@ def _map_llama(
     mapped: dict[str, LazyTensor] = {}
 
     def put(published: str, *keys: str) -> None:
+        """Map the Llama's keys, stacked, to one published key, and note what does not fit."""
         name = ours[published]
         parts = [left.pop(key, None) for key in keys]
         absent = [key for key, part in zip(keys, parts, strict=True) if part is None]
@@ -276,6 +277,7 @@ def _extended(tensor: LazyTensor, rows: int) -> LazyTensor:
     """More rows behind a vocabulary, each the mean of those that are there."""
 
     def read() -> Tensor:
+        """The old rows and the new ones."""
         value = tensor.read()
         mean = value.float().mean(0, keepdim=True).to(value.dtype)
         return torch.cat([value, mean.expand(rows - len(value), -1)])
@@ -293,7 +295,10 @@ def _fresh(model: nn.Module, mapped: Mapping[str, LazyTensor], seed: int) -> dic
     }
 
     def lazy(name: str, shape: tuple[int, ...], number: int) -> LazyTensor:
+        """A tensor that is drawn when it is read, the same every time."""
+
         def read() -> Tensor:
+            """Draw it."""
             if len(shape) < 2:
                 return torch.ones(shape, dtype=dtype)
             deviation = 0.02

@@ -159,6 +159,7 @@ def same_meaning(expected: str, got: str) -> bool:
     """Whether two captions share a telling word (``dog`` in "a dog barking" and "a barking dog")."""
 
     def stems(text: str) -> set[str]:
+        """Words without endings, and without those that tell nothing."""
         words = (word for word in words_of(text).split() if word not in _STOP_WORDS)
         return {re.sub(r"(ing|ling|s|es|ed)$", "", word) for word in words}
 
@@ -200,6 +201,7 @@ class _Demo:
         return Clip(title, wav, picture, audio.shape[-1] / SAMPLE_RATE)
 
     def add(self, item: DemoItem) -> None:
+        """Take in a finished item of the page."""
         self.items.append(item)
 
     def describe(self, section: str, entry: dict[str, Any]) -> None:

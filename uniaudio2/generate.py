@@ -287,6 +287,7 @@ class _Board:
 
     def __init__(self, slots: int, capacity: int, num_codebooks: int, device: torch.device) -> None:
         def make(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            """Zeros for every slot."""
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
 
         columns = num_codebooks + 1
@@ -314,10 +315,12 @@ class _Board:
 
     @property
     def slots(self) -> int:
+        """Number of slots, L."""
         return self.phase.shape[0]
 
     @property
     def capacity(self) -> int:
+        """Steps that fit."""
         return self.history.shape[1] - 1
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -351,6 +351,6 @@ def get_task(name: str | Task) -> Task:
     task = TASKS.get(name.lower().replace("-", "_"))
     if task is None:
         near = difflib.get_close_matches(name.lower(), TASKS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"unknown task '{name}'{hint} Known tasks: {', '.join(TASKS)}")
+        hint = f"did you mean '{near[0]}'? Known" if near else "known"
+        raise ValueError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
     return task

@@ -366,6 +366,7 @@ def _write_one(path: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[
     text += b" " * (-len(text) % 8)
 
     def write(file: Any) -> None:
+        """Header, then the values in the order of its offsets."""
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in names:

@@ -46,7 +46,9 @@ def test_choice_of_targets_is_a_seeded_part() -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(ValueError, match="audio_target_fraction"):
-        LMLossConfig(audio_target_fraction=0.0)
-    with pytest.raises(ValueError, match="codebook_weights"):
-        LMLossConfig(codebook_weights=())
+    with pytest.raises(ValueError, match="frame_fraction"):
+        LMLossConfig(frame_fraction=0.0)
+    with pytest.raises(ValueError, match="reasoning_share"):
+        LMLossConfig(reasoning_share=1.5)
+    with pytest.raises(ValueError, match="codebooks"):
+        LMLossConfig(codebooks=())

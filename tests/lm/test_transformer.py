@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uniaudio2.lm.transformer import RMSNorm, RopeConfig, StackConfig, Transformer, rope_table
+from uniaudio2.lm.transformer import AttentionProbe, Block, RMSNorm, RopeConfig, StackConfig, Transformer, rope_table
 
 ROPE = RopeConfig(factor=None, base=10000.0)
 SIZES = StackConfig(num_layers=2, width=32, num_heads=4, num_kv_groups=2, mlp_width=48)
@@ -62,9 +62,14 @@ def test_cache_rows_can_be_chosen_and_kept() -> None:
 def test_probed_probabilities_are_those_of_the_layer() -> None:
     model, x = stack(), torch.randn(2, 6, 32)
     plain, none = model(x)
-    probed, attention = model(x, probe=(1, (0, 3)))
-    assert none is None and attention is not None
-    assert torch.equal(plain, probed)
+    same, probed = model(x, probe=AttentionProbe(1, (0, 3)))
+    assert none is None and probed is not None
+    assert torch.equal(plain, same)
+    attention = probed.attention
+    cos, sin = rope_table(ROPE, SIZES.head_dim, torch.arange(6))
+    first, second = model.layers
+    assert isinstance(second, Block)
+    assert torch.equal(probed.state, second.attention_norm(first(x, cos[None, None], sin[None, None])))
     assert attention.shape == (2, 2, 6, 6)
     assert torch.allclose(attention.sum(-1), torch.ones(2, 2, 6), atol=1e-5)
     assert attention.triu(1).abs().max() == 0

@@ -14,7 +14,8 @@ from uniaudio2.config import list_presets, load_config, preset_path
 from uniaudio2.data.prepare import prepare
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train import Trainer, TrainingError
-from uniaudio2.train.lm import LMStage, LMTrainConfig, attention_prior_loss, start_from_codebooks
+from uniaudio2.train.auxiliary import attention_prior_loss
+from uniaudio2.train.lm import LMStage, LMTrainConfig, start_from_codebooks
 
 STAGES = ["lm_1", "lm_2", "lm_3", "lm_4"]
 
@@ -59,18 +60,18 @@ def test_every_stage_trains_what_it_says_and_hands_on(preset: str, codes: Path, 
     following = LMStage(config("lm_3", codes, tmp_path / "next", f"init_from={result.export_dir}"))
     for name, value in load_lm(result.export_dir).state_dict().items():
         assert torch.equal(following.model.lm.state_dict()[name], value)
-    assert following.model.ctc is not None and stage.model.ctc is not None
+    assert following.model.heads is not None and stage.model.heads is not None
     with stage_weights(stage, result.export_dir) as head:
-        assert torch.equal(following.model.ctc.linear.weight, head)
+        assert torch.equal(following.model.heads.hearing.linear.weight, head)
 
 
 class stage_weights:  # noqa: N801
-    """The exported CTC head's weight."""
+    """The exported hearing head's weight."""
 
     def __init__(self, stage: LMStage, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        self.head = load_file(folder / "auxiliary.safetensors")["linear.weight"]
+        self.head = load_file(folder / "auxiliary.safetensors")["hearing.linear.weight"]
 
     def __enter__(self) -> torch.Tensor:
         return self.head
@@ -136,7 +137,7 @@ def test_the_attention_prior_rewards_the_diagonal() -> None:
 def test_wrong_settings_are_named(codes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="unknown part 'experts'"):
         LMStage(config("lm_3", codes, tmp_path, "part_lr={experts: 1}")).parameters_to_train()
-    with pytest.raises(ValueError, match=r"losses\.frame_fraction must be in"):
+    with pytest.raises(ValueError, match=r"frame_fraction must be in"):
         config("lm_3", codes, tmp_path, "losses.frame_fraction=0")
 
 

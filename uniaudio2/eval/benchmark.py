@@ -234,6 +234,7 @@ def _bars() -> Iterator[Track]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def track(items: Sequence[Any], description: str) -> Iterable[Any]:
+            """The items, with a bar that moves as they are taken."""
             return progress.track(items, total=len(items), description=description)
 
         yield track

@@ -169,6 +169,7 @@ class _VoiceJudge:
         self._spread = spread
 
     def nearest(self, vector: np.ndarray) -> str:
+        """Name of the voice whose mean is nearest."""
         return min(self._means, key=lambda name: float(np.linalg.norm((self._means[name] - vector) / self._spread)))
 
 
@@ -241,6 +242,7 @@ def _classifier(context: Context, train: Sequence[Example]) -> SoundClassifier:
     done = 0
 
     def progress(share: float) -> None:
+        """Move the bar to a share of its hundred steps."""
         nonlocal done
         while done < int(100 * share):
             next(steps, None)
@@ -251,6 +253,7 @@ def _classifier(context: Context, train: Sequence[Example]) -> SoundClassifier:
 
 def _through_codec(context: Context) -> Callable[[Example], Tensor]:
     def run(example: Example) -> Tensor:
+        """The example's audio, encoded and decoded, as written to a file."""
         codes = context.subject.encode([example.audio()])[0]
         return context.written(context.subject.decode(codes, seed=context.seed), f"codec_{example.id}")
 

@@ -44,7 +44,8 @@ class DepthDecoder(nn.Module):
         self.projection = Linear(input_width, config.width)
         self.transformer = Transformer(config, rope, norm_eps=norm_eps, dropout=dropout)
         self.heads: nn.Parameter | nn.ModuleList  # a list of K matrices when quantised
-        self.heads = nn.Parameter(torch.zeros(num_codebooks, config.width, vocab_size))
+        self.heads = nn.Parameter(torch.empty(num_codebooks, config.width, vocab_size))
+        nn.init.normal_(self.heads, std=0.02)
 
     def forward(self, hidden: Tensor, label_embeddings: Tensor) -> Tensor:
         """Logits of all codebooks with the true earlier codebooks as input.

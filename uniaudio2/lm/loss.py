@@ -17,70 +17,69 @@ from uniaudio2.lm.model import AttentionProbe, AudioLM, LMOutput
 
 @dataclass(frozen=True)
 class LMLossConfig:
-    """How the streams are weighted and normalised."""
+    """How the streams are weighted, and which frames pay."""
 
-    text_weight: float = 1.0
-    # Weight of each codebook. Source: the paper's stage-2 weights give the first codebooks twice the share; scaled so
-    # that K equal weights of 1 mean the plain average.
-    codebook_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-    audio_weight: float = 1.0
-    # "rows" divides by every row handed in, also those without loss, as the published helper does; "targets" divides
-    # by the rows that pay (the repaired form).
-    audio_normalisation: Literal["rows", "targets"] = "targets"
-    audio_target_fraction: float = 1.0  # share of audio targets that the local decoder sees in training
+    text: float = 1.0  # of the mean text loss
+    # Of every codebook's mean loss; the sum counts, nothing is divided. Source: stage 2 of the paper gives the first
+    # three streams (text and two codebooks) 2/8 and the others 1/8, taken as already normalised.
+    codebooks: tuple[float, ...] = (0.125,) * 8
+    # Share of the codebooks' losses that reasoning frames pay together; null: every frame counts alike.
+    reasoning_share: float | None = None
+    # Share of the reconstruction frames whose codes the local decoder learns at each step; reasoning frames always pay.
+    frame_fraction: float = 1.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.audio_target_fraction <= 1.0:
-            raise ValueError(f"audio_target_fraction must be in (0, 1], got {self.audio_target_fraction}")
-        if not self.codebook_weights or min(self.codebook_weights) < 0:
-            raise ValueError("codebook_weights must be one weight of at least 0 per codebook")
+        """Check ranges."""
+        if not 0 < self.frame_fraction <= 1:
+            raise ValueError(f"frame_fraction must be in (0, 1], got {self.frame_fraction}")
+        if self.reasoning_share is not None and not 0 <= self.reasoning_share <= 1:
+            raise ValueError(f"reasoning_share must be in [0, 1], got {self.reasoning_share}")
+        if not self.codebooks or min(self.codebooks) < 0:
+            raise ValueError("codebooks must be one weight of at least 0 per codebook")
 
 
 @dataclass(frozen=True)
 class LMLosses:
-    """Losses in nats and accuracies of one batch; tensors of no axes unless said."""
+    """Losses in nats of one batch, and the forward pass they come from."""
 
-    total: Tensor
-    text: Tensor
-    audio: Tensor  # weighted
-    audio_each: Tensor  # (K,) unweighted
-    text_accuracy: Tensor
-    audio_accuracy: Tensor  # (K,)
+    total: Tensor  # no axes: the weighted sum that is learned
+    text_each: Tensor  # (M,) of every text target
+    codes_each: Tensor  # (N, K) of every code target
     output: LMOutput
 
+    @property
+    def text_accuracy(self) -> Tensor:
+        """Share of the text targets whose best guess is right."""
+        return (self.output.text_logits.argmax(-1) == self.output.text_labels).float().mean()
+
+    @property
+    def codes_accuracy(self) -> Tensor:
+        """The same of every codebook, (K,)."""
+        return (self.output.audio_logits.argmax(-1) == self.output.audio_labels).float().mean(0)
+
     def metrics(self) -> dict[str, float]:
-        """Figures for a log."""
-        values = {
-            "loss": self.total,
-            "text_loss": self.text,
-            "audio_loss": self.audio,
-            "text_accuracy": self.text_accuracy,
-        }
-        figures = {name: float(value.detach()) for name, value in values.items()}
-        for index, value in enumerate(self.audio_each.detach().tolist()):
-            figures[f"codebook{index}_loss"] = value
+        """Figures for a log: means of what there is."""
+        figures = {"loss": float(self.total.detach())}
+        if self.text_each.numel():
+            figures["text"] = float(self.text_each.detach().mean())
+        for index, value in enumerate(self.codes_each.detach().mean(0).tolist() if self.codes_each.numel() else ()):
+            figures[f"codebook{index}"] = value
         return figures
 
 
-def text_cross_entropy(
-    logits: Tensor, labels: Tensor, mask: Tensor, *, label_smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Mean loss and accuracy over masked-in positions; 0 when there are none.
+def text_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy over masked-in positions as the published helper has them; 0 when there are none.
 
     Args:
         logits: (..., V).
         labels: (...).
         mask: (...) bool or 0/1.
-        label_smoothing: Share of probability spread over all ids.
     """
-    vocabulary = logits.shape[-1]
-    each = F.cross_entropy(
-        logits.reshape(-1, vocabulary).float(), labels.reshape(-1), reduction="none", label_smoothing=label_smoothing
-    )
-    weight = mask.reshape(-1).to(each.dtype)
+    each = _nats(logits, labels, 0.0)
+    weight = mask.to(each.dtype)
     count = weight.sum().clamp(min=1.0)
-    correct = (logits.reshape(-1, vocabulary).argmax(dim=-1) == labels.reshape(-1)).to(each.dtype)
+    correct = (logits.argmax(dim=-1) == labels).to(each.dtype)
     return (each * weight).sum() / count, (correct * weight).sum() / count
 
 
@@ -91,11 +90,10 @@ def audio_cross_entropy(
     weights: tuple[float, ...],
     *,
     normalisation: Literal["rows", "targets"] = "targets",
-    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted loss over the codebooks of N frames.
+    """Weighted loss over the codebooks of N frames as the published helper has it.
 
-    Source: ARCHITECTURE section 1.3; "rows" is the published normalisation.
+    Source: ARCHITECTURE section 1.3; "rows" is the published normalisation, "targets" the repaired one.
 
     Args:
         logits: (N, K, A).
@@ -103,7 +101,6 @@ def audio_cross_entropy(
         mask: (N, K).
         weights: K weights.
         normalisation: Divide by N, or by the masked-in rows of each codebook.
-        label_smoothing: Share of probability spread over all ids.
 
     Returns:
         Sum of weight x loss / K (no axes), loss per codebook (K,), accuracy per codebook over the same rows (K,).
@@ -111,12 +108,10 @@ def audio_cross_entropy(
     Raises:
         ValueError: If there is not one weight per codebook.
     """
-    count, books, vocabulary = logits.shape
+    count, books, _ = logits.shape
     if len(weights) != books:
         raise ValueError(f"{len(weights)} codebook weights for {books} codebooks")
-    each = F.cross_entropy(
-        logits.reshape(-1, vocabulary).float(), labels.reshape(-1), reduction="none", label_smoothing=label_smoothing
-    ).view(count, books)
+    each = _nats(logits, labels, 0.0)
     paying = mask.to(each.dtype)
     correct = (logits.argmax(dim=-1) == labels).to(each.dtype)
     if normalisation == "rows":
@@ -128,13 +123,20 @@ def audio_cross_entropy(
     return (losses * scale).sum() / books, losses, correct.sum(dim=0) / divisor
 
 
-def choose_audio_targets(loss_mask: Tensor, fraction: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+def choose_audio_targets(
+    loss_mask: Tensor,
+    fraction: float = 1.0,
+    generator: torch.Generator | None = None,
+    *,
+    keep: Tensor | None = None,
+) -> Tensor:
     """Positions whose next row pays audio loss, or a random part of them.
 
     Args:
         loss_mask: (B, S, K+1).
         fraction: Share to keep; at least one is kept when there are any.
         generator: CPU generator for the draw; the default generator when None.
+        keep: (B, S) rows that are kept whatever the draw.
 
     Returns:
         Sorted flat indices into B*(S-1), (N,).
@@ -143,8 +145,12 @@ def choose_audio_targets(loss_mask: Tensor, fraction: float = 1.0, generator: to
     if fraction >= 1.0 or found.numel() <= 1:
         return found
     kept = max(1, round(found.numel() * fraction))
-    order = torch.randperm(found.numel(), generator=generator)[:kept].sort().values
-    return found[order.to(found.device)]
+    chosen = torch.zeros(found.numel(), dtype=torch.bool)
+    chosen[torch.randperm(found.numel(), generator=generator)[:kept]] = True
+    chosen = chosen.to(found.device)
+    if keep is not None:
+        chosen |= keep[:, 1:].reshape(-1)[found]
+    return found[chosen]
 
 
 def lm_losses(
@@ -154,39 +160,60 @@ def lm_losses(
     loss_mask: Tensor,
     config: LMLossConfig,
     *,
-    generator: torch.Generator | None = None,
+    shown: Tensor | None = None,
     probe: AttentionProbe | None = None,
+    generator: torch.Generator | None = None,
 ) -> LMLosses:
     """Forward and losses of one batch, computing heads only where the loss needs them.
 
     Args:
-        model: The language model.
+        model: The language model; only in training mode frames are drawn and labels smoothed.
         tokens: (B, S, K+1).
         mask: Bool, (B, S, K+1).
-        loss_mask: Bool, (B, S, K+1): entries that are predicted.
-        config: Weights and normalisation.
-        generator: CPU generator that draws the part of the audio targets.
-        probe: Heads whose attention is returned in ``output``.
+        loss_mask: Bool, (B, S, K+1): entries that are predicted; of a frame all or none.
+        config: Weights.
+        shown: What the model reads, if not ``tokens``.
+        probe: What is wanted from inside of the backbone, in ``output``.
+        generator: CPU generator that draws the frames that pay; the default generator when None.
 
-    Returns:
-        Losses; ``total`` is ``text_weight`` x text + ``audio_weight`` x audio.
+    Raises:
+        ValueError: If there is not one weight per codebook.
     """
-    fraction = config.audio_target_fraction if model.training else 1.0
-    audio_targets = choose_audio_targets(loss_mask, fraction, generator)
-    text_targets = loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1)
-    output = model(tokens, mask, audio_targets=audio_targets, text_targets=text_targets, probe=probe)
-    labels = tokens[:, 1:, -1].reshape(-1)[text_targets]
-    text, text_accuracy = text_cross_entropy(
-        output.text_logits, labels, torch.ones_like(labels), label_smoothing=config.label_smoothing
+    audio, training = model.config.audio, model.training
+    if len(config.codebooks) != audio.num_codebooks:
+        raise ValueError(f"{len(config.codebooks)} codebook weights for {audio.num_codebooks} codebooks")
+    reasoning = tokens[..., 0] < audio.num_reasoning
+    fraction = config.frame_fraction if training else 1.0
+    output = model(
+        tokens,
+        mask,
+        shown=shown,
+        audio_targets=choose_audio_targets(loss_mask, fraction, generator, keep=reasoning),
+        text_targets=loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1),
+        probe=probe,
     )
-    paying = loss_mask[:, 1:, :-1].reshape(-1, output.audio_labels.shape[-1])[audio_targets]
-    audio, each, audio_accuracy = audio_cross_entropy(
-        output.audio_logits,
-        output.audio_labels,
-        paying,
-        config.codebook_weights,
-        normalisation=config.audio_normalisation,
-        label_smoothing=config.label_smoothing,
+    smoothing = config.label_smoothing if training else 0.0
+    text = _nats(output.text_logits, output.text_labels, smoothing)
+    codes = _nats(output.audio_logits, output.audio_labels, smoothing)
+    total = text.new_zeros(())
+    if text.numel():
+        total = total + config.text * text.mean()
+    weights = codes.new_tensor(config.codebooks)
+    kind = output.audio_labels[:, 0] < audio.num_reasoning
+    share = config.reasoning_share
+    parts = ((slice(None), 1.0),) if share is None else ((kind, share), (~kind, 1 - share))
+    for rows, portion in parts:
+        if codes[rows].numel():
+            total = total + portion * (codes[rows].mean(0) * weights).sum()
+    return LMLosses(total, text, codes, output)
+
+
+def _nats(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy in float32 of every label, in the labels' shape."""
+    each = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(),
+        labels.reshape(-1),
+        reduction="none",
+        label_smoothing=label_smoothing if labels.numel() else 0.0,
     )
-    total = config.text_weight * text + config.audio_weight * audio
-    return LMLosses(total, text, audio, each, text_accuracy, audio_accuracy, output)
+    return each.view(labels.shape)

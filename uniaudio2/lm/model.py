@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.lm.depth import DepthDecoder
-from uniaudio2.lm.transformer import Embedding, KVCache, Linear, RopeConfig, StackConfig, Transformer
+from uniaudio2.lm.transformer import (
+    AttentionProbe,
+    Embedding,
+    KVCache,
+    Linear,
+    Probed,
+    RopeConfig,
+    StackConfig,
+    Transformer,
+)
 from uniaudio2.tokenizer import AudioTokens, TextTokens
 
 
@@ -50,24 +59,18 @@ class LMConfig:
 
 
 @dataclass(frozen=True)
-class AttentionProbe:
-    """Which backbone heads' attention probabilities a training step wants."""
-
-    layer: int
-    heads: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class LMOutput:
     """Result of the training forward over S-1 input positions (position p predicts row p+1)."""
 
     text_logits: Tensor  # (B, S-1, V), or (M, V) for chosen text targets
     audio_logits: Tensor  # (N, K, A), at the chosen audio targets in row-major order
     audio_labels: Tensor  # (N, K)
+    text_labels: Tensor  # (B, S-1) or (M,)
     audio_targets: Tensor  # (N,) flat indices into B * (S-1)
     text_targets: Tensor | None  # (M,) flat indices into B * (S-1), None: all positions
     understanding: Tensor  # (B, S-1, D) output of the understanding expert, for a CTC loss
-    attention: Tensor | None  # (B, heads, S-1, S-1) probabilities of the probed heads
+    hidden: Tensor  # (B, S-1, D) what the heads see
+    probed: Probed | None  # from inside of the backbone
 
 
 @dataclass
@@ -187,32 +190,30 @@ class AudioLM(nn.Module):
 
     def hidden_states(
         self, tokens: Tensor, mask: Tensor, probe: AttentionProbe | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Probed | None]:
         """Run sequences without a cache.
 
         Args:
             tokens: (B, S, K+1).
             mask: Bool, (B, S, K+1).
-            probe: Heads whose attention is wanted.
+            probe: What is wanted from inside of the backbone.
 
         Returns:
-            Hidden states for the heads (B, S, D), the understanding expert's output (B, S, D), and the probed
-            attention (B, heads, S, S) or None.
+            Hidden states for the heads (B, S, D), the understanding expert's output (B, S, D), and what was probed.
         """
         is_audio, is_text = mask[..., :1], mask[..., -1:]
         heard, _ = self.understanding(self.embed_audio(tokens[..., :-1], mask[..., :-1]))
         text = self.text_embedding(tokens[..., -1])
-        state, attention = self.backbone(
-            is_audio * heard + is_text * text, probe=None if probe is None else (probe.layer, probe.heads)
-        )
+        state, probed = self.backbone(is_audio * heard + is_text * text, probe=probe)
         spoken, _ = self.generation(is_audio * state)
-        return is_audio * spoken + is_text * state, heard, attention
+        return is_audio * spoken + is_text * state, heard, probed
 
     def forward(
         self,
         tokens: Tensor,
         mask: Tensor,
         *,
+        shown: Tensor | None = None,
         audio_targets: Tensor | None = None,
         text_targets: Tensor | None = None,
         probe: AttentionProbe | None = None,
@@ -222,10 +223,11 @@ class AudioLM(nn.Module):
         Args:
             tokens: (B, S, K+1), text last.
             mask: Bool of the same shape.
+            shown: What the model reads, if not ``tokens``, which are then only what it should predict; same shape.
             audio_targets: Flat indices into B*(S-1) of positions whose next row the local decoder predicts, (N,);
                 None: every position that is followed by audio, as published. Give a subset to save time.
             text_targets: Flat indices into B*(S-1) at which the text head runs, (M,); None: everywhere.
-            probe: Heads whose attention probabilities are wanted (for guided attention).
+            probe: What is wanted from inside of the backbone (for guided attention).
 
         Returns:
             Logits, labels and intermediate states.
@@ -234,20 +236,24 @@ class AudioLM(nn.Module):
             ValueError: If the shapes do not fit.
         """
         self._check(tokens, mask)
-        hidden, heard, attention = self.hidden_states(tokens[:, :-1], mask[:, :-1], probe)
+        read = tokens if shown is None else shown
+        hidden, heard, probed = self.hidden_states(read[:, :-1], mask[:, :-1], probe)
         flat = hidden.reshape(-1, hidden.shape[-1])
         if audio_targets is None:
             audio_targets = mask[:, 1:, 0].reshape(-1).nonzero().squeeze(1)
         labels = tokens[:, 1:, :-1].reshape(-1, self.config.audio.num_codebooks)[audio_targets]
         embedded = self.audio_embedding((labels + self._offsets)[:, :-1])
+        words = tokens[:, 1:, -1]
         return LMOutput(
             text_logits=self.text_head(hidden if text_targets is None else flat[text_targets]),
             audio_logits=self.depth(flat[audio_targets], embedded),
             audio_labels=labels,
+            text_labels=words if text_targets is None else words.reshape(-1)[text_targets],
             audio_targets=audio_targets,
             text_targets=text_targets,
             understanding=heard,
-            attention=attention,
+            hidden=hidden,
+            probed=probed,
         )
 
     def forward_text(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -373,6 +373,22 @@ class Block(nn.Module):
         return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.dropout)
 
 
+@dataclass(frozen=True)
+class AttentionProbe:
+    """Which layer of a stack, and which of its heads, a training step wants to look into."""
+
+    layer: int
+    heads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found."""
+
+    state: Tensor  # (B, S, D) normalised input of the probed layer
+    attention: Tensor  # (B, len(heads), S, S) probabilities
+
+
 class Transformer(nn.Module):
     """A stack of blocks with a final norm: hidden states in, hidden states out.
 
@@ -404,25 +420,26 @@ class Transformer(nn.Module):
             self.config, self.rope, batch_size=batch_size, max_positions=max_positions, device=device, dtype=dtype
         )
 
-    def forward(self, x: Tensor, *, probe: tuple[int, tuple[int, ...]] | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, *, probe: AttentionProbe | None = None) -> tuple[Tensor, Probed | None]:
         """Run whole sequences without a cache, positions 0..S-1.
 
         Args:
             x: (B, S, D).
-            probe: (layer, heads) whose attention probabilities are wanted as well.
+            probe: What is wanted from inside as well.
 
         Returns:
-            Hidden states (B, S, D) and, when asked for, probabilities (B, len(heads), S, S), else None.
+            Hidden states (B, S, D) and what was probed, if anything.
         """
         cos, sin = rope_table(self.rope, self.config.head_dim, torch.arange(x.shape[1], device=x.device))
         cos, sin = cos[None, None], sin[None, None]
-        probabilities = None
+        probed = None
         for index, layer in enumerate(self.layers):
-            if probe is not None and index == probe[0]:
+            if probe is not None and index == probe.layer:
                 assert isinstance(layer, Block)
-                probabilities = layer.attention.probabilities(layer.attention_norm(x), cos, sin, probe[1])
+                normed = layer.attention_norm(x)
+                probed = Probed(normed, layer.attention.probabilities(normed, cos, sin, probe.heads))
             x = layer(x, cos, sin)
-        return self.norm(x), probabilities
+        return self.norm(x), probed
 
     def step(
         self,

@@ -1,9 +1,8 @@
 """The language model's stages: what trains, on which mixture of tasks, with which losses.
 
 The four stages of the paper differ in their YAML files alone: the mixture, the loss weights, the share of the learning
-rate that each part gets, and the folder that weights come from. Two auxiliary losses make a small model listen early:
-a CTC loss on the understanding expert and a diagonal prior on the attention of a few heads. Their head lives here and
-is not part of the exported model.
+rate that each part gets, and the folder that weights come from. What makes a small model
+attend to its condition at all is in :mod:`uniaudio2.train.auxiliary`.
 
 Shapes: B batch, S positions, K codebooks, D width, V ids.
 """
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,30 +26,32 @@ from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.data.dataset import Clip, CodeStore, LMDataset, read_sentences
 from uniaudio2.data.mixture import MixtureConfig
-from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMOutput, choose_audio_targets
+from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLosses, lm_losses
 from uniaudio2.sequence import SequenceBuilder
-from uniaudio2.text import edit_distance
 from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.train.auxiliary import (
+    PHONE_IDS,
+    PhoneHeads,
+    attention_prior_loss,
+    blank_history,
+    phones_of,
+    spoken_texts,
+)
 from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
 from uniaudio2.train.state import save_tensors
 
 AUXILIARY_FILE = "auxiliary.safetensors"
 PHONES_FILE = "phones.json"
-CTC_SIZE = 257
-"""Outputs of the auxiliary CTC head: the blank, which comes first, and room for the phones of all languages."""
 
 
 @dataclass(frozen=True)
-class LMLossWeights:
-    """Weights of the language model's losses, and of the two that help it to listen."""
+class LMLossWeights(LMLossConfig):
+    """Weights of the language model's losses, and of those that help it to attend."""
 
-    text: float = 1.0  # of the mean text loss
-    # Of every codebook's mean loss; the sum counts, nothing is divided. Source: stage 2 of the paper gives the first
-    # three streams (text and two codebooks) 2/8 and the others 1/8, taken as already normalised.
-    codebooks: tuple[float, ...] = (0.125,) * 8
-    frame_fraction: float = 1.0  # share of the audio frames whose codes the local decoder learns at each step
-    label_smoothing: float = 0.0
+    history_noise: float = 0.0  # share of the sequences that see their own audio history with holes
     ctc: float = 0.0  # of the CTC loss on the understanding expert
+    reading: float = 0.0  # of the CTC loss on the text that is to be spoken, inside of the backbone
+    foresight: float = 0.0  # of the loss of foretelling the phones of the next reasoning frames
     # CTC frames per reasoning frame, which comes 5 times a second. Choice: reasoning frames: they say the words,
     # and because a reconstruction frame's distance to the reasoning frame it belongs to depends on the clip's length.
     ctc_subframes: int = 8
@@ -65,8 +65,9 @@ class LMLossWeights:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not 0 < self.frame_fraction <= 1:
-            raise TrainingError(f"losses.frame_fraction must be in (0, 1], got {self.frame_fraction}")
+        super().__post_init__()
+        if self.ctc <= 0 < self.reading + self.foresight:
+            raise TrainingError("losses.reading and losses.foresight need losses.ctc above 0: it is their teacher")
         if self.ctc_subframes < 1:
             raise TrainingError(f"losses.ctc_subframes must be at least 1, got {self.ctc_subframes}")
 
@@ -98,94 +99,13 @@ class LMTrainConfig:
     part_lr: dict[str, float] = field(default_factory=dict)
 
 
-class CTCHead(nn.Module):
-    """Phones from the understanding expert: several CTC frames per position.
-
-    Choice: phones rather than letters, because the codes say them almost directly; spelling is the backbone's work.
-
-    Args:
-        width: D.
-        subframes: CTC frames per position.
-    """
-
-    def __init__(self, width: int, subframes: int) -> None:
-        super().__init__()
-        self.subframes = subframes
-        self.linear = nn.Linear(width, subframes * CTC_SIZE)
-
-    def log_probs(self, heard: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities over chosen stretches.
-
-        Args:
-            heard: Output of the understanding expert, (B, S, D).
-            spans: (n, 3): row, first position, one behind the last.
-
-        Returns:
-            (n, longest · subframes, CTC_SIZE) float32 and CTC frames of each stretch (n,).
-        """
-        lengths = spans[:, 2] - spans[:, 1]
-        offsets = torch.arange(int(lengths.max()), device=heard.device)
-        positions = (spans[:, 1:2] + offsets).clamp(max=heard.shape[1] - 1)
-        frames = heard[spans[:, :1], positions]  # (n, longest, D)
-        logits = self.linear(frames).view(len(spans), -1, 257)
-        return logits.float().log_softmax(-1), lengths * self.subframes
-
-    def loss(self, heard: Tensor, batch: LMBatch) -> Tensor:
-        """Mean CTC loss per phone; what does not fit its stretch counts nothing."""
-        log_probs, lengths = self.log_probs(heard, batch.heard)
-        losses = F.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.heard_phones,
-            lengths,
-            batch.heard_lengths,
-            reduction="none",
-            zero_infinity=True,
-        )
-        return losses.sum() / batch.heard_lengths.sum().clamp(min=1)
-
-    def error_rate(self, heard: Tensor, batch: LMBatch) -> float:
-        """Edit distance of the greedy reading to what was said, per phone."""
-        log_probs, lengths = self.log_probs(heard, batch.heard)
-        best = log_probs.argmax(-1).cpu().numpy()
-        wanted = np.split(batch.heard_phones.cpu().numpy(), np.cumsum(batch.heard_lengths.cpu().numpy())[:-1])
-        errors = 0
-        for row, length, target in zip(best, lengths.tolist(), wanted, strict=True):
-            path = row[:length]
-            kept = path[np.append(True, path[1:] != path[:-1])]
-            errors += edit_distance(target.tolist(), kept[kept > 0].tolist())
-        return errors / max(1, int(batch.heard_lengths.sum()))
-
-
-def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Tensor:
-    """How little attention lies near the diagonal between what is predicted and its condition.
-
-    For a predicted position at share t of its stretch, attention on the condition at share n earns
-    exp(-(n - t)² / 2 width²); the loss is 1 minus the mean earning, in [0, 1]. Choice: attention outside of the
-    condition earns nothing, so the heads must look at it at all, which small models do not learn by themselves.
-    Source: guided attention (arXiv:1710.08969), there as a penalty.
-
-    Args:
-        attention: (B, heads, S, S), position p predicts row p + 1.
-        aligned: (m, 6): row, first and end row of the predicted stretch, first and end position of the condition, head.
-        width: Deviation as a share of the length.
-    """
-    earned: list[Tensor] = []
-    for row, first, last, low, high, head in aligned.tolist():
-        target = (torch.arange(last - first, device=attention.device) + 0.5) / (last - first)
-        source = (torch.arange(high - low, device=attention.device) + 0.5) / (high - low)
-        prior = torch.exp(-((source[None] - target[:, None]) ** 2) / (2 * width**2))
-        part = attention[row, min(head, attention.shape[1] - 1), first - 1 : last - 1, low:high]
-        earned.append((part * prior).sum(-1))
-    return 1.0 - torch.cat(earned).mean()
-
-
 class LMModel(nn.Module):
-    """What a stage checkpoints: the language model and the auxiliary head."""
+    """What a stage checkpoints: the language model and the heads that teach it."""
 
-    def __init__(self, lm: AudioLM, ctc: CTCHead | None) -> None:
+    def __init__(self, lm: AudioLM, heads: PhoneHeads | None) -> None:
         super().__init__()
         self.lm = lm
-        self.ctc = ctc
+        self.heads = heads
 
 
 class LMStage:
@@ -212,8 +132,8 @@ class LMStage:
         generator = torch.Generator().manual_seed(config.train.seed)
         torch.manual_seed(config.train.seed)
         lm = AudioLM(lm_config).initialise(generator)
-        ctc = CTCHead(lm_config.understanding.width, config.losses.ctc_subframes) if config.losses.ctc > 0 else None
-        self.model = LMModel(lm, ctc)
+        heads = PhoneHeads(lm_config.backbone.width, config.losses.ctc_subframes) if config.losses.ctc > 0 else None
+        self.model = LMModel(lm, heads)
         if config.init_from:
             load_stage_weights(self.model, Path(config.init_from))
         if config.embeddings_from:
@@ -233,7 +153,7 @@ class LMStage:
         store = CodeStore(config.data.codes)
         if store.codec != dev_store.codec:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
-        self.phones = load_phones(config.init_from) or store.phones(CTC_SIZE - 1)
+        self.phones = load_phones(config.init_from) or store.phones(PHONE_IDS - 1)
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
         self.dataset = LMDataset(
             store, builder, config.mixture, seed=seed, texts=texts, phones=ids, align_listening=align
@@ -258,8 +178,8 @@ class LMStage:
                 parameter.requires_grad_(share > 0)
                 if share > 0:
                     groups.setdefault(share, []).append(parameter)
-        if self.model.ctc is not None:
-            groups.setdefault(1.0, []).extend(self.model.ctc.parameters())
+        if self.model.heads is not None:
+            groups.setdefault(1.0, []).extend(self.model.heads.parameters())
         return [{"params": params, "lr_scale": share} for share, params in groups.items()]
 
     def batch(self, step: int, seed: int) -> LMBatch:
@@ -269,32 +189,39 @@ class LMStage:
         return self.dataset.batch(step)
 
     def loss(self, batch: LMBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Weighted sum of text, codebook, CTC and attention losses."""
+        """Weighted sum of the text and codebook losses and of those that teach attention."""
         weights, lm = self.config.losses, self.model.lm
         guided = self._guided_weight(step) if len(batch.aligned) else 0.0
-        probe = AttentionProbe(weights.guided_layer, weights.guided_heads) if guided > 0 else None
-        output = forward(lm, batch, weights.frame_fraction if self.model.training else 1.0, probe)
+        probe = AttentionProbe(weights.guided_layer, weights.guided_heads) if guided + weights.reading > 0 else None
+        shown, hidden = blank_history(batch, lm.config.audio, weights.history_noise if self.model.training else 0.0)
+        losses = lm_losses(lm, batch.tokens, batch.mask, batch.loss_mask, weights, shown=shown, probe=probe)
+        output, total = losses.output, losses.total
         metrics: dict[str, float | Tensor] = {"units": float(batch.num_positions)}
-        total = output.audio_logits.new_zeros((), dtype=torch.float32)
-        text = text_losses(output, batch, weights.label_smoothing)
-        if text.numel():
-            total = total + weights.text * text.mean()
-            metrics["text"] = text.mean().detach()
-        each = code_losses(output, weights.label_smoothing)
-        if each.numel():
-            by_book = each.mean(0)
-            total = total + (by_book * by_book.new_tensor(weights.codebooks)).sum()
-            metrics |= code_metrics(each.detach(), output, lm.config.audio.num_reasoning)
-        if self.model.ctc is not None:
+        if losses.text_each.numel():
+            metrics["text"] = losses.text_each.detach().mean()
+        metrics |= {name: nats.mean() for name, nats in code_groups(losses, lm.config.audio.num_reasoning).items()}
+
+        def add(name: str, weight: float, loss: Tensor) -> None:
+            nonlocal total
+            total = total + weight * loss
+            metrics[name] = loss.detach()
+
+        heads = self.model.heads
+        if heads is not None:
             spoken = batch if weights.ctc_on_targets else _only_inputs(batch)
             if len(spoken.heard):
-                ctc = self.model.ctc.loss(output.understanding, spoken)
-                total = total + weights.ctc * ctc
-                metrics["ctc"] = ctc.detach()
-        if guided > 0 and output.attention is not None:
-            prior = attention_prior_loss(output.attention, batch.aligned, weights.guided_width)
-            total = total + guided * prior
-            metrics["prior"] = prior.detach()
+                phones = (spoken.heard, spoken.heard_phones, spoken.heard_lengths)
+                add("ctc", weights.ctc, heads.hearing.loss(output.understanding, *phones))
+            texts, said_by = spoken_texts(batch)
+            if weights.reading > 0 and len(texts) and output.probed is not None:
+                phones = (texts, *phones_of(batch, said_by))
+                add("reading", weights.reading, heads.reading.loss(output.probed.state, *phones))
+            if weights.foresight > 0 and len(texts):
+                spans = batch.heard[said_by]
+                loss = heads.foresight_loss(output.hidden, output.understanding, spans, hidden)
+                add("foresight", weights.foresight, loss)
+        if guided > 0 and output.probed is not None:
+            add("prior", guided, attention_prior_loss(output.probed.attention, batch.aligned, weights.guided_width))
         return total, metrics
 
     def _guided_weight(self, step: int) -> float:
@@ -308,7 +235,7 @@ class LMStage:
 
         ``GROUP/gap`` is what the condition is worth; a model that babbles has none (``gap_reasoning`` and
         ``gap_book0`` are those of the codes that carry the words). ``GROUP/ctc_error`` is the phone error rate of
-        the CTC head.
+        the hearing head.
         """
         figures: dict[str, float] = {}
         device = next(self.model.parameters()).device
@@ -321,10 +248,10 @@ class LMStage:
         return figures
 
     def export(self, out_dir: Path) -> None:
-        """Write the language model as a model folder, and the auxiliary head beside it for the next stage."""
+        """Write the language model as a model folder, and the phone heads beside it for the next stage."""
         save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
-        if self.model.ctc is not None:
-            save_tensors(self.model.ctc.state_dict(), out_dir / AUXILIARY_FILE)
+        if self.model.heads is not None:
+            save_tensors(self.model.heads.state_dict(), out_dir / AUXILIARY_FILE)
             (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False), encoding="utf-8")
         dump_config(self.config, out_dir / "train.yaml")
 
@@ -372,20 +299,18 @@ class LMStage:
             if len(part) < 2:
                 continue
             batch = to_device(self.dev.held_out(entry, part, shuffled=shuffled), device)
-            output = forward(self.model.lm, batch, 1.0, None)
-            text = text_losses(output, batch, 0.0)
-            assert output.text_targets is not None
-            labels = batch.tokens[:, 1:, -1].reshape(-1)[output.text_targets]
-            text = text[~torch.isin(labels, special.to(device))]
+            losses = lm_losses(self.model.lm, batch.tokens, batch.mask, batch.loss_mask, self.config.losses)
+            text = losses.text_each[~torch.isin(losses.output.text_labels, special.to(device))]
             if text.numel():
                 _note(sums, "nats", text)
-            each = code_losses(output, 0.0)
-            if each.numel():
-                _note(sums, "nats", each)
-                for key, value in _code_groups(each, output, self.model.lm.config.audio.num_reasoning).items():
+            if losses.codes_each.numel():
+                _note(sums, "nats", losses.codes_each)
+                for key, value in code_groups(losses, self.model.lm.config.audio.num_reasoning).items():
                     _note(sums, key, value)
-            if self.model.ctc is not None and entry == "asr" and not shuffled and len(batch.heard):
-                rate = self.model.ctc.error_rate(output.understanding, batch)
+            heads = self.model.heads
+            if heads is not None and entry == "asr" and not shuffled and len(batch.heard):
+                phones = (batch.heard, batch.heard_phones, batch.heard_lengths)
+                rate = heads.hearing.error_rate(losses.output.understanding, *phones)
                 _note(sums, "ctc_error", torch.full((int(batch.heard_lengths.sum()),), rate))
         return {key: total / max(count, 1) for key, (total, count) in sums.items()}
 
@@ -396,36 +321,10 @@ def _note(sums: dict[str, list[float]], key: str, values: Tensor) -> None:
     entry[1] += values.numel()
 
 
-def forward(lm: AudioLM, batch: LMBatch, frame_fraction: float, probe: AttentionProbe | None) -> LMOutput:
-    """Run the model with its heads only where they pay; ``frame_fraction`` of the audio frames is drawn."""
-    audio = choose_audio_targets(batch.loss_mask, frame_fraction)
-    text = batch.loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1)
-    return lm(batch.tokens, batch.mask, audio_targets=audio, text_targets=text, probe=probe)
-
-
-def text_losses(output: LMOutput, batch: LMBatch, label_smoothing: float) -> Tensor:
-    """Cross-entropy of every text target in nats, (M,)."""
-    assert output.text_targets is not None
-    labels = batch.tokens[:, 1:, -1].reshape(-1)[output.text_targets]
-    return F.cross_entropy(
-        output.text_logits.float(), labels, reduction="none", label_smoothing=label_smoothing if len(labels) else 0.0
-    )
-
-
-def code_losses(output: LMOutput, label_smoothing: float) -> Tensor:
-    """Cross-entropy of every code in nats, (N, K)."""
-    count, books, size = output.audio_logits.shape
-    losses = F.cross_entropy(
-        output.audio_logits.reshape(-1, size).float(),
-        output.audio_labels.reshape(-1),
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
-    return losses.view(count, books)
-
-
-def _code_groups(each: Tensor, output: LMOutput, num_reasoning: int) -> dict[str, Tensor]:
-    reasoning = output.audio_labels[:, 0] < num_reasoning
+def code_groups(losses: LMLosses, num_reasoning: int) -> dict[str, Tensor]:
+    """Nats of the reasoning codes and of three groups of reconstruction codebooks, where there are any."""
+    each = losses.codes_each.detach()
+    reasoning = losses.output.audio_labels[:, 0] < num_reasoning
     reconstruction = each[~reasoning]
     groups = {
         "reasoning": each[reasoning],
@@ -434,11 +333,6 @@ def _code_groups(each: Tensor, output: LMOutput, num_reasoning: int) -> dict[str
         "books2+": reconstruction[:, 2:],
     }
     return {key: value for key, value in groups.items() if value.numel()}
-
-
-def code_metrics(each: Tensor, output: LMOutput, num_reasoning: int) -> dict[str, float | Tensor]:
-    """Mean nats per code of reasoning codes and of the three groups of reconstruction codes."""
-    return {key: value.mean() for key, value in _code_groups(each, output, num_reasoning).items()}
 
 
 def _only_inputs(batch: LMBatch) -> LMBatch:
@@ -465,7 +359,7 @@ def load_lm_config(name: str) -> LMConfig:
 
 
 def load_stage_weights(model: LMModel, folder: Path) -> None:
-    """Start from an earlier stage's export; the CTC head is taken too if it is there and fits.
+    """Start from an earlier stage's export; the phone heads are taken too if they are there and fit.
 
     Raises:
         TrainingError: If the model does not fit.
@@ -477,10 +371,10 @@ def load_stage_weights(model: LMModel, folder: Path) -> None:
         detail = " ".join(str(error).split())[:200]
         raise TrainingError(f"{folder} does not fit the lm preset of this stage: {detail}") from None
     path = folder / AUXILIARY_FILE
-    if model.ctc is not None and path.is_file() and load_phones(folder):
+    if model.heads is not None and path.is_file() and load_phones(folder):
         saved = load_file(path)
-        if all(name in saved and saved[name].shape == p.shape for name, p in model.ctc.state_dict().items()):
-            model.ctc.load_state_dict(saved)
+        if all(name in saved and saved[name].shape == p.shape for name, p in model.heads.state_dict().items()):
+            model.heads.load_state_dict(saved)
 
 
 def load_phones(folder: str | Path | None) -> list[str]:
