@@ -5,13 +5,12 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
-# of two cores for the others. About four hours in all, half an hour for the data and ten minutes for the codes among
-# them. The shipped weights came of these stages with two differences: the experts, the autoencoder and the
-# reconstruction branch were trained in two runs each, the second going on from the first one's export, the first
-# without the corpus's second part; and lm_1 went on from a language model of older codes, its first 8 minutes with CTC
-# on the reconstruction frames (docs/experiments.md). The script has not been run as a whole yet. Needs:
-# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real recordings under
-# $UNIAUDIO2_DATA (docs/data.md).
+# of two cores for the others. About five hours in all, half an hour for the data and ten minutes for the codes among
+# them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
+# experts, the autoencoder and the reconstruction branch in two runs each; the language model in ten, while its settings
+# were being found (docs/experiments.md, E16 to E18, names each run's minutes). The script has not been run as a whole
+# yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real
+# recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
@@ -88,20 +87,11 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-lm=("data.codes=[$codes/nano,$codes/nano_more]" "data.texts=$texts" train.threads=1 train.accumulate=2 train.replicas=1
-  mixture.positions=2500 "mixture.source_repeats={zh: 0.4, yue: 0.4, recorded: 1.5, sound: 2.0, music: 2.0}")
-guided=(losses.guided=1.0 losses.guided_steps=0)
-both=(losses.text=1.0 losses.ctc=0.5 "${guided[@]}" "part_lr={}"
-  "mixture.weights={asr: 0.5, tts: 0.3, tts_voice: 0.04, tta: 0.06, audio_caption: 0.1}")
-all=(losses.text=1.0
-  "mixture.weights={asr: 0.5, tts: 0.28, tts_voice: 0.04, audio_caption: 0.1, tta: 0.06, text_only: 0.02}")
-stage lm_1 21 "${lm[@]}" "${guided[@]}" embeddings_from="$model" train.lr=2e-3 train.warmup_steps=50 \
-  train.decay_fraction=0.1 mixture.curriculum_batches=500
-stage lm_2 9 "${lm[@]}" "${both[@]}" init_from="$work/lm_1/export" train.lr=2e-3 train.warmup_steps=30 \
-  train.decay_fraction=0.05 mixture.curriculum_batches=300
-stage lm_3 12 "${lm[@]}" "${all[@]}" "${guided[@]}" init_from="$work/lm_2/export" train.lr=1.8e-3 \
-  train.warmup_steps=20 train.decay_fraction=0.5 losses.ctc=0.5
-stage lm_4 1.5 "${lm[@]}" "${all[@]}" init_from="$work/lm_3/export" train.lr=2e-4 train.warmup_steps=5
+lm=("data.codes=[$codes/nano,$codes/nano_more]" "data.texts=$texts" train.threads=1 train.replicas=1)
+stage lm_1 21 "${lm[@]}" embeddings_from="$model"
+stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
+stage lm_3 85 "${lm[@]}" init_from="$work/lm_2/export"
+stage lm_4 2 "${lm[@]}" init_from="$work/lm_3/export"
 
 uniaudio2 assemble "$model" --language-model "$work/lm_4/export"
 echo "$model"

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.test_configs import OVERRIDES
 from uniaudio2.checkpoint import (
     DEFAULT_FOLDER,
+    PARTS,
     CheckpointError,
     build_empty,
     check_keys,
@@ -97,6 +99,26 @@ def test_loading_draws_no_random_numbers(folder: Path) -> None:
     before = torch.get_rng_state()
     load_lm(folder)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("part", ["lm", "codec"])
+def test_an_empty_model_of_published_size_takes_next_to_no_memory(part: str) -> None:
+    """Parameters are reserved only, also those of transformers' classes: 19 GB and 7 GB if they were filled."""
+    if part == "codec":
+        pytest.importorskip("transformers", reason="the published encoders need the extra 'published'")
+
+    def private_mib() -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+    config_class, model_class = PARTS[part].classes()
+    preset = {"lm": "3b", "codec": "published"}[part]
+    config = load_config(config_class, preset_path(part, preset), OVERRIDES.get((part, preset), ()))
+    before = private_mib()
+    model = build_empty(lambda: model_class(config))
+    assert sum(parameter.nbytes for parameter in model.parameters()) > 6e9
+    assert private_mib() - before < 500
 
 
 def test_loaded_weights_train_without_touching_the_file(folder: Path, lm: AudioLM) -> None:

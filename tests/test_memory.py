@@ -1,10 +1,19 @@
-"""Memory does not grow with the length of a recording: files are read, worked on and written piece by piece."""
+"""Memory does not grow with the length of a recording: files are read, worked on and written piece by piece.
 
+    UNIAUDIO2_TEST_MINUTES=1,5,20 pytest -m slow tests/test_memory.py -s
+
+decodes so many minutes with a codec of the published widths and prints time and memory of each; it takes long.
+"""
+
+import os
 import sys
 
 import pytest
 
+from tests.test_configs import EXAMPLE_AUTOENCODER
 from tests.tiny_model import make_tiny_model
+
+MINUTES = os.environ.get("UNIAUDIO2_TEST_MINUTES", "")
 
 WORK = """
 import resource, sys
@@ -47,3 +56,51 @@ def test_ten_more_minutes_take_no_more_memory(tmp_path, run_python, command):
     done = run_python(code, timeout_s=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 16, "MB; the waveform of those ten minutes is 58"
+
+
+# Random weights at the published widths; the flow decoder has one layer of 32 and takes one step of ten, which changes
+# times only: every layer and step works in the memory of the one before.
+DECODE = """
+import sys, time
+from pathlib import Path
+import torch
+from uniaudio2.bench import peak_memory
+from uniaudio2.checkpoint import build_empty
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
+from uniaudio2.codes import AudioCodes
+from uniaudio2.config import load_config, preset_path
+
+torch.set_num_threads(1)
+overrides = [f"autoencoder.config={sys.argv[1]}", "dit.num_layers=1"]
+config = load_config(CodecConfig, preset_path("codec", "published"), overrides)
+codec = build_empty(lambda: ReasoningCodec(config))  # the encoders stay empty and take no memory
+for part in (codec.reconstruction, codec.decoder, codec.autoencoder):
+    for tensor in part.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.normal_(std=0.02)
+for minutes in (0.75, *map(float, sys.argv[2].split(","))):  # three windows first, to warm up
+    frames = round(minutes * 750)
+    codes = AudioCodes(torch.zeros(1, 8, frames * 2 // 5).long(), torch.randint(0, 8192, (1, 8, frames)), None)
+    start, made = time.perf_counter(), 0
+    with peak_memory(torch.device("cpu")) as peak:
+        for piece in codec.decode_stream(codes, steps=1, guidance_scale=1.0):
+            made += piece.shape[2]
+    assert made == 1920 * frames
+    print(minutes, round(time.perf_counter() - start, 1), peak[0] // 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resets the peak as Linux does")
+@pytest.mark.skipif(not MINUTES, reason="takes long: set UNIAUDIO2_TEST_MINUTES, for example to 1,5")
+def test_decoding_at_published_widths_takes_the_same_memory_for_any_length(run_python):
+    pytest.importorskip("transformers", reason="the published encoders need the extra 'published'")
+    code = f"import sys\nsys.argv = ['-', {EXAMPLE_AUTOENCODER!r}, {MINUTES!r}]\n{DECODE}"
+    done = run_python(code, timeout_s=7200)
+    assert done.returncode == 0, done.stderr
+    peaks = []
+    for line in done.stdout.splitlines()[1:]:
+        minutes, seconds, peak = line.split()
+        print(f"{minutes} min: {seconds} s, {peak} MiB at most")
+        peaks.append(int(peak))
+    assert max(peaks) - peaks[0] < 32, "MiB; a minute of audio is 5.5"

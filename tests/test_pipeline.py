@@ -1,5 +1,7 @@
 """The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -259,3 +261,30 @@ def test_a_codec_alone_says_so(model):
     assert isinstance(codes, AudioCodes)
     with pytest.raises(ValueError, match="codec alone"):
         codec_only.transcribe(noise(0.4))
+
+
+def test_a_model_is_saved_pushed_and_fetched_by_its_hub_id(model, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra 'published'")
+    store = tmp_path / "hub"
+
+    class Api:
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, repo, *, private, **_):
+            assert (repo, private) == ("someone/speaks", True)
+
+        def upload_folder(self, *, repo_id, folder_path, **_):
+            shutil.copytree(folder_path, store / repo_id)
+            return f"hub:{repo_id}"
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "snapshot_download", lambda repo, **_: str(store / repo))
+    assert model.push_to_hub("someone/speaks") == "hub:someone/speaks"
+    again = UniAudio2.from_pretrained("someone/speaks", device="cpu")
+    for mine, theirs in ((model.codec, again.codec), (model.lm, again.lm)):
+        state = theirs.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in mine.state_dict().items())
+    light = UniAudio2.from_pretrained(store / "someone/speaks", device="cpu", dtype="int8")
+    with pytest.raises(ValueError, match="quantised weights: load it without dtype"):
+        light.save_pretrained(tmp_path / "light")

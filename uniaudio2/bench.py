@@ -306,7 +306,7 @@ def bench(config: BenchConfig, *, trace: Path | None = None) -> Measurement:
     for request in (speak, write):
         _run(engine, request, config, stop_after=WARM_FRAMES)
     before = measure_bandwidth(device, clock=config.clock)
-    with _peak_memory(device) as peak:
+    with peak_memory(device) as peak:
         first, steps = _run(engine, speak, config)
     bandwidth = (before + measure_bandwidth(device, clock=config.clock)) / 2
     frame_s = statistics.median(steps)
@@ -379,7 +379,7 @@ def _run(
 
 
 @contextmanager
-def _peak_memory(device: torch.device) -> Iterator[list[int]]:
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
     """Yield a list whose only entry is, at the end, the most memory that was in use meanwhile, bytes.
 
     On a GPU its own; else that of the whole process, since it started where the system cannot reset the mark.

@@ -286,26 +286,16 @@ class _NoInit(TorchFunctionMode):
     weights (rotary angles, mel filters) must come out with their values.
     """
 
-    _FILL = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
     _NEW = frozenset({torch.randn, torch.rand})
+    # By name, because transformers puts functions of its own in the place of those of torch.nn.init.
     _INIT = frozenset(
-        {
-            nn.init.normal_,
-            nn.init.uniform_,
-            nn.init.trunc_normal_,
-            nn.init.kaiming_uniform_,
-            nn.init.kaiming_normal_,
-            nn.init.xavier_uniform_,
-            nn.init.xavier_normal_,
-            nn.init.orthogonal_,
-        }
+        {"normal_", "uniform_", "trunc_normal_", "orthogonal_"}
+        | {f"{rule}_{kind}_" for rule in ("kaiming", "xavier") for kind in ("normal", "uniform")}
     )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self._FILL:
-            return args[0]
-        if func in self._INIT:
+        if getattr(func, "__name__", "") in self._INIT:
             return args[0] if args else kwargs["tensor"]
         if func in self._NEW:
             kwargs.pop("generator", None)

@@ -9,6 +9,7 @@ Shapes: ``B`` batch, ``N`` samples, ``K`` codebooks, ``T`` codec frames. A wavef
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -30,7 +31,7 @@ from uniaudio2.audio import (
     rms_dbfs,
     write_audio,
 )
-from uniaudio2.checkpoint import load_codec, load_lm, open_folder
+from uniaudio2.checkpoint import SaveDtype, load_codec, load_lm, open_folder, push_to_hub, save_pretrained
 from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import (
     REASONING_RATE_HZ,
@@ -48,7 +49,7 @@ from uniaudio2.generate import (
     GenerationResult,
     SamplingConfig,
 )
-from uniaudio2.lm.quantize import QUANTIZED_TYPES, quantize_weights
+from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder, voice_codes
 from uniaudio2.speech_text import (
     Sentence,
@@ -361,6 +362,21 @@ class UniAudio2:
                 "copy the one that it was trained with"
             )
         return cls(codec, lm, tokenizer, name=name, folder=folder.path)
+
+    def save_pretrained(self, folder: Path | str, *, dtype: SaveDtype = "float32") -> Path:
+        """Write codec, language model and tokenizer as a model folder; see `checkpoint.save_pretrained`.
+
+        Raises:
+            ValueError: If the language model's weights are held in 8 or 4 bits, which cannot be turned back.
+        """
+        if self.lm is not None and any(isinstance(module, QuantizedLinear) for module in self.lm.modules()):
+            raise ValueError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
+        return save_pretrained(self, folder, dtype=dtype)
+
+    def push_to_hub(self, repo: str, *, dtype: SaveDtype = "float32", private: bool = True) -> str:
+        """Save to a temporary folder and upload it to the Hugging Face hub as ``owner/name``; address of the commit."""
+        with tempfile.TemporaryDirectory() as folder:
+            return push_to_hub(self.save_pretrained(folder, dtype=dtype), repo, private=private)
 
     # ------------------------------------------------------------------------------------------- audio and codes
 

@@ -129,9 +129,11 @@ def test_the_attention_prior_rewards_the_diagonal() -> None:
         diagonal[0, 0, 5 + step, 1 + step] = 1
         flipped[0, 0, 5 + step, 5 - step] = 1
         elsewhere[0, 0, 5 + step, 0] = 1
-    losses = [float(attention_prior_loss(a, aligned, 0.15)) for a in (diagonal, flipped, elsewhere)]
+    none, kinds = aligned[:0], (diagonal, flipped, elsewhere)
+    losses = [float(attention_prior_loss(a, aligned, none, 0.15)) for a in kinds]
     assert losses[0] == pytest.approx(0.0, abs=1e-6)
     assert losses[0] < losses[1] < losses[2] == 1.0
+    assert [float(attention_prior_loss(a, none, aligned, 0.15)) for a in kinds] == [0.0, 0.0, 1.0]
 
 
 def test_wrong_settings_are_named(codes: Path, tmp_path: Path) -> None:

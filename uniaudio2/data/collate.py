@@ -16,7 +16,7 @@ from uniaudio2.sequence import SequenceBuilder, TokenSequence
 
 @dataclass(frozen=True)
 class LMBatch:
-    """A batch of the language model. Positions of ``heard`` and ``aligned`` are rows of ``tokens``."""
+    """A batch of the language model. Positions of ``heard``, ``aligned`` and ``attended`` are rows of ``tokens``."""
 
     tokens: Tensor  # (B, S, K+1) int64, text last
     mask: Tensor  # (B, S, K+1) bool: columns in use
@@ -26,6 +26,7 @@ class LMBatch:
     heard_lengths: Tensor  # (n,) phones of each
     aligned: Tensor  # (m, 6) int64: row, first and end of the predicted stretch, first and end of what it should attend
     # with the guided head whose number comes last
+    attended: Tensor  # (k, 6) int64: the same, where any place will do (sounds and their caption)
     entries: tuple[str, ...]  # first entry of every row, for logs
 
     @property
@@ -61,6 +62,7 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
     heard: list[tuple[int, int, int]] = []
     spoken: list[tuple[int, ...]] = []
     aligned: list[tuple[int, int, int, int, int, int]] = []
+    attended: list[tuple[int, int, int, int, int, int]] = []
     for number, row in enumerate(rows):
         start = 0
         for segment in row:
@@ -87,6 +89,10 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
                         if span.target:
                             stretch = _shift(start, span.codes.start, span.codes.stop)
                             aligned.append((number, *stretch, *_shift(start, *inside), 0))
+            for text in (s for s in spans if s.value == "caption" and not s.target):
+                for span in (s for s in audio if s.target):
+                    stretch = _shift(start, span.codes.start, span.codes.stop)
+                    attended.append((number, *stretch, *_shift(start, text.start + 2, text.stop - 2), 0))
             # Sound follows the meaning that was written before it, frame by frame.
             reasoning = [s.codes for s in audio if s.kind == "reasoning"]
             for place in (s.codes for s in audio if s.kind == "reconstruction" and s.target):
@@ -102,6 +108,7 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
         heard_phones=torch.tensor([phone for phones in spoken for phone in phones], dtype=torch.int64),
         heard_lengths=torch.tensor([len(phones) for phones in spoken], dtype=torch.int64),
         aligned=torch.tensor(aligned, dtype=torch.int64).reshape(-1, 6),
+        attended=torch.tensor(attended, dtype=torch.int64).reshape(-1, 6),
         entries=tuple(row[0].entry for row in rows),
     )
 

@@ -141,8 +141,8 @@ def phones_of(batch: LMBatch, stretches: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([batch.heard_phones[:0], *chosen]), batch.heard_lengths[stretches]
 
 
-def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Tensor:
-    """How little attention lies near the diagonal between what is predicted and its condition.
+def attention_prior_loss(attention: Tensor, aligned: Tensor, attended: Tensor, width: float) -> Tensor:
+    """How little attention lies where it should: near the diagonal, or anywhere in a condition.
 
     For a predicted position at share t of its stretch, attention on the condition at share n earns
     exp(-(n - t)² / 2 width²); the loss is 1 minus the mean earning, in [0, 1]. Choice: attention outside of the
@@ -152,15 +152,17 @@ def attention_prior_loss(attention: Tensor, aligned: Tensor, width: float) -> Te
     Args:
         attention: (B, heads, S, S), position p predicts row p + 1.
         aligned: (m, 6): row, first and end row of the predicted stretch, first and end position of the condition, head.
-        width: Deviation as a share of the length.
+        attended: (k, 6): the same where the whole condition earns 1.
+        width: Deviation of the diagonal as a share of the length.
     """
     earned: list[Tensor] = []
-    for row, first, last, low, high, head in aligned.tolist():
-        target = (torch.arange(last - first, device=attention.device) + 0.5) / (last - first)
-        source = (torch.arange(high - low, device=attention.device) + 0.5) / (high - low)
-        prior = torch.exp(-((source[None] - target[:, None]) ** 2) / (2 * width**2))
-        part = attention[row, min(head, attention.shape[1] - 1), first - 1 : last - 1, low:high]
-        earned.append((part * prior).sum(-1))
+    for places, deviation in ((aligned, width), (attended, torch.inf)):
+        for row, first, last, low, high, head in places.tolist():
+            target = (torch.arange(last - first, device=attention.device) + 0.5) / (last - first)
+            source = (torch.arange(high - low, device=attention.device) + 0.5) / (high - low)
+            prior = torch.exp(-((source[None] - target[:, None]) ** 2) / (2 * deviation**2))
+            part = attention[row, min(head, attention.shape[1] - 1), first - 1 : last - 1, low:high]
+            earned.append((part * prior).sum(-1))
     return 1.0 - torch.cat(earned).mean()
 
 

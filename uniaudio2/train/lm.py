@@ -191,7 +191,7 @@ class LMStage:
     def loss(self, batch: LMBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Weighted sum of the text and codebook losses and of those that teach attention."""
         weights, lm = self.config.losses, self.model.lm
-        guided = self._guided_weight(step) if len(batch.aligned) else 0.0
+        guided = self._guided_weight(step) if len(batch.aligned) + len(batch.attended) else 0.0
         probe = AttentionProbe(weights.guided_layer, weights.guided_heads) if guided + weights.reading > 0 else None
         shown, hidden = blank_history(batch, lm.config.audio, weights.history_noise if self.model.training else 0.0)
         losses = lm_losses(lm, batch.tokens, batch.mask, batch.loss_mask, weights, shown=shown, probe=probe)
@@ -221,7 +221,8 @@ class LMStage:
                 loss = heads.foresight_loss(output.hidden, output.understanding, spans, hidden)
                 add("foresight", weights.foresight, loss)
         if guided > 0 and output.probed is not None:
-            add("prior", guided, attention_prior_loss(output.probed.attention, batch.aligned, weights.guided_width))
+            places = (batch.aligned, batch.attended)
+            add("prior", guided, attention_prior_loss(output.probed.attention, *places, weights.guided_width))
         return total, metrics
 
     def _guided_weight(self, step: int) -> float:
