@@ -103,4 +103,5 @@ def test_decoding_at_published_widths_takes_the_same_memory_for_any_length(run_p
         minutes, seconds, peak = line.split()
         print(f"{minutes} min: {seconds} s, {peak} MiB at most")
         peaks.append(int(peak))
-    assert max(peaks) - peaks[0] < 32, "MiB; a minute of audio is 5.5"
+    # The allocator creeps by some ten MiB in the first minutes; 20 minutes of audio alone would be 110.
+    assert max(peaks) < 1.05 * peaks[0]
