@@ -486,7 +486,7 @@ class AutoencoderStage(CodecStage):
         """STOI and spectral distance on dev clips, synthetic and real speech apart."""
         autoencoder: Any = self.model["part"]
         clips = self.dev_waves(40, crop_s=4.0)
-        return score_waves([(e, a, autoencoder.decode(autoencoder.encode(a))) for e, a in clips], self.spectral)
+        return score_waves([(e, a, autoencoder.decode(autoencoder.encode(a)).float()) for e, a in clips], self.spectral)
 
     def export(self, out_dir: Path) -> None:
         """The autoencoder."""
@@ -743,7 +743,7 @@ class ReconstructionStage(CodecStage):
                 "flow": decoder.sample(condition, steps=8, guidance_scale=1.0, generator=generator),
             }
             for name, value in latents.items():
-                results[name].append((example, audio, self.codec.autoencoder.decode(value)))
+                results[name].append((example, audio, self.codec.autoencoder.decode(value).float()))
         return {f"{n}/{k}": v for n, items in results.items() for k, v in score_waves(items, self.spectral).items()}
 
     def export(self, out_dir: Path) -> None:
