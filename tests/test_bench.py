@@ -121,7 +121,6 @@ def test_weights_of_a_model_folder_are_judged_on_recordings() -> None:
     found = {kind: measure_quality(shipped, BenchConfig(model=DEFAULT_FOLDER, dtype=kind)) for kind in ("int8", "int4")}
     for kind, (agreement, error) in {"int8": (0.95, 0.03), "int4": (0.6, 0.3)}.items():
         quality = found[kind]
-        print(kind, quality)
         assert quality.text_agreement is not None and quality.text_error is not None
         assert min(quality.token_agreement, quality.text_agreement) > agreement
         assert 0 < max(quality.logit_error, quality.text_error) < error

@@ -579,10 +579,8 @@ def _recorded_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence
 def _drawn(lm: LMConfig, sequence: TokenSequence) -> tuple[Tensor, Tensor]:
     """Positions whose next row is a predicted frame of codes, and those whose next is a predicted word's id."""
     labels, predicted = sequence.tokens[1:], sequence.loss_mask[1:]
-    first, shift = labels[:, 0], lm.audio.num_reasoning
-    codes = (first < lm.audio.reasoning_codebook_size) | (
-        (first >= shift) & (first < shift + lm.audio.reconstruction_codebook_size)
-    )
+    first = labels[:, 0]
+    codes = lm.audio.is_reasoning_code(first) | lm.audio.is_reconstruction_code(first)
     special = torch.isin(labels[:, -1], torch.tensor(sorted(lm.text.ids())))
     return (predicted[:, 0] & codes).nonzero()[:, 0], (predicted[:, -1] & ~special).nonzero()[:, 0]
 

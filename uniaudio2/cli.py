@@ -812,6 +812,9 @@ def prepare(
     synthetic_copies: Annotated[
         float, typer.Option("--synthetic-copies", min=0.0, help="The same for synthetic clips.")
     ] = 0.0,
+    voice_copies: Annotated[
+        float, typer.Option("--voice-copies", min=0.0, help="Copies of speech, faster or slower: other voices.")
+    ] = 0.0,
     part: Annotated[int, typer.Option("--part", min=0, help="Which part of the work this process does.")] = 0,
     parts: Annotated[int, typer.Option("--parts", min=1, help="Processes that share the work.")] = 1,
     precision: Annotated[
@@ -825,7 +828,7 @@ def prepare(
     check_readable(str(manifest / "manifest.jsonl" if manifest.is_dir() else manifest))
     check_output_folder(out)
     from uniaudio2.checkpoint import load_codec
-    from uniaudio2.data.augment import augment
+    from uniaudio2.data.augment import augment, other_voice
     from uniaudio2.data.corpus import Corpus
     from uniaudio2.data.prepare import PrepareConfig
     from uniaudio2.data.prepare import prepare as prepare_codes
@@ -833,6 +836,7 @@ def prepare(
     config = PrepareConfig(
         augmented_copies=augmented_copies,
         synthetic_copies=synthetic_copies,
+        voice_copies=voice_copies,
         splits=tuple(name.strip() for name in splits.split(",") if name.strip()),
         seed=options.seed,
         part=part,
@@ -841,7 +845,7 @@ def prepare(
     )
     corpus = Corpus(manifest)
     codec = load_codec(options.model, device=options.place)
-    print(prepare_codes(codec, corpus, out, config, augment=augment, log=say))
+    print(prepare_codes(codec, corpus, out, config, augment=augment, other_voice=other_voice, log=say))
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -879,7 +883,9 @@ def assemble(
     part: Annotated[list[str] | None, typer.Option("--part", help="Codec part that a stage exported; repeat.")] = None,
     text_decoder: Annotated[str | None, typer.Option("--text-decoder", help="Export of the reasoning stage.")] = None,
     language_model: Annotated[str | None, typer.Option("--language-model", help="Export of an lm stage.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Codec preset that the parts were trained with.")] = "nano",
+    preset: Annotated[
+        str, typer.Option("--preset", help="Codec preset, or YAML file, that the parts were trained with.")
+    ] = "nano",
     card: Annotated[Path | None, typer.Option("--card", help="Model card to put in.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bf16 or int8.")] = "int8",
 ) -> None:

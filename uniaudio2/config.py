@@ -409,15 +409,17 @@ def list_presets(kind: str) -> list[str]:
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """The YAML file of a shipped preset.
+    """The YAML file of a shipped preset, or a YAML file of one's own.
 
     Args:
         kind: ``codec``, ``lm`` or ``train``.
-        name: The preset, without ``.yaml``.
+        name: The preset, without ``.yaml``; a name that ends in ``.yaml`` or ``.yml`` is a path and returned as it is.
 
     Raises:
         ConfigError: If there is no such preset; the message lists those there are.
     """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
     names = list_presets(kind)
     if name not in names:
         raise ConfigError(f"no {kind} preset '{name}'{_nearest(name, names)}")

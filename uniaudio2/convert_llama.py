@@ -156,8 +156,7 @@ def _text_tokens(folder: Path, llama: Mapping[str, Any], tensors: Mapping[str, L
 
 
 def _llama_lm_values(llama: Mapping[str, Any], preset: str, text: _TextSide, extended: int) -> dict[str, Any]:
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else preset_path("lm", preset)
-    values = to_plain(read_yaml(path))
+    values = to_plain(read_yaml(preset_path("lm", preset)))
     stack = {
         "width": llama["hidden_size"],
         "num_heads": llama["num_attention_heads"],

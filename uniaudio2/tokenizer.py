@@ -20,6 +20,7 @@ from uniaudio2.files import replacing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
 TAGS = ("think", "answer", "transcription", "lyric", "caption")
 
@@ -118,6 +119,15 @@ class AudioTokens:
     def size(self) -> int:
         """Ids per codebook, A = R + M."""
         return self.num_reasoning + self.num_reconstruction
+
+    def is_reasoning_code(self, ids: Tensor) -> Tensor:
+        """Which ids (...) stand for reasoning codes proper, bool (...)."""
+        return ids < self.reasoning_codebook_size
+
+    def is_reconstruction_code(self, ids: Tensor) -> Tensor:
+        """Which ids (...) stand for reconstruction codes proper, bool (...)."""
+        shift = self.num_reasoning
+        return (ids >= shift) & (ids < shift + self.reconstruction_codebook_size)
 
 
 class TextTokenizer:

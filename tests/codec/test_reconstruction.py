@@ -178,3 +178,10 @@ def test_unknown_published_keys_are_refused() -> None:
         rename_published("vq_acoustic.layers.0._codebook.batch_mean")
     with pytest.raises(KeyError):
         rename_published("something.weight")
+
+
+def test_without_film_the_reasoning_changes_no_code() -> None:
+    encoder = make(film=False)
+    features, reasoning = draw()
+    assert torch.equal(encoder(features, reasoning).codes, encoder(features, reasoning + 1.0).codes)
+    assert not any("film" in name for name in encoder.state_dict())

@@ -66,6 +66,21 @@ def test_recordings_get_augmented_copies_in_train_only(tmp_path: Path) -> None:
         prepare(Speller(), source, tmp_path / "other", PrepareConfig(augmented_copies=1))
 
 
+def test_speech_gets_copies_by_other_voices_in_train_only(tmp_path: Path) -> None:
+    def slower(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.repeat(wave, 2)
+
+    source, config = Spelled(TEXTS), PrepareConfig(voice_copies=1.0)
+    prepare(Speller(), source, tmp_path / "codes", config, other_voice=slower)
+    clips = CodeStore([tmp_path / "codes"], splits=("train", "dev")).clips
+    plain = {clip.id: clip for clip in clips if not clip.copy}
+    copies = [clip for clip in clips if clip.copy]
+    assert sorted(c.id for c in copies) == sorted(e.id for e in source.examples if e.split == "train" and e.text)
+    assert all(c.num_samples == 2 * plain[c.id].num_samples and c.text == plain[c.id].text for c in copies)
+    with pytest.raises(PrepareError, match="no augmentation is given"):
+        prepare(Speller(), source, tmp_path / "other", config)
+
+
 def test_codes_of_another_codec_or_other_clips_never_mix(tmp_path: Path) -> None:
     folder = prepare(Speller(), Spelled(TEXTS), tmp_path / "codes")
     other = Speller()

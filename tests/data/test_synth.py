@@ -11,7 +11,7 @@ import soundfile
 
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.inspect import inspect
-from uniaudio2.data.manifest import read_manifest, validate
+from uniaudio2.data.manifest import Example, read_manifest, validate
 from uniaudio2.data.synth import engines, run, sound, speech
 from uniaudio2.data.synth.engines import SynthesiserMissing, Voice
 from uniaudio2.data.synth.sentences import Sentence, load_sentences, normalise_chinese, normalise_english
@@ -185,6 +185,16 @@ def test_mixtures_join_both_captions() -> None:
     assert len(example.labels) == 2 and len(set(example.labels)) == 2
     assert example.caption is not None and " and " in example.caption
     assert np.isfinite(wave).all()
+
+
+def test_mixtures_of_real_recordings_alone() -> None:
+    licensed = [
+        Example(id=f"clip-{i}", path="a.wav", duration=4.0, split="train", kind="sound", label=label)
+        for i, label in enumerate(("dog", "rain", "dog", "rooster"))
+    ]
+    tasks = sound.plan_mixtures(3.0, licensed, seed=0, licensed_share=1.0)
+    assert tasks and all(isinstance(event, int) for task in tasks for event in (task.first, task.second))
+    assert all(licensed[int(t.first)].label != licensed[int(t.second)].label for t in tasks)
 
 
 def test_corpus_is_deterministic_resumable_and_valid(

@@ -43,6 +43,7 @@ class ReconstructionConfig:
     pronunciation_inputs: tuple[str, ...] = ("phone",)  # feature roles, in the order of their concatenation
     structure_inputs: tuple[str, ...] = ("semantic",)
     acoustic_inputs: tuple[str, ...] = ("acoustic", "speech")
+    film: bool = True  # whether the branches are modulated by the reasoning vectors; off for ablations
     film_strength: float = 0.1  # largest change of scale by the condition
     condition_dropout: float = 0.2  # probability, per row and branch in training, of no modulation
     semantic_decoders: bool = True  # whether the decoders for the semantic loss are built
@@ -193,7 +194,7 @@ class ReconstructionEncoder(nn.Module):
                 branch: TimeFiLM(
                     config.dim, config.dim, strength=config.film_strength, condition_dropout=config.condition_dropout
                 )
-                for branch in BRANCHES
+                for branch in (BRANCHES if config.film else ())
             }
         )
         self.quantizers = nn.ModuleDict(
@@ -241,6 +242,8 @@ class ReconstructionEncoder(nn.Module):
             raise ValueError(
                 f"the branches have different lengths at 12.5 Hz: {lengths}; pad the audio to a multiple of 0.4 s"
             )
+        if not self.config.film:
+            return fused
         condition = self.reasoning_condition(reasoning, lengths["acoustic"])
         return {branch: self.film[branch](x, condition) for branch, x in fused.items()}
 

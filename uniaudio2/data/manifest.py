@@ -264,6 +264,7 @@ def _leaks(examples: list[Example]) -> list[str]:
     """Sentences (20 characters or more, or 8 Chinese ones) of synthetic dev clips that occur in train as well."""
 
     def sentences(split: str) -> set[tuple[str, str]]:
+        """Language and text of a split's speech."""
         return {
             (e.language or "", e.text)
             for e in examples

@@ -201,6 +201,7 @@ class Planner:
         wanted, key = 0, ("", -1)
 
         def flush() -> None:
+            """Close the sequence that is being filled."""
             if current:
                 segments = tuple(segment for draw in current for segment in draw.segments)
                 rest.append(Draw(segments, sum(draw.positions for draw in current)))

@@ -37,6 +37,7 @@ class _BatchPickler(pickle.Pickler):
     """Pickles tensors as NumPy arrays: fast, and without file descriptors shared between processes."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """How an object is pickled; tensors as arrays."""
         if isinstance(obj, Tensor):
             if obj.dtype == torch.bfloat16:
                 return _bfloat16_from_int16, (obj.detach().contiguous().view(torch.int16).numpy(),)
@@ -97,6 +98,7 @@ class Prefetcher:
         self._processes: list[Any] = []
         self._queues: list[queue.Queue[tuple[bool, Any]]] = []
         self._receivers: list[Connection] = []
+        self._threads: list[threading.Thread] = []
         if mode == "process":
             context = multiprocessing.get_context("fork")
             for worker in range(workers):
@@ -111,11 +113,15 @@ class Prefetcher:
             # Threads start after the last fork: a fork in a process with running threads can deadlock.
             for receiver in self._receivers:
                 self._queues.append(queue.Queue(maxsize=depth))
-                threading.Thread(target=self._receive, args=(receiver, self._queues[-1]), daemon=True).start()
+                self._start_thread(self._receive, receiver, self._queues[-1])
         elif mode == "thread":
             self._queues.append(queue.Queue(maxsize=depth))
-            threading.Thread(target=self._produce, args=(start, self._queues[0]), daemon=True).start()
+            self._start_thread(self._produce, start, self._queues[0])
         self._start = start
+
+    def _start_thread(self, target: Callable[..., None], *args: Any) -> None:
+        self._threads.append(threading.Thread(target=target, args=args, daemon=True))
+        self._threads[-1].start()
 
     def _put(self, target: queue.Queue[tuple[bool, Any]], item: tuple[bool, Any]) -> None:
         while not self._closed:
@@ -165,6 +171,9 @@ class Prefetcher:
             process.terminate()
         for process in self._processes:
             process.join(timeout=5)
+        # A thread that is still inside of torch when the interpreter ends would abort the process.
+        for thread in self._threads:
+            thread.join(timeout=5)
         for receiver in self._receivers:
             with contextlib.suppress(OSError):
                 receiver.close()

@@ -56,6 +56,7 @@ class PrepareConfig:
     shard_clips: int = 1024  # clips per shard
     augmented_copies: int = 0  # further, augmented copies of every recording (clip without an engine) in train
     synthetic_copies: float = 0.0  # the same for synthetic clips, may be a share: 0.3 = every clip with probability 0.3
+    voice_copies: float = 0.0  # copies of speech by another voice, may be a share
     max_duration_s: float = 30.0  # longer clips are left out
     splits: tuple[str, ...] = ("train", "dev")  # parts of the manifest that are encoded
     seed: int = 0  # augmentation and order
@@ -65,7 +66,8 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.batch_s <= 0 or self.shard_clips < 1 or self.augmented_copies < 0 or self.synthetic_copies < 0:
+        copies = (self.augmented_copies, self.synthetic_copies, self.voice_copies)
+        if self.batch_s <= 0 or self.shard_clips < 1 or min(copies) < 0:
             raise PrepareError("batch_s and shard_clips must be above 0, copies not negative")
         if not 0 <= self.part < self.parts:
             raise PrepareError(f"part must be in [0, {self.parts}), got {self.part}")
@@ -78,7 +80,8 @@ class _Item:
     """One clip to encode."""
 
     index: int  # in the source
-    copy: int  # 0 = as it is, n = augmented copy n
+    copy: int  # 0 = as it is, n = copy n
+    voice: bool = False  # the copy is by another voice, not the same one elsewhere
 
 
 def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item]]:
@@ -90,14 +93,21 @@ def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item
         items.append(_Item(index, 0))
         if example.split != "train":
             continue
-        copies: float = config.augmented_copies
-        if example.engine is not None:
-            whole, share = divmod(config.synthetic_copies, 1.0)
-            copies = whole + (_unit_hash(example.id, config.seed) < share)
-        items.extend(_Item(index, copy) for copy in range(1, int(copies) + 1))
+        copies = config.augmented_copies if example.engine is None else config.synthetic_copies
+        last = _times(copies, example.id, config.seed)
+        items.extend(_Item(index, copy) for copy in range(1, last + 1))
+        if example.kind == "speech":
+            voices = _times(config.voice_copies, f"voice/{example.id}", config.seed)
+            items.extend(_Item(index, copy, voice=True) for copy in range(last + 1, last + voices + 1))
     order = np.random.default_rng((config.seed, 1)).permutation(len(items))
     size = config.shard_clips
     return [[items[i] for i in order[start : start + size]] for start in range(0, len(items), size)]
+
+
+def _times(copies: float, key: str, seed: int) -> int:
+    """Whole number of copies of a clip; a fraction is the share of clips that get one more."""
+    whole, share = divmod(copies, 1.0)
+    return int(whole) + (_unit_hash(key, seed) < share)
 
 
 def _unit_hash(text: str, seed: int) -> float:
@@ -109,9 +119,14 @@ class _Batches:
     """Padded batches of the shards still to do; batch number → data, so that they can be made ahead."""
 
     def __init__(
-        self, source: ClipSource, shards: dict[int, list[_Item]], config: PrepareConfig, augment: Augment | None
+        self,
+        source: ClipSource,
+        shards: dict[int, list[_Item]],
+        config: PrepareConfig,
+        augment: Augment | None,
+        other_voice: Augment | None,
     ) -> None:
-        self.source, self.config, self.augment = source, config, augment
+        self.source, self.config, self.augment, self.other_voice = source, config, augment, other_voice
         self.batches: list[tuple[int, list[_Item]]] = []
         for shard, items in shards.items():
             self.batches.extend((shard, batch) for batch in self._split(items))
@@ -137,10 +152,11 @@ class _Batches:
         groups: dict[int, list[tuple[np.ndarray, _Item]]] = {}
         for item in self.batches[number][1]:
             wave = np.asarray(self.source.wave(item.index), dtype=np.float32).reshape(-1)
-            if item.copy and self.augment is not None:
+            change = self.other_voice if item.voice else self.augment
+            if item.copy and change is not None:
                 example = self.source.examples[item.index]
                 key = int(_unit_hash(example.id, self.config.seed) * 2**63)
-                wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
+                wave = change(wave, np.random.default_rng((self.config.seed, item.copy, key)))
                 wave = np.asarray(wave, dtype=np.float32).reshape(-1)
             wave = wave if len(wave) else np.zeros(1, dtype=np.float32)
             padded = num_units(len(wave)) * UNIT
@@ -170,6 +186,7 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     augment: Augment | None = None,
+    other_voice: Augment | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Path:
     """Encode every clip of ``source`` and write codes with their labels; goes on where it stopped.
@@ -180,6 +197,7 @@ def prepare(
         out_dir: Folder of codes; several may be loaded together later.
         config: Batching, copies, which part of the work.
         augment: (samples (N,), generator) → samples, for augmented copies.
+        other_voice: The same for copies by another voice.
         log: Where progress lines go; the module's logger by default.
 
     Returns:
@@ -190,7 +208,9 @@ def prepare(
     """
     config = config or PrepareConfig()
     say = log or logger.info
-    if (config.augmented_copies or config.synthetic_copies) and augment is None:
+    if ((config.augmented_copies or config.synthetic_copies) and augment is None) or (
+        config.voice_copies and other_voice is None
+    ):
         raise PrepareError("augmented copies are asked for, but no augmentation is given")
     target = Path(out_dir)
     target.mkdir(parents=True, exist_ok=True)
@@ -206,7 +226,7 @@ def prepare(
     }
     if not todo:
         return target
-    batches = _Batches(source, todo, config, augment)
+    batches = _Batches(source, todo, config, augment, other_voice)
     last_batch = {shard: number for number, (shard, _) in enumerate(batches.batches)}
     prefetcher = Prefetcher(batches, mode="process", workers=1, depth=2)
     began, seconds = time.perf_counter(), 0.0
@@ -249,6 +269,7 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
         "augmented_copies": config.augmented_copies,
         "synthetic_copies": config.synthetic_copies,
         "shard_clips": config.shard_clips,
+        "voice_copies": config.voice_copies,
         "max_duration_s": config.max_duration_s,
         "splits": list(config.splits),
         "seed": config.seed,

@@ -305,6 +305,7 @@ class AudioLM(nn.Module):
         """
 
         def run(stack: Transformer, inputs: Tensor, kept: KVCache) -> Tensor:
+            """Step one stack at the same positions."""
             return stack.step(inputs, kept, positions, length=length, rows=rows, exact=exact)
 
         text = self.text_embedding(tokens[..., -1])

@@ -170,27 +170,25 @@ def blank_history(batch: LMBatch, audio: AudioTokens, share: float) -> tuple[Ten
     """Hide part of the audio that was predicted so far, so that what comes next must be read from the condition.
 
     Every sequence draws a rate for its reasoning frames and one for its reconstruction frames: with probability
-    ``share`` uniform in [0, 1], else 0. Hidden frames show the pad id. Draws from torch's default CPU generator.
+    ``share`` uniform in [0, 1], else 0. Blanked frames show the pad id. Draws from torch's default CPU generator.
 
     Source: Choice; the same medicine as dropping decoder inputs of autoregressive synthesisers.
 
     Returns:
-        What the model is shown (B, S, K+1), and which rows are hidden (B, S).
+        What the model is shown (B, S, K+1), and which rows are blanked (B, S).
     """
-    tokens, shift = batch.tokens, audio.num_reasoning
-    first = tokens[..., 0]
-    targets = batch.loss_mask[..., 0]
+    tokens, targets = batch.tokens, batch.loss_mask[..., 0]
     kinds = (
-        (first < audio.reasoning_codebook_size, audio.reasoning_pad),
-        ((first >= shift) & (first < shift + audio.reconstruction_codebook_size), shift + audio.reconstruction_pad),
+        (audio.is_reasoning_code(tokens[..., 0]), audio.reasoning_pad),
+        (audio.is_reconstruction_code(tokens[..., 0]), audio.num_reasoning + audio.reconstruction_pad),
     )
-    shown, hidden = tokens.clone(), torch.zeros_like(targets)
+    shown, blanked = tokens.clone(), torch.zeros_like(targets)
     for is_kind, pad in kinds:
         rates = torch.rand(len(tokens), 1) * (torch.rand(len(tokens), 1) < share)
         chosen = (torch.rand(targets.shape) < rates).to(tokens.device) & is_kind & targets
         shown[..., :-1] = torch.where(chosen[..., None], pad, shown[..., :-1])
-        hidden |= chosen
-    return shown, hidden
+        blanked |= chosen
+    return shown, blanked
 
 
 def _gather(values: Tensor, spans: Tensor, count: int) -> Tensor:

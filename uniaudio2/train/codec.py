@@ -170,6 +170,7 @@ class CodecStage:
         limit = 1e9 if clips.crop_s else clips.max_clip_s
 
         def fits(example: Example) -> bool:
+            """Whether the stage can learn from an example."""
             return bool(needs(example)) and example.kind in kinds and clips.min_clip_s <= example.duration <= limit
 
         self.fits = fits
@@ -762,7 +763,7 @@ class CodecTrainConfig:
     stage: Literal["speech_expert", "sound_expert", "autoencoder", "reasoning", "reconstruction"]
     train: TrainConfig
     clips: ClipConfig
-    codec: str = "nano"  # preset under configs/codec
+    codec: str = "nano"  # preset under configs/codec, or the path of a YAML file
     parts: tuple[str, ...] = ()  # files that earlier stages exported
     freeze_codes: bool = False  # reconstruction only: the flow decoder learns on, the codes stay
     freeze_encoder: bool = False  # autoencoder only: the decoder learns on, the latents stay

@@ -60,7 +60,6 @@ class LMLossWeights(LMLossConfig):
     guided_layer: int = 2  # backbone layer whose attention is guided
     guided_heads: tuple[int, ...] = (0, 1)  # its heads
     guided_width: float = 0.15  # deviation of the diagonal, as a share of the length
-    guided_steps: int = 0  # > 0: the prior fades out over these steps
     guided_listening: bool = True  # also for transcription (text attends audio)
 
     def __post_init__(self) -> None:
@@ -191,9 +190,9 @@ class LMStage:
     def loss(self, batch: LMBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Weighted sum of the text and codebook losses and of those that teach attention."""
         weights, lm = self.config.losses, self.model.lm
-        guided = self._guided_weight(step) if len(batch.aligned) + len(batch.attended) else 0.0
+        guided = weights.guided if len(batch.aligned) + len(batch.attended) else 0.0
         probe = AttentionProbe(weights.guided_layer, weights.guided_heads) if guided + weights.reading > 0 else None
-        shown, hidden = blank_history(batch, lm.config.audio, weights.history_noise if self.model.training else 0.0)
+        shown, blanked = blank_history(batch, lm.config.audio, weights.history_noise if self.model.training else 0.0)
         losses = lm_losses(lm, batch.tokens, batch.mask, batch.loss_mask, weights, shown=shown, probe=probe)
         output, total = losses.output, losses.total
         metrics: dict[str, float | Tensor] = {"units": float(batch.num_positions)}
@@ -202,6 +201,7 @@ class LMStage:
         metrics |= {name: nats.mean() for name, nats in code_groups(losses, lm.config.audio.num_reasoning).items()}
 
         def add(name: str, weight: float, loss: Tensor) -> None:
+            """Count one more loss."""
             nonlocal total
             total = total + weight * loss
             metrics[name] = loss.detach()
@@ -218,18 +218,12 @@ class LMStage:
                 add("reading", weights.reading, heads.reading.loss(output.probed.state, *phones))
             if weights.foresight > 0 and len(texts):
                 spans = batch.heard[said_by]
-                loss = heads.foresight_loss(output.hidden, output.understanding, spans, hidden)
+                loss = heads.foresight_loss(output.hidden, output.understanding, spans, blanked)
                 add("foresight", weights.foresight, loss)
         if guided > 0 and output.probed is not None:
             places = (batch.aligned, batch.attended)
             add("prior", guided, attention_prior_loss(output.probed.attention, *places, weights.guided_width))
         return total, metrics
-
-    def _guided_weight(self, step: int) -> float:
-        weights = self.config.losses
-        if weights.guided_steps <= 0:
-            return weights.guided
-        return weights.guided * max(0.0, 1.0 - step / weights.guided_steps)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Held-out nats per text token or code, with the right condition and with the neighbour's.
@@ -262,6 +256,7 @@ class LMStage:
         """Held-out clips by entry and kind, each group sorted by length so that neighbours are alike."""
 
         def speech(language: str, recorded: bool | None = None) -> Callable[[Clip], bool]:
+            """Test for speech in a language, recorded or synthetic."""
             return lambda c: c.language == language and (recorded is None or (c.engine is None) == recorded)
 
         house = self.config.mixture.house_voices
@@ -355,8 +350,7 @@ def load_tokenizer(path: str | None, config: LMConfig) -> TextTokenizer:
 
 def load_lm_config(name: str) -> LMConfig:
     """A preset by name, or a YAML file by path."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_path("lm", name)
-    return load_config(LMConfig, path)
+    return load_config(LMConfig, preset_path("lm", name))
 
 
 def load_stage_weights(model: LMModel, folder: Path) -> None:

@@ -196,11 +196,13 @@ class _Window:
         self.sums: dict[str, tuple[float, int]] = {}
 
     def add(self, metrics: Mapping[str, float]) -> None:
+        """Count one more step's figures."""
         for key, value in metrics.items():
             total, count = self.sums.get(key, (0.0, 0))
             self.sums[key] = (total + value, count + 1)
 
     def means(self) -> dict[str, float]:
+        """Means of what was added; units are summed."""
         return {key: total if key == "units" else total / count for key, (total, count) in self.sums.items()}
 
 
@@ -427,6 +429,7 @@ class Trainer:
             return None
 
         def micro_step(step: int, micro: int) -> dict[str, float]:
+            """Gradients of one micro-batch."""
             return self._micro_step(self.stage.batch(step * config.accumulate + micro, config.seed), step, micro)
 
         self.stage.model.train()
@@ -634,6 +637,7 @@ class _Reporter:
             self._writer.close()
 
     def step(self, metrics: Mapping[str, float]) -> None:
+        """Move the progress bar."""
         if self._bar:
             note = f"loss {metrics['loss']:.4f}"
             self._bar.update(self._task, completed=self.trainer.step, total=self.trainer.total_steps, note=note)
@@ -653,6 +657,7 @@ class _Reporter:
             self.trainer._log(text)
 
     def training(self, figures: dict[str, float]) -> None:
+        """Log training figures with the speed since the last time."""
         now = time.perf_counter()
         done, spent = self.trainer.step - self._clock_step, now - self._clock
         self._clock, self._clock_step = now, self.trainer.step
@@ -672,6 +677,7 @@ class _Reporter:
         )
 
     def evaluation(self, figures: Mapping[str, float]) -> None:
+        """Log held-out figures."""
         self._write({f"eval/{key}": value for key, value in figures.items()})
         detail = " ".join(f"{key} {value:.4g}" for key, value in figures.items())
         if detail:
@@ -740,7 +746,9 @@ def plot_metrics(metrics_path: Path, out_path: Path, *, title: str) -> None:
         axes.set_title(f"{title}: {name}")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        if group:
-            axes.legend(fontsize=7)
+        if group:  # many series go beside the picture instead of over it
+            many = len(group) > 12
+            place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": -(-len(group) // 30)} if many else {}
+            axes.legend(fontsize=5 if many else 7, **place)
     with replacing(out_path) as file:
         figure.savefig(file, dpi=110, format="png")

@@ -43,9 +43,8 @@ def stage_config(stage: str, source: str | None = None, overrides: Sequence[str]
     if stage == "lm" and source is None:
         raise TrainingError("stage 'lm' needs --config; the presets are " + ", ".join(LM_STAGES))
     name = source or stage
-    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_path("train", name)
     kind: type[StageConfig] = codec.CodecTrainConfig if stage in CODEC_STAGES else lm.LMTrainConfig
-    return load_config(kind, path, overrides)
+    return load_config(kind, preset_path("train", name), overrides)
 
 
 def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) -> TrainResult:

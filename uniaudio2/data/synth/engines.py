@@ -132,6 +132,7 @@ class _Espeak:
             raise ValueError(f"espeak-ng {self.version} has no voice {name!r}")
 
     def synthesise(self, text: str, voice: Voice) -> tuple[Wave, int]:
+        """Speak a text: samples and their rate in Hz."""
         self.select(voice.name)
         self._lib.espeak_SetParameter(_ESPEAK_RATE, voice.rate, 0)
         self._lib.espeak_SetParameter(_ESPEAK_PITCH, voice.pitch, 0)

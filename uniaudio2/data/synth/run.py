@@ -45,8 +45,9 @@ class SynthPreset:
     Attributes:
         speech: Hours of speech by group.
         sound_minutes: Minutes of procedural sounds.
-        sound_seed: Added to the corpus's seed for them.
+        sound_seed: Added to the corpus's seed for sounds and mixtures.
         mixture_minutes: Minutes of two-event mixtures.
+        mixture_licensed: Share of their events that are real recordings.
         real_sets: Sets of real recordings, copied into shards with their own splits.
         real_limit: Most clips of one split of one set; None for all.
     """
@@ -56,7 +57,8 @@ class SynthPreset:
     mixture_minutes: float = 20.0
     real_sets: tuple[str, ...] = SPEECH_SETS + SOUND_SETS
     real_limit: int | None = None
-    sound_seed: int = 0  # other sounds than those of a preset with another number
+    sound_seed: int = 0  # other sounds and mixtures than those of a preset with another number
+    mixture_licensed: float = 0.5
 
 
 PRESETS = {
@@ -68,6 +70,22 @@ PRESETS = {
         sound_seed=1,
         mixture_minutes=0.0,
         real_sets=(),
+    ),
+    # Mandarin and Cantonese beside ``nano``: other sentences.
+    "nano_chinese": SynthPreset(
+        SpeechHours(0, 0, 0, 0, 0, 0, 1.5, 2.0, 1.2, 1.8, 0, dev=False, first_sentence=2300),
+        sound_minutes=0.0,
+        mixture_minutes=0.0,
+        real_sets=(),
+    ),
+    # Two real sounds at once, and the real sounds themselves.
+    "nano_mixtures": SynthPreset(
+        SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
+        sound_minutes=0.0,
+        mixture_minutes=60.0,
+        mixture_licensed=0.9,
+        real_sets=("esc10",),
+        sound_seed=2,
     ),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
@@ -125,7 +143,9 @@ def plan_units(preset: SynthPreset, *, data_root: Path, seed: int = 0) -> list[U
         Unit(f"sound-{i:03d}", seed, sounds=part)
         for i, part in enumerate(_cut(plan_sounds(preset.sound_minutes, seed + preset.sound_seed), 100))
     ]
-    mixtures = plan_mixtures(preset.mixture_minutes, licensed, seed)
+    mixtures = plan_mixtures(
+        preset.mixture_minutes, licensed, seed + preset.sound_seed, licensed_share=preset.mixture_licensed
+    )
     groups["mix"] = [
         Unit(f"mix-{i:03d}", seed, mixtures=part, licensed=tuple(licensed))
         for i, part in enumerate(_cut(mixtures, 100))

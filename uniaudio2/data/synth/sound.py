@@ -252,6 +252,7 @@ def _melody(rng: Rng, n: int, note: Callable[[float, int], Wave], base: float) -
 
 def _piano(rng: Rng, n: int) -> Wave:
     def note(frequency: float, length: int) -> Wave:
+        """One note of some Hz and samples."""
         t, out = _time(length), np.zeros(length, np.float32)
         for k in range(1, 9):
             out += (
@@ -268,6 +269,7 @@ def _flute(rng: Rng, n: int) -> Wave:
     breath = _noise(rng, 2 * SAMPLE_RATE, 0.5)
 
     def note(frequency: float, length: int) -> Wave:
+        """One note of some Hz and samples."""
         t = _time(length)
         phase = _phase(frequency * (1 + 0.006 * np.sin(2 * np.pi * 5.2 * t)))
         tone = np.sin(phase) + 0.25 * np.sin(2 * phase) + 0.08 * np.sin(3 * phase) + 0.03 * breath[:length]
@@ -278,6 +280,7 @@ def _flute(rng: Rng, n: int) -> Wave:
 
 def _guitar(rng: Rng, n: int) -> Wave:
     def note(frequency: float, length: int) -> Wave:
+        """One note of some Hz and samples."""
         period = max(2, round(SAMPLE_RATE / frequency))
         burst = np.zeros(length, np.float32)
         burst[:period] = _noise(rng, period + 8)[:period]
@@ -618,13 +621,16 @@ def plan_sounds(minutes: float, seed: int, *, prefix: str = "sound") -> list[Sou
     return tasks
 
 
-def plan_mixtures(minutes: float, licensed: Sequence[Example], seed: int, *, prefix: str = "mix") -> list[MixtureTask]:
-    """Two-event clips of 3-5 s; an event is licensed half of the time. Every twentieth clip goes to dev.
+def plan_mixtures(
+    minutes: float, licensed: Sequence[Example], seed: int, *, licensed_share: float = 0.5, prefix: str = "mix"
+) -> list[MixtureTask]:
+    """Two-event clips of 3-5 s. Every twentieth clip goes to dev.
 
     Args:
         minutes: How much to plan.
         licensed: Licensed training clips with captions.
         seed: Seed of every choice.
+        licensed_share: Share of events that are licensed clips; the others are procedural.
         prefix: Start of the ids.
     """
     rng = np.random.default_rng([seed, 12])
@@ -634,7 +640,7 @@ def plan_mixtures(minutes: float, licensed: Sequence[Example], seed: int, *, pre
         events: list[str | int] = []
         labels: list[str | None] = []
         while len(events) < 2:
-            if licensed and rng.random() < 0.5:
+            if licensed and rng.random() < licensed_share:
                 choice = int(rng.integers(len(licensed)))
                 event, label = choice, licensed[choice].label
             else:
@@ -702,6 +708,7 @@ def render_mixture(task: MixtureTask, licensed: Sequence[Example], seed: int) ->
         _place(out, wave, (rng.uniform(0, latest / SAMPLE_RATE) if latest else 0.0) if place else 0.0)
 
     def pick(options: tuple[str, ...]) -> str:
+        """One of the options."""
         return options[int(rng.integers(len(options)))]
 
     pairs = [f"{pick(phrases[a])} and {pick(phrases[1 - a])}" for a in (0, 0, 1, 0, 1, 0)]
