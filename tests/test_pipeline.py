@@ -174,6 +174,28 @@ def test_batched_sentences_equal_single_ones(model):
     assert torch.equal(model.speak(text, batch_size=1).audio, model.speak(text, batch_size=8).audio)
 
 
+def test_the_reading_that_is_most_like_the_others_is_kept(model, monkeypatch):
+    said = iter([["the cat"], ["a hat"], ["the hat"], ["the bat"]])
+    seeds = []
+
+    def generate(asks, sampling, **_):
+        seeds.append((sampling.get("seed"), sampling.get("temperature")))
+        return [{"transcription": text} for text in next(said)]
+
+    monkeypatch.setattr(model, "_generate", generate)
+    assert str(model.transcribe(noise(1.0), best_of=4, seed=5)) == "the hat"
+    assert seeds[0] == (5, None) and len({seed for seed, _ in seeds}) == 4
+    assert all(temperature == 0.7 for _, temperature in seeds[1:])
+    with pytest.raises(ValueError, match="best_of must be at least 1"):
+        model.transcribe(noise(1.0), best_of=0)
+
+
+def test_several_readings_do_not_depend_on_the_batch(model):
+    clips = [noise(0.5, seed=1), noise(0.9, seed=2), noise(0.7, seed=3)]
+    together = [str(one) for one in model.transcribe(clips, best_of=3, seed=1)]
+    assert together == [str(model.transcribe(clip, best_of=3, seed=1)) for clip in clips]
+
+
 def test_best_of_keeps_the_attempt_that_reads_back_best(model, monkeypatch):
     spoken = []
     generate = model._generate

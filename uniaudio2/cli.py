@@ -304,13 +304,20 @@ def report_made(record: dict[str, Any], target: str, options: Options, began: fl
 
 @app.command()
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "language", *MODEL_OPTIONS)
-def transcribe(files: Files, *, options: Options) -> None:
+def transcribe(
+    files: Files,
+    best_of: Annotated[
+        int, typer.Option("--best-of", min=1, help="Readings per piece; the one most like the others is kept.")
+    ] = 1,
+    *,
+    options: Options,
+) -> None:
     """Write down what is said: one line [bold]path<TAB>text[/bold] per file."""
     describe_files(
         files,
         options,
         lambda loaded, audio: loaded.transcribe(
-            audio, language=options.language, batch_size=options.batch_size, **options.sampling
+            audio, language=options.language, batch_size=options.batch_size, best_of=best_of, **options.sampling
         ),
     )
 
@@ -985,6 +992,9 @@ def evaluate(
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Keep the audio that was scored.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
+    best_of: Annotated[
+        int, typer.Option("--best-of", min=1, help="Readings per clip and attempts per sentence, as for transcribe.")
+    ] = 1,
     *,
     options: Options,
 ) -> None:
@@ -1016,6 +1026,7 @@ def evaluate(
         progress=sys.stderr.isatty(),
         command=command_line(),
         batch_size=options.batch_size,
+        best_of=best_of,
         **sampling,
     )
     show_report(report, options.as_json, markdown)

@@ -113,6 +113,7 @@ def evaluate(
     progress: bool = False,
     command: str | None = None,
     batch_size: int = 8,
+    best_of: int = 1,
     **sampling: Any,
 ) -> Report:
     """Run one evaluation.
@@ -133,6 +134,7 @@ def evaluate(
         progress: Whether to show progress bars on standard error.
         command: Command line for the report; None reconstructs it from the arguments.
         batch_size: Clips that the model works on together.
+        best_of: Readings of every clip that is transcribed, attempts at every sentence that is spoken.
         **sampling: Options for every generation, such as ``temperature`` or ``guidance``; None is the task's default.
 
     Returns:
@@ -148,13 +150,16 @@ def evaluate(
     unknown = sorted(set(languages) - {"en", "zh", "yue"})
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
+    if best_of < 1:
+        raise EvaluationError(f"best_of must be at least 1, not {best_of}")
     options = {name: value for name, value in sampling.items() if value is not None}
+    shown = {**({"best_of": best_of} if best_of > 1 else {}), **options}
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(
-            make_subject=lambda: _subject(model, device, batch_size, options),
+            make_subject=lambda: _subject(model, device, batch_size, best_of, options),
             work=folder,
             data_root=None if data_root is None else Path(data_root),
             corpus=None if corpus is None else Path(corpus),
@@ -171,7 +176,7 @@ def evaluate(
             task=evaluation.task,
             data=evaluation.data,
             model=context.subject.name,
-            command=command or _command(evaluation, model, corpus, limit, seed, normaliser, languages, options),
+            command=command or _command(evaluation, model, corpus, limit, seed, normaliser, languages, shown),
             seed=seed,
             normaliser=normaliser if evaluation.reads_text else None,
             figures=figures,
@@ -186,13 +191,13 @@ def evaluate(
     return report
 
 
-def _subject(model: Any, device: str, batch_size: int, sampling: dict[str, Any]) -> Subject:
+def _subject(model: Any, device: str, batch_size: int, best_of: int, sampling: dict[str, Any]) -> Subject:
     if model is None or isinstance(model, str | Path):
-        return PipelineSubject.load(model, device=device, batch_size=batch_size, **sampling)
+        return PipelineSubject.load(model, device=device, batch_size=batch_size, best_of=best_of, **sampling)
     from uniaudio2.pipeline import UniAudio2
 
     if isinstance(model, UniAudio2):  # asked first: it has a subject's methods by name, with other results
-        return PipelineSubject.around(model, batch_size=batch_size, sampling=sampling)
+        return PipelineSubject.around(model, batch_size=batch_size, best_of=best_of, sampling=sampling)
     if isinstance(model, Subject):
         return model
     raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")

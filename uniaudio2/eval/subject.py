@@ -85,6 +85,7 @@ class PipelineSubject:
         text_decoder: The codec's own text decoder, if the model folder has one.
         tokenizer: Turns what the text decoder says into text; None takes the model's.
         batch_size: Clips worked on together.
+        best_of: Readings of every clip, and attempts at every sentence to be spoken.
         sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
     """
 
@@ -95,24 +96,32 @@ class PipelineSubject:
         text_decoder: Any = None,
         tokenizer: Any = None,
         batch_size: int = 8,
+        best_of: int = 1,
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.name = model, model.name
         self._text_decoder, self._tokenizer = text_decoder, tokenizer or model.tokenizer
-        self._batch_size, self._sampling = batch_size, sampling or {}
+        self._batch_size, self._best_of, self._sampling = batch_size, best_of, sampling or {}
 
     @classmethod
     def load(
-        cls, source: str | Path | None = None, *, device: str = "cpu", batch_size: int = 8, **sampling: Any
+        cls,
+        source: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        batch_size: int = 8,
+        best_of: int = 1,
+        **sampling: Any,
     ) -> PipelineSubject:
         """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
         from uniaudio2.pipeline import UniAudio2
 
-        return cls.around(UniAudio2.from_pretrained(source, device=device), batch_size=batch_size, sampling=sampling)
+        model = UniAudio2.from_pretrained(source, device=device)
+        return cls.around(model, batch_size=batch_size, best_of=best_of, sampling=sampling)
 
     @classmethod
     def around(
-        cls, model: UniAudio2, *, batch_size: int = 8, sampling: dict[str, Any] | None = None
+        cls, model: UniAudio2, *, batch_size: int = 8, best_of: int = 1, sampling: dict[str, Any] | None = None
     ) -> PipelineSubject:
         """A loaded model, with the text decoder of its folder if there is one."""
         from uniaudio2.checkpoint import load_text_decoder, open_folder
@@ -124,12 +133,18 @@ class PipelineSubject:
             if folder.has("text_decoder"):
                 decoder = load_text_decoder(folder, device=model.device).eval()
                 tokenizer = model.tokenizer or TextTokenizer.load(folder.tokenizer)
-        return cls(model, text_decoder=decoder, tokenizer=tokenizer, batch_size=batch_size, sampling=sampling)
+        given = {"batch_size": batch_size, "best_of": best_of, "sampling": sampling}
+        return cls(model, text_decoder=decoder, tokenizer=tokenizer, **given)
 
     def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
         """See `Subject.transcribe`."""
         found = self.model.transcribe(
-            list(clips), language=language, batch_size=self._batch_size, seed=seed, **self._sampling
+            list(clips),
+            language=language,
+            batch_size=self._batch_size,
+            best_of=self._best_of,
+            seed=seed,
+            **self._sampling,
         )
         return [str(result) for result in found]
 
@@ -140,7 +155,10 @@ class PipelineSubject:
 
     def speak(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Tensor:
         """See `Subject.speak`."""
-        return self.model.speak(text, language=language, voice=voice, seed=seed, **self._sampling).audio
+        spoken = self.model.speak(
+            text, language=language, voice=voice, best_of=self._best_of, seed=seed, **self._sampling
+        )
+        return spoken.audio
 
     def generate_sound(self, text: str, *, seed: int) -> Tensor:
         """See `Subject.generate_sound`."""
