@@ -7,13 +7,14 @@
 #
 # WORK is the folder of recipes/nano.sh after its codec stages and codes; OUT takes runs and figures. MINUTES (default 6
 # for the codec, 10 for a language model) is of one core for each variant; the variants of a half run one after another.
-# ONLY="film_off full" picks some.
+# ONLY="film_off full" picks some. The language models hear speech of up to 1.6 s, since long clips need hours.
 set -euo pipefail
 half=${1:?codec or lm} work=${2:?the folder of recipes/nano.sh} out=${3:?folder for runs and figures}
 recipes=$(cd "$(dirname "$0")" && pwd)
 corpus=${CORPUS:-$work/corpus/nano}
 codes=${CODES:-$work/codes/nano}
 mkdir -p "$out"
+if [ "$half" = lm ] && [ ! -e "$out/codes" ]; then python3 "$recipes/ablations/short_clips.py" "$codes" "$out/codes"; fi
 
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 figures() { echo "$1 $(grep -h '"eval/' "$out/$1/metrics.jsonl" | tail -n 1)" | tee "$out/$1.figures"; }
@@ -24,8 +25,8 @@ lm() {
   local name=$1 stage=$2 share=$3
   shift 3
   uniaudio2 train "$stage" "train.out_dir=$out/$name" train.steps=100000 "train.budget_minutes=$(of "$share")" \
-    train.threads=1 train.accumulate=1 train.eval_every=100000 train.warmup_steps=20 data.dev_clips=48 \
-    mixture.positions=2500 mixture.max_duration_s=2.5 mixture.curriculum_start_s=0 "$@"
+    train.threads=1 train.accumulate=1 train.eval_every=100000 train.warmup_steps=20 data.dev_clips=24 \
+    mixture.positions=2500 mixture.max_duration_s=5.1 mixture.curriculum_start_s=0 "$@"
 }
 
 codec_variant() {
@@ -58,7 +59,7 @@ else
   MINUTES=${MINUTES:-10}
   # chain NAME [key=value ...] -- STAGE SHARE ...: the stages of one variant, each from the one before.
   chain() {
-    local name=$1 from=null extra=("data.codes=[$codes]") first=1
+    local name=$1 from=null extra=("data.codes=[$out/codes]") first=1
     shift
     while [ "$1" != -- ]; do extra+=("$1"); shift; done
     shift

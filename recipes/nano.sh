@@ -5,10 +5,11 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
-# of two cores for the others. About five hours in all, half an hour for the data and ten minutes for the codes among
+# of two cores for the others. About six hours in all, half an hour for the data and a quarter for the codes among
 # them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts, the autoencoder and the reconstruction branch in two runs each; the language model in ten, while its settings
-# were being found (docs/experiments.md, E16 to E18, names each run's minutes). The script has not been run as a whole
+# experts, the autoencoder and the reconstruction branch in two runs each; the language model in twelve, while its settings
+# were being found (docs/experiments.md, E16 to E22, names each run's minutes; until E21 with dropout and without the
+# Chinese part, the mixtures and the other voices). The script has not been run as a whole
 # yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real
 # recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
@@ -36,7 +37,7 @@ stage() {
 # part RUN [STAGE]: what a stage exported.
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
-for part in nano nano_more; do
+for part in nano nano_more nano_chinese nano_mixtures; do
   [ -e "$corpus/$part/manifest.jsonl" ] || uniaudio2 data synth "$corpus/$part" --preset "$part"
 done
 
@@ -78,8 +79,13 @@ uniaudio2 assemble "$model" --text-decoder "$work/reasoning/export" "${parts[@]/
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
 for i in 0 1; do
-  for part in nano nano_more; do
-    uniaudio2 prepare "$corpus/$part" --out "$codes/$part" --model "$model" --augmented-copies 2 --synthetic-copies 0.2 \
+  for part in nano nano_more nano_chinese nano_mixtures; do
+    case $part in
+      nano_chinese) copies=(--voice-copies 0.1) ;;
+      nano_mixtures) copies=(--augmented-copies 4 --synthetic-copies 1) ;;
+      *) copies=(--augmented-copies 2 --synthetic-copies 0.2 --voice-copies 0.35) ;;
+    esac
+    uniaudio2 prepare "$corpus/$part" --out "$codes/$part" --model "$model" "${copies[@]}" \
       --precision bf16 --part $i --parts 2
   done &
 done
@@ -87,10 +93,10 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-lm=("data.codes=[$codes/nano,$codes/nano_more]" "data.texts=$texts" train.threads=1 train.replicas=1)
+lm=("data.codes=[$codes/nano,$codes/nano_more,$codes/nano_chinese,$codes/nano_mixtures]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
-stage lm_3 85 "${lm[@]}" init_from="$work/lm_2/export"
+stage lm_3 150 "${lm[@]}" init_from="$work/lm_2/export"
 stage lm_4 2 "${lm[@]}" init_from="$work/lm_3/export"
 
 uniaudio2 assemble "$model" --language-model "$work/lm_4/export"

@@ -82,7 +82,7 @@ PRESETS = {
     "nano_mixtures": SynthPreset(
         SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
         sound_minutes=0.0,
-        mixture_minutes=60.0,
+        mixture_minutes=120.0,
         mixture_licensed=0.9,
         real_sets=("esc10",),
         sound_seed=2,

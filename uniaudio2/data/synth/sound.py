@@ -624,7 +624,10 @@ def plan_sounds(minutes: float, seed: int, *, prefix: str = "sound") -> list[Sou
 def plan_mixtures(
     minutes: float, licensed: Sequence[Example], seed: int, *, licensed_share: float = 0.5, prefix: str = "mix"
 ) -> list[MixtureTask]:
-    """Two-event clips of 3-5 s. Every twentieth clip goes to dev.
+    """Two-event clips of 3-5 s, more than half of them of 5 s. Every twentieth clip goes to dev.
+
+    Choice: single recordings mostly last 5 s; mixtures that do not would be told by their length (E22 in
+    docs/experiments.md).
 
     Args:
         minutes: How much to plan.
@@ -648,7 +651,7 @@ def plan_mixtures(
             if label not in labels:
                 events.append(event)
                 labels.append(label)
-        seconds = round(float(rng.uniform(3.0, 5.0)), 2)
+        seconds = round(min(5.0, float(rng.uniform(3.0, 8.0))), 2)
         # Licensed dev clips stay out of mixtures; a dev mixture is a new combination of known clips.
         split = "dev" if len(tasks) % 20 == 19 else "train"
         tasks.append(MixtureTask(f"{prefix}-{len(tasks):05d}", events[0], events[1], seconds, split))
