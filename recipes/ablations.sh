@@ -3,11 +3,12 @@
 # for the same time. Figures are for comparison within one run of this script; they are far from a full training's.
 #
 #   bash recipes/ablations.sh codec WORK OUT     FiLM off; no reasoning branch; one expert for all
-#   bash recipes/ablations.sh lm WORK OUT        stages 1 to 4 skipped in turn; without CTC
+#   bash recipes/ablations.sh lm WORK OUT        stages 1 to 4 skipped in turn; without CTC and phones
 #
 # WORK is the folder of recipes/nano.sh after its codec stages and codes; OUT takes runs and figures. MINUTES (default 6
 # for the codec, 10 for a language model) is of one core for each variant; the variants of a half run one after another.
-# ONLY="film_off full" picks some. The language models hear speech of up to 1.6 s, since long clips need hours.
+# ONLY="film_off full" picks some. The language models hear speech of up to 1.6 s, since long clips need hours; they
+# start from the export of stage 1 (STAGE_1=FOLDER, default WORK/lm_1), which alone takes twenty minutes, except skip_1.
 set -euo pipefail
 half=${1:?codec or lm} work=${2:?the folder of recipes/nano.sh} out=${3:?folder for runs and figures}
 recipes=$(cd "$(dirname "$0")" && pwd)
@@ -57,27 +58,27 @@ if [ "$half" = codec ]; then
   wanted one_expert && codec_variant one_expert "$recipes/ablations/one_expert.yaml" false
 else
   MINUTES=${MINUTES:-10}
-  # chain NAME [key=value ...] -- STAGE SHARE ...: the stages of one variant, each from the one before.
+  # chain NAME FROM [key=value ...] -- STAGE SHARE ...: the stages of one variant, each from the one before.
   chain() {
-    local name=$1 from=null extra=("data.codes=[$out/codes]") first=1
-    shift
+    local name=$1 from=$2 extra=("data.codes=[$out/codes]")
+    shift 2
     while [ "$1" != -- ]; do extra+=("$1"); shift; done
     shift
     while [ $# -gt 0 ]; do
       local start=("init_from=$from")
-      [ "$first" = 1 ] && start+=("embeddings_from=${MODEL:-$work/model}")
+      [ "$from" = null ] && start+=("embeddings_from=${MODEL:-$work/model}")
       lm "${name}_$1" "$1" "$2" "${extra[@]}" "${start[@]}"
-      from=$out/${name}_$1/export first=0
+      from=$out/${name}_$1/export
       figures "${name}_$1"
       shift 2
     done
-    uniaudio2 assemble "$out/$name" --language-model "$from"
   }
-  wanted full && chain full -- lm_1 .3 lm_2 .3 lm_3 .3 lm_4 .1
-  wanted skip_1 && chain skip_1 -- lm_2 .43 lm_3 .43 lm_4 .14
-  wanted skip_2 && chain skip_2 -- lm_1 .43 lm_3 .43 lm_4 .14
-  wanted skip_3 && chain skip_3 -- lm_1 .43 lm_2 .43 lm_4 .14
-  wanted skip_4 && chain skip_4 -- lm_1 .33 lm_2 .33 lm_3 .34
-  wanted no_ctc && chain no_ctc losses.ctc=0 losses.reading=0 losses.foresight=0 -- lm_1 .3 lm_2 .3 lm_3 .3 lm_4 .1
+  heard=${STAGE_1:-$work/lm_1/export}
+  wanted full && chain full "$heard" -- lm_2 .45 lm_3 .45 lm_4 .1
+  wanted skip_1 && chain skip_1 null -- lm_2 .45 lm_3 .45 lm_4 .1
+  wanted skip_2 && chain skip_2 "$heard" -- lm_3 .9 lm_4 .1
+  wanted skip_3 && chain skip_3 "$heard" -- lm_2 .9 lm_4 .1
+  wanted skip_4 && chain skip_4 "$heard" -- lm_2 .5 lm_3 .5
+  wanted no_ctc && chain no_ctc "$heard" losses.ctc=0 losses.reading=0 losses.foresight=0 -- lm_2 .45 lm_3 .45 lm_4 .1
 fi
 exit 0

@@ -48,6 +48,20 @@ def test_a_loaded_model_and_its_folder_score_alike(subject, folder, data_root):
     assert by_folder.model == folder.name
 
 
+def test_several_readings_reach_the_model_and_the_report(subject, data_root, monkeypatch):
+    asked = []
+
+    def transcribe(clips, *, best_of, **_):
+        asked.append(best_of)
+        return ["alexa"] * len(clips)
+
+    monkeypatch.setattr(subject.model, "transcribe", transcribe)
+    report = evaluate("asr", data="keywords", model=subject.model, data_root=data_root, best_of=3)
+    assert set(asked) == {3} and "--best-of 3" in report.command
+    with pytest.raises(EvaluationError, match="best_of must be at least 1"):
+        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, best_of=0)
+
+
 def test_what_cannot_be_evaluated(data_root):
     with pytest.raises(EvaluationError, match="cannot evaluate a Tensor"):
         evaluate("asr", data="fsdd", model=torch.zeros(1), data_root=data_root)

@@ -737,18 +737,18 @@ def plot_metrics(metrics_path: Path, out_path: Path, *, title: str) -> None:
     skip = {"lr", "grad_norm", "steps_per_s", "units_per_s", "wait_s", "loss_now"}
     training = {key: values for key, values in series.items() if not key.startswith("eval/") and key not in skip}
     held_out = {key[5:]: values for key, values in series.items() if key.startswith("eval/")}
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    panels = [(name, group) for name, group in (("training", training), ("held out", held_out)) if group]
+    figure = Figure(figsize=(6 * max(1, len(panels)), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for position, (name, group) in enumerate((("training", training), ("held out", held_out))):
-        axes = figure.add_subplot(1, 2, position + 1)
+    for position, (name, group) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), position + 1)
         for key, values in group.items():
             axes.plot(*zip(*values, strict=True), label=key, marker="." if len(values) < 30 else None, linewidth=1)
         axes.set_title(f"{title}: {name}")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        if group:  # many series go beside the picture instead of over it
-            many = len(group) > 12
-            place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": -(-len(group) // 30)} if many else {}
-            axes.legend(fontsize=5 if many else 7, **place)
+        many = len(group) > 12  # many series go beside the picture instead of over it
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": -(-len(group) // 30)} if many else {}
+        axes.legend(fontsize=5 if many else 7, **place)
     with replacing(out_path) as file:
         figure.savefig(file, dpi=110, format="png")
