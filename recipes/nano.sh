@@ -7,10 +7,10 @@
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
 # of two cores for the others. About six hours in all, half an hour for the data and a quarter for the codes among
 # them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts, the autoencoder and the reconstruction branch in two runs each; the language model in twelve, while its settings
-# were being found (docs/experiments.md, E16 to E22, names each run's minutes; until E21 with dropout and without the
-# Chinese part, the mixtures and the other voices). The script has not been run as a whole
-# yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real
+# experts, the autoencoder and the reconstruction branch in two runs each; the language model in twelve, while its
+# settings were being found (docs/experiments.md, E16 to E22, names each run's minutes; until E21 with dropout and without
+# the Chinese part, the mixtures and the other voices, whose copies were then shared out by engine). The script has not
+# been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real
 # recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
@@ -93,7 +93,8 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-lm=("data.codes=[$codes/nano,$codes/nano_more,$codes/nano_chinese,$codes/nano_mixtures]" "data.texts=$texts" train.threads=1 train.replicas=1)
+prepared="$codes/nano,$codes/nano_more,$codes/nano_chinese,$codes/nano_mixtures"
+lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
 stage lm_3 150 "${lm[@]}" init_from="$work/lm_2/export"
