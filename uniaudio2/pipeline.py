@@ -79,7 +79,7 @@ MAX_SOUND_S = 10.0
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
 # How further attempts at a transcript are drawn. Choice: of temperatures .4 and .7 the one whose consensus had fewer
-# errors on sentences outside of the tests (docs/experiments.md, E22).
+# errors on clips of training voices (docs/experiments.md, E22).
 ATTEMPT_SAMPLING = {"temperature": 0.7, "top_k": 20}
 
 
