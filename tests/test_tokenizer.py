@@ -86,3 +86,12 @@ def test_the_shipped_tokenizer_covers_three_languages() -> None:
     for text in ("the quick brown fox", "今天天气很好", "今日天氣好好㗎"):
         assert shipped.decode(shipped.encode(text)) == text
     assert len(shipped.encode("the weather is good today", special=False)) < 12
+
+
+def test_a_character_that_is_cut_off_at_the_end_is_left_out() -> None:
+    tokenizer = TextTokenizer.load(SHIPPED)
+    text = "\u9f98"  # rare: one token for each byte
+    ids = tokenizer.encode(text, special=False)
+    assert len(ids) > 1 and tokenizer.decode(ids) == text
+    assert tokenizer.decode([*tokenizer.encode("good", special=False), *ids[:-1]]) == "good"
+    assert tokenizer.decode([*ids[:-1], *tokenizer.encode("good", special=False)]).endswith("good")

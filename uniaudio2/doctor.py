@@ -50,6 +50,9 @@ IMPORT_NAMES = {"pyyaml": "yaml"}
 TOOLS = {
     "espeak-ng": "speech of many languages for 'uniaudio2 data synth'; install the system package espeak-ng",
     "flite": "English voices for 'uniaudio2 data synth'; install the system package flite",
+    "festival": "English voices for 'uniaudio2 data synth'; install festival and the voices that docs/data.md names",
+    "RHVoice-test": "English voices for 'uniaudio2 data synth'; install rhvoice (Debian non-free)",
+    "pico2wave": "English voices for 'uniaudio2 data synth'; install libttspico-utils (Debian non-free)",
 }
 BYTES_PER_WEIGHT = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
 INT4_GROUP = 64  # weights that share one half-precision scale

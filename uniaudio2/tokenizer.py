@@ -244,12 +244,15 @@ class TextTokenizer:
         return [self.tokens.bos, *ids, self.tokens.eos] if special else ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids to text; special ids are left out, bytes that are no UTF-8 become U+FFFD, outer spaces go."""
+        """Ids to text: without special ids, outer spaces and a character that is cut off at the end.
+
+        Other bytes that are no UTF-8 become U+FFFD.
+        """
         special = self.tokens.ids()
         for index in ids:
             if not 0 <= index < self.vocab_size:
                 raise TokenizerError(f"text id {index} is outside [0, {self.vocab_size})")
-        return self._tokenizer.decode([index for index in ids if index not in special]).strip()
+        return self._tokenizer.decode([index for index in ids if index not in special]).rstrip("\ufffd").strip()
 
     def _split_special(self, text: str) -> list[str]:
         """Cut inside anything the file would read as a special token, so that users cannot inject one."""

@@ -41,6 +41,21 @@ def draw_codes(frames: int, batch: int = 1, num_samples: int | None = None) -> A
     return AudioCodes(reasoning, reconstruction, num_samples)
 
 
+def test_codes_depend_on_the_encoding_state_alone(codec: ReasoningCodec) -> None:
+    changed = copy.deepcopy(codec)
+    kept = changed.encoding_state()
+    with torch.no_grad():
+        for name, tensor in changed.state_dict().items():
+            if name not in kept and tensor.is_floating_point():
+                tensor.add_(1.0)
+    audio = noise(9600)
+    ours, theirs = codec.encode(audio), changed.encode(audio)
+    assert torch.equal(ours.reasoning, theirs.reasoning) and torch.equal(ours.reconstruction, theirs.reconstruction)
+    assert not torch.equal(codec.decode(ours, generator=seeded()), changed.decode(ours, generator=seeded()))
+    assert any(name.startswith("autoencoder.") for name in kept)
+    assert 0 < len(kept) < len(changed.state_dict())
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -133,6 +133,9 @@ def test_missing_programs_name_their_package(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(SynthesiserMissing, match="apt install festival"):
         engines.synthesise(["hello"], Voice("festival", "kal_diphone"))
+    for engine, package in (("rhvoice", "rhvoice"), ("pico", "libttspico-utils")):
+        with pytest.raises(SynthesiserMissing, match=f"apt install {package}"):
+            engines.synthesise(["hello"], Voice(engine, "alan"))
 
     def missing(*_: object, **__: object) -> None:
         raise OSError("not found")
@@ -146,7 +149,11 @@ def test_missing_programs_name_their_package(monkeypatch: pytest.MonkeyPatch) ->
         engines.synthesise(["hello"], Voice("parrot", "polly"))
 
 
-@pytest.mark.parametrize("voice", [Voice("flite", "slt"), Voice("festival", "kal_diphone")])
+@pytest.mark.parametrize(
+    "voice",
+    [Voice("flite", "slt"), Voice("festival", "kal_diphone"), Voice("rhvoice", "bdl"), Voice("pico", "en-GB")],
+    ids=lambda voice: voice.engine,
+)
 def test_other_engines_speak(voice: Voice) -> None:
     try:
         waves = engines.synthesise(["good morning.", "i don't know."], voice)

@@ -28,6 +28,7 @@ class Autoencoder(Protocol):
 
     latent_dim: int  # C
     hop_length: int  # samples per latent frame
+    encoding_parts: frozenset[str]  # submodules that latents depend on; the others only decode
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N), N a multiple of ``hop_length``, to latents (B, T, C) in [-1, 1], not rounded."""
@@ -124,6 +125,8 @@ class SQCodec(nn.Module):
 
     Weight normalisation of the published file is folded into plain weights on conversion (`fold_weight_norm`).
     """
+
+    encoding_parts = frozenset({"encoder"})
 
     def __init__(self, config: SQCodecConfig) -> None:
         super().__init__()

@@ -80,6 +80,8 @@ class InverseSTFT(nn.Module):
 class ConvNeXtAutoencoder(nn.Module):
     """Waveform <-> ``tanh`` latents at 25 Hz, rounded to ninths on decoding as in the published autoencoder."""
 
+    encoding_parts = frozenset({"mel", "stem_1", "stem_2", "encoder", "encoder_norm", "to_latent"})
+
     def __init__(self, config: ConvNeXtAutoencoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -102,10 +104,6 @@ class ConvNeXtAutoencoder(nn.Module):
         self.fine_norm = nn.LayerNorm(fine)
         self.to_spectrum = nn.Linear(fine, config.fft_size + 2)
         self.istft = InverseSTFT(config.fft_size, hop)
-
-    def encoder_parts(self) -> list[nn.Module]:
-        """The modules that `encode` runs through; the others belong to `decode`."""
-        return [self.stem_1, self.stem_2, self.encoder, self.encoder_norm, self.to_latent]
 
     def encode(self, audio: Tensor) -> Tensor:
         """Waveform (B, 1, N), N a multiple of 960 -> latents (B, N // 960, latent_dim) in (-1, 1)."""

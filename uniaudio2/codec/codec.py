@@ -195,6 +195,17 @@ class ReasoningCodec(nn.Module):
         self.autoencoder.eval()
         return self
 
+    def encoding_state(self) -> dict[str, Tensor]:
+        """The part of ``state_dict()`` that codes depend on: without the flow decoder and the autoencoder's decoder."""
+        encoding = self.autoencoder.encoding_parts
+
+        def encodes(name: str) -> bool:
+            """Whether ``encode`` reads a tensor."""
+            part, _, rest = name.partition(".")
+            return rest.split(".")[0] in encoding if part == "autoencoder" else part != "decoder"
+
+        return {name: tensor for name, tensor in self.state_dict().items() if encodes(name)}
+
     def _add_roles(self, name: str, infos: Mapping[str, FeatureInfo]) -> None:
         """Note the features that an encoder gives."""
         for role, info in infos.items():

@@ -44,10 +44,15 @@ class AudioEncoder(nn.Module):
         raise NotImplementedError
 
     def freeze(self) -> "AudioEncoder":
-        """Stop all gradients and stay in evaluation mode for good, whatever ``train()`` says."""
+        """Stop all gradients and stay in evaluation mode, whatever ``train()`` says, until `unfreeze`."""
         self._frozen = True
         self.requires_grad_(False)
         return self.eval()
+
+    def unfreeze(self) -> "AudioEncoder":
+        """Let it learn: gradients, and training mode when ``train()`` asks for it."""
+        self._frozen = False
+        return self.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "AudioEncoder":
         """Set training mode, unless frozen."""

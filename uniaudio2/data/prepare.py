@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import save
 from torch import nn
 
+from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.codes import SAMPLE_RATE, UNIT, num_units, reasoning_length, reconstruction_length
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import Prefetcher
@@ -171,9 +172,10 @@ class _Batches:
 
 
 def codec_fingerprint(codec: nn.Module) -> str:
-    """A short hash of the codec's weights: codes of different codecs must never meet."""
+    """A short hash of the weights that decide the codes: codes of different codecs must never meet."""
+    state = codec.encoding_state() if isinstance(codec, ReasoningCodec) else codec.state_dict()
     digest = hashlib.sha256()
-    for name, tensor in sorted(codec.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

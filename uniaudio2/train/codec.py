@@ -12,6 +12,7 @@ Shapes: ``B`` batch, ``N`` samples, ``T`` frames, ``D`` width.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import Counter
@@ -247,28 +248,62 @@ def phone_inventory(corpus: Corpus, min_count: int = 30, limit: int | None = Non
 
 
 class SpeechExpertStage(CodecStage):
-    """Phonemes by CTC, two sub-frames per 25 Hz frame (50 Hz), as phones come faster than frames in quick speech."""
+    """Phonemes by CTC, two sub-frames per 25 Hz frame (50 Hz), as phones come faster than frames in quick speech.
+
+    Args:
+        clips: Which audio, how changed.
+        expert: What learns.
+        min_count: Rarer phones are left out of the inventory.
+        head_from: Export folder of an earlier run, whose inventory and head go on.
+        anchor: Weight of the distance to the features that ``expert`` begins with, on clips by the engines in
+            ``anchor_engines``. Choice: new voices are learned while what was built on the expert (codes, language
+            model) still fits it.
+        anchor_engines: Engines whose voices the expert knew before.
+
+    Raises:
+        ValueError: If ``head_from`` holds no head.
+    """
 
     name = "speech_expert"
     sub_frames = 2
     tract_lengths = (0.84, 1.18)  # vocal tracts, as a share of the speaker's own: few voices must stand for all
+    warped_share = 0.6  # of the clips; the others keep their own tract
 
-    def __init__(self, clips: ClipConfig, expert: Expert, *, min_count: int = 30) -> None:
+    def __init__(
+        self,
+        clips: ClipConfig,
+        expert: Expert,
+        *,
+        min_count: int = 30,
+        head_from: str | Path | None = None,
+        anchor: float = 0.0,
+        anchor_engines: Sequence[str] = ("espeak-ng", "flite", "festival"),
+    ) -> None:
         super().__init__(clips, ("speech",), needs=lambda e: e.phonemes)
-        self.phones = phone_inventory(self.train_corpus, min_count)
+        folder = Path(head_from) if head_from else None
+        if folder and not (folder / "speech_head.safetensors").is_file():
+            raise ValueError(f"{folder} holds no speech_head.safetensors: give the export folder of a speech_expert run")
+        self.phones = (
+            json.loads((folder / "phones.json").read_text()) if folder else phone_inventory(self.train_corpus, min_count)
+        )
         self.ids = {p: i for i, p in enumerate(self.phones)}
         width = expert.config.width
         self.model = nn.ModuleDict({"part": expert, "head": nn.Linear(width, self.sub_frames * len(self.phones))})
+        if folder:
+            self.model["head"].load_state_dict(load_file(folder / "speech_head.safetensors"))
+        self.anchor, self.anchor_engines = anchor, frozenset(anchor_engines)
+        self.before = copy.deepcopy(expert).requires_grad_(False).eval() if anchor else None
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
-        """Waves (B, 1, N), phone ids padded (B, L), their lengths (B,)."""
+        """Waves (B, 1, N), phone ids padded (B, L), their lengths (B,), whether a clip is anchored (B,)."""
         rows, waves, _ = self.sampler.draw(batch_rng(seed, step))
         targets = [self._target(self.train_corpus.examples[i]) for i in rows]
         lengths = torch.tensor([len(t) for t in targets])
         padded = torch.zeros(len(rows), max(1, int(lengths.max())), dtype=torch.long)
         for row, target in enumerate(targets):
             padded[row, : len(target)] = torch.tensor(target, dtype=torch.long)
-        return {"audio": torch.from_numpy(waves)[:, None], "target": padded, "length": lengths}
+        known = torch.tensor([self.train_corpus.examples[i].engine in self.anchor_engines for i in rows])
+        return {"audio": torch.from_numpy(waves)[:, None], "target": padded, "length": lengths, "known": known}
 
     def _target(self, example: Example) -> list[int]:
         return [self.ids[p] for p in (example.phonemes or "").split() if p in self.ids]
@@ -280,21 +315,44 @@ class SpeechExpertStage(CodecStage):
         return logits.float().log_softmax(-1)
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """CTC per phone."""
+        """CTC per phone, and the distance to the features at the start, as a share of their variance."""
         audio = batch["audio"]
         mel_expert: Any = self.model["part"]
-        log_probs = self._masked_log_probs(audio) if mel_expert.training else self.log_probs(audio)
+        distance = None
+        if mel_expert.training:
+            log_probs, distance = self._training_pass(audio, batch["known"])
+        else:
+            log_probs = self.log_probs(audio)
         frames = torch.full((len(audio),), log_probs.shape[1])
         loss = F.ctc_loss(
             log_probs.transpose(0, 1), batch["target"], frames, batch["length"], zero_infinity=True, reduction="sum"
         )
         loss = loss / batch["length"].sum().clamp(min=1)
-        return loss, {"ctc": loss.detach(), "units": audio.numel() / SAMPLE_RATE}
+        logs = {"ctc": loss.detach(), "units": audio.numel() / SAMPLE_RATE}
+        if distance is not None:
+            loss = loss + self.anchor * distance
+            logs["anchor"] = distance.detach()
+        return loss, logs
 
-    def _masked_log_probs(self, audio: Tensor) -> Tensor:
-        """The training pass: other vocal tracts, and stripes of time and of bands blanked (SpecAugment)."""
+    def _training_pass(self, audio: Tensor, known: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Other vocal tracts, and stripes of time and of bands blanked (SpecAugment).
+
+        Args:
+            audio: (B, 1, N).
+            known: Clips that are anchored, (B,).
+
+        Returns:
+            Log-probabilities (B, 2 T, V), and the distance from the features that the expert began with, over clips
+            with their own tract; it sees no stripes. None without an anchor or such clips.
+        """
         expert: Any = self.model["part"]
-        mel = warp_mel(expert.mel(audio), torch.empty(len(audio)).uniform_(*self.tract_lengths), expert.config.f_max_hz)
+        warped = torch.rand(len(audio)) < self.warped_share
+        lengths = torch.where(warped, torch.empty(len(audio)).uniform_(*self.tract_lengths), 1.0)
+        mel = warp_mel(expert.mel(audio), lengths, expert.config.f_max_hz)
+        before, anchored = None, known & ~warped
+        if self.before is not None and bool(anchored.any()):
+            with torch.no_grad():
+                before = self.before.hidden_states(mel[anchored])
         b, t, f = mel.shape
         for _ in range(max(1, t // 200)):
             start = torch.randint(0, t, (b, 1))
@@ -304,9 +362,14 @@ class SpeechExpertStage(CodecStage):
         start, width = torch.randint(0, f, (b, 1)), torch.randint(0, 14, (b, 1))
         band = torch.arange(f)[None]
         mel = mel.masked_fill(((band >= start) & (band < start + width))[:, None], 0.0)
-        hidden = expert.hidden_states(mel)[-1]
-        logits = self.model["head"](hidden).unflatten(-1, (self.sub_frames, -1)).flatten(1, 2)
-        return logits.float().log_softmax(-1)
+        states = expert.hidden_states(mel)
+        logits = self.model["head"](states[-1]).unflatten(-1, (self.sub_frames, -1)).flatten(1, 2)
+        distance = None
+        if before is not None:
+            # The two layers that `SpeechExpert` hands on.
+            parts = [(states[i][anchored].float(), before[i].float()) for i in (len(states) // 2, len(states) - 1)]
+            distance = torch.stack([F.mse_loss(now, was) / was.var() for now, was in parts]).mean()
+        return logits.float().log_softmax(-1), distance
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Phoneme error rate on dev clips, by source."""
@@ -466,8 +529,8 @@ class AutoencoderStage(CodecStage):
         self.model = nn.ModuleDict({"part": autoencoder})
         if freeze_encoder:
             # Choice: the decoder may learn on after codes are made, because the latents they stand for stay the same.
-            for part in autoencoder.encoder_parts():
-                part.requires_grad_(False)
+            for name in autoencoder.encoding_parts:
+                autoencoder.get_submodule(name).requires_grad_(False)
         self.spectral = SpectralLoss()
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
@@ -770,6 +833,8 @@ class CodecTrainConfig:
     # reasoning only: steps before the codebooks are set, on vectors that already mean something
     quantize_after: int = 0
     text_decoder: str | None = None  # reasoning only: the text decoder of an earlier run of the stage
+    head_from: str | None = None  # speech_expert only: export folder of an earlier run, whose phones and head go on
+    anchor: float = 0.0  # speech_expert only: weight of staying near the features at the start (see the stage)
     warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
     tokenizer: str | None = None  # tokenizer.json of the reasoning stage; the shipped one when null
 
@@ -809,9 +874,10 @@ def build_stage(
     codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", config.codec)))
     load_parts(codec, config.parts)
     if config.stage == "speech_expert":
-        return SpeechExpertStage(config.clips, codec.encoders["speech_expert"].requires_grad_(True))  # pyright: ignore
+        expert: Any = codec.encoders["speech_expert"].unfreeze()  # pyright: ignore
+        return SpeechExpertStage(config.clips, expert, head_from=config.head_from, anchor=config.anchor)
     if config.stage == "sound_expert":
-        return SoundExpertStage(config.clips, codec.encoders["sound_expert"].requires_grad_(True))  # pyright: ignore
+        return SoundExpertStage(config.clips, codec.encoders["sound_expert"].unfreeze())  # pyright: ignore
     if config.stage == "autoencoder":
         autoencoder: Any = codec.autoencoder.requires_grad_(True)
         return AutoencoderStage(config.clips, autoencoder, freeze_encoder=config.freeze_encoder)

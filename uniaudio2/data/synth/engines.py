@@ -3,6 +3,7 @@
 - espeak-ng in process through its C library: the one in the package ``espeakng-loader``, else the system's.
 - flite in process through the system's C libraries.
 - festival as one program run for a whole list of sentences.
+- RHVoice and Pico as one program run a sentence.
 
 Knows nothing about manifests. A missing program is a `SynthesiserMissing` that names the package to install.
 """
@@ -37,6 +38,12 @@ FESTIVAL_PACKAGES = {
 }
 """Voices of festival and the Debian packages that hold them."""
 
+RHVOICE_VOICES = ("alan", "bdl", "clb")
+"""Voices of RHVoice that are used: its other English ones are either flite's (slt) or for non-commercial use only."""
+
+PICO_VOICES = ("en-US", "en-GB")
+"""English voices of Pico, one woman each."""
+
 _ESPEAK_RATE, _ESPEAK_PITCH, _ESPEAK_RANGE = 1, 3, 4  # espeak_PARAMETER in speak_lib.h
 _ESPEAK_SYNCHRONOUS = 2
 _ESPEAK_UTF8 = 1
@@ -54,7 +61,7 @@ class Voice:
     """One voice of one synthesiser.
 
     Attributes:
-        engine: ``"espeak-ng"``, ``"flite"`` or ``"festival"``.
+        engine: ``"espeak-ng"``, ``"flite"``, ``"festival"``, ``"rhvoice"`` or ``"pico"``.
         name: The engine's own name, for espeak-ng with the variant (``"en-us+f3"``).
         language: ``"en"``, ``"zh"`` or ``"yue"``.
         pitch: espeak-ng's base pitch, 0-99.
@@ -258,6 +265,40 @@ def _festival_batch(texts: list[str], voice: str) -> list[tuple[Wave, int]]:
         return results
 
 
+def _rhvoice(text: str, voice: str, file: Path) -> tuple[list[str], str]:
+    """Command that speaks a sentence into a file, and what to say where its program is missing."""
+    source = file.with_suffix(".txt")
+    source.write_text(text, encoding="utf-8")
+    return ["RHVoice-test", "-p", voice, "-i", str(source), "-o", str(file)], "RHVoice is missing: `apt install rhvoice`"
+
+
+def _pico(text: str, voice: str, file: Path) -> tuple[list[str], str]:
+    """Command that speaks a sentence into a file, and what to say where its program is missing."""
+    return ["pico2wave", "-l", voice, "-w", str(file), "--", text], "Pico is missing: `apt install libttspico-utils`"
+
+
+_PROGRAMS = {"rhvoice": _rhvoice, "pico": _pico}
+
+
+def _run_program(texts: list[str], voice: Voice) -> list[tuple[Wave, int]]:
+    """Speak each text by one run of a program that writes a file."""
+    results: list[tuple[Wave, int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index, text in enumerate(texts):
+            file = Path(folder) / f"{index}.wav"
+            command, remedy = _PROGRAMS[voice.engine](text, voice.name, file)
+            if shutil.which(command[0]) is None:
+                raise SynthesiserMissing(f"{remedy} (Debian's non-free part)")
+            subprocess.run(command, capture_output=True, check=False)
+            if file.is_file():
+                samples, rate = soundfile.read(file, dtype="float32")
+                results.append((np.asarray(samples, np.float32), rate))
+                file.unlink()
+            else:
+                results.append((np.zeros(0, np.float32), 16000))
+    return results
+
+
 def synthesise(texts: list[str], voice: Voice) -> list[tuple[Wave, int]]:
     """Speak a list of texts with one voice.
 
@@ -278,7 +319,9 @@ def synthesise(texts: list[str], voice: Voice) -> list[tuple[Wave, int]]:
         return [_flite_synthesise(text, voice.name) for text in texts]
     if voice.engine == "festival":
         return _festival_batch(texts, voice.name)
-    raise ValueError(f"unknown speech engine {voice.engine!r}; known are espeak-ng, flite and festival")
+    if voice.engine in _PROGRAMS:
+        return _run_program(texts, voice)
+    raise ValueError(f"unknown speech engine {voice.engine!r}; known are espeak-ng, flite, festival, rhvoice and pico")
 
 
 def phonemes(text: str, language: str) -> str | None:

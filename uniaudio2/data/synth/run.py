@@ -78,6 +78,21 @@ PRESETS = {
         mixture_minutes=0.0,
         real_sets=(),
     ),
+    # Five further recorded voices, and further sentences by the voices of ``nano``.
+    "nano_voices": SynthPreset(
+        SpeechHours(
+            1.0, 1.0, 0.5, 0.5, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0, dev=False, first_sentence=30000, rhvoice=1.5, pico=1.8
+        ),
+        sound_minutes=0.0,
+        mixture_minutes=0.0,
+        real_sets=(),
+    ),
+    "nano_chinese_more": SynthPreset(
+        SpeechHours(0, 0, 0, 0, 0, 0, 0.8, 2.2, 0.8, 2.2, 0, dev=False, first_sentence=9000),
+        sound_minutes=0.0,
+        mixture_minutes=0.0,
+        real_sets=(),
+    ),
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": SynthPreset(
         SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
@@ -86,6 +101,14 @@ PRESETS = {
         mixture_licensed=0.9,
         real_sets=("esc10",),
         sound_seed=2,
+    ),
+    "nano_mixtures_more": SynthPreset(
+        SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
+        sound_minutes=0.0,
+        mixture_minutes=150.0,
+        mixture_licensed=1.0,
+        real_sets=("esc10",),
+        sound_seed=3,
     ),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
@@ -126,7 +149,7 @@ def plan_units(preset: SynthPreset, *, data_root: Path, seed: int = 0) -> list[U
     groups: dict[str, list[Unit]] = {}
     for name, tasks in plan_speech(data_root / "text", preset.speech, seed).items():
         # Units of slow engines are smaller, so that no worker is left alone with one at the end.
-        size = 60 if name == "festival_hts" else CLIPS_PER_UNIT
+        size = 60 if name in ("festival_hts", "rhvoice") else CLIPS_PER_UNIT
         groups[name] = [Unit(f"{name}-{i:03d}", seed, speech=part) for i, part in enumerate(_cut(tasks, size))]
     licensed: list[Example] = []
     for name in preset.real_sets:

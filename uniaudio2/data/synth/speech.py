@@ -15,13 +15,23 @@ import soxr
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
-from uniaudio2.data.synth.engines import Voice, Wave, phonemes, restart_espeak, synthesise
+from uniaudio2.data.synth.engines import (
+    PICO_VOICES,
+    RHVOICE_VOICES,
+    Voice,
+    Wave,
+    phonemes,
+    restart_espeak,
+    synthesise,
+)
 from uniaudio2.data.synth.sentences import Sentence, common_words, load_sentences
 
 LICENCES = {
     "espeak-ng": "output of a GPL-3 program without recorded voices, unrestricted",
     "flite": "BSD-style (CMU flite and ARCTIC voices)",
     "festival": "X11-style (festival and its diphone / HTS voices)",
+    "rhvoice": "LGPL-2.1 (RHVoice and its voices alan, bdl, clb)",
+    "pico": "Apache-2.0 as the Android Open Source Project publishes it (its voice data come without sources)",
 }
 """What the makers of each engine ask for."""
 
@@ -120,6 +130,8 @@ class SpeechHours:
     dev_chinese: int = 100  # sentences for each of zh and yue
     dev: bool = True  # speak the dev sentences too; they are never in train
     first_sentence: int = 0  # train starts here in the shuffled lists; what comes before belongs to another corpus
+    rhvoice: float = 0.0  # each of its voices
+    pico: float = 0.0  # each of its voices
 
 
 def espeak_voices(language: str) -> list[Voice]:
@@ -186,6 +198,8 @@ def plan_speech(text_folder: Path, hours: SpeechHours, seed: int) -> dict[str, l
         "festival_kal": (hours.festival_kal, [Voice("festival", "kal_diphone")]),
         "festival_hts": (hours.festival_hts, [Voice("festival", "cmu_us_slt_arctic_hts")]),
         "espeak_en": (hours.espeak_en, espeak_voices("en")),
+        "rhvoice": (hours.rhvoice * len(RHVOICE_VOICES), [Voice("rhvoice", name) for name in RHVOICE_VOICES]),
+        "pico": (hours.pico * len(PICO_VOICES), [Voice("pico", name) for name in PICO_VOICES]),
     }
     _plan_groups(groups, english, train["en"], "en", seed)
     for language in ("zh", "yue"):
@@ -206,6 +220,11 @@ def _plan_groups(
     seed: int,
 ) -> None:
     """Add the groups of one language; they draw from one pool, so that their sentences differ."""
+    parts = {name: part for name, part in parts.items() if part[0] > 0}
+    if not parts:
+        return
+    if not sentences:
+        raise ValueError(f"no {language} sentence is left for a preset that starts this far into the list")
     sample = sentences[:5000]
     mean_s = _SECONDS_PER_CHAR[language] * sum(len(s.text) for s in sample) / max(len(sample), 1)
     counts = {name: round(hours * 3600 / mean_s) for name, (hours, _) in parts.items()}
