@@ -123,6 +123,18 @@ def test_the_flow_decoder_can_learn_on_while_the_codes_stay(corpus: Path, tmp_pa
     assert moved == {"decoder"}
 
 
+def test_the_reasoning_encoder_can_learn_on_while_the_codebooks_stay(corpus: Path, tmp_path: Path) -> None:
+    run_stage(config("reasoning", corpus, tmp_path / "first"), log=lambda line: None)
+    first = tmp_path / "first" / "reasoning" / "export" / "reasoning.safetensors"
+    more: dict[str, Any] = {"parts": (str(first),), "freeze_codebooks": True}
+    run_stage(config("reasoning", corpus, tmp_path / "second", **more), log=lambda line: None)
+    before, after = (
+        load_tensors(tmp_path / name / "reasoning" / "export" / "reasoning.safetensors") for name in ("first", "second")
+    )
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved and not any("quantizer" in key for key in moved)
+
+
 @pytest.mark.parametrize("name", ["speech_expert", "sound_expert"])
 def test_an_expert_trains_in_training_mode(corpus: Path, tmp_path: Path, name: str) -> None:
     """Dropout, blanked stripes and other vocal tracts act while it learns, and the codec freezes it again."""

@@ -595,13 +595,17 @@ class ReasoningStage(CodecStage):
         *,
         quantize_after: int = 0,
         text_decoder: str | Path | None = None,
+        freeze_codebooks: bool = False,
     ) -> None:
-        self.quantize_after = quantize_after
+        self.quantize_after, self.freeze_codebooks = quantize_after, freeze_codebooks
         super().__init__(
             clips, ("speech", "sound", "music"), needs=lambda e: e.text if e.kind == "speech" else e.caption
         )
         self.codec, self.tokenizer = codec.eval().requires_grad_(False), tokenizer
         codec.reasoning.requires_grad_(True)
+        if freeze_codebooks:
+            # Choice: what leads to a code may learn on, while every code goes on to mean the same vector.
+            codec.reasoning.quantizer.requires_grad_(False)
         config = TextDecoderConfig(
             vocab_size=tokenizer.vocab_size,
             bos_id=tokenizer.tokens.bos,
@@ -653,6 +657,8 @@ class ReasoningStage(CodecStage):
         with torch.no_grad():
             features = self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
         part: Any = self.model["part"]
+        if self.freeze_codebooks:
+            part.quantizer.levels.eval()  # codebooks learn by running means in training mode
         if quantize:
             out = part(features)
             quantized, commitment, perplexity = out.quantized, out.commitment_loss, out.perplexity
@@ -833,6 +839,7 @@ class CodecTrainConfig:
     # reasoning only: steps before the codebooks are set, on vectors that already mean something
     quantize_after: int = 0
     text_decoder: str | None = None  # reasoning only: the text decoder of an earlier run of the stage
+    freeze_codebooks: bool = False  # reasoning only: the encoder learns on, what each code stands for stays
     head_from: str | None = None  # speech_expert only: export folder of an earlier run, whose phones and head go on
     anchor: float = 0.0  # speech_expert only: weight of staying near the features at the start (see the stage)
     warm_up: bool = False  # reconstruction only: before the reasoning branch is trained, its condition is zero
@@ -888,6 +895,7 @@ def build_stage(
             TextTokenizer.load(config.tokenizer or SHIPPED_TOKENIZER),
             quantize_after=config.quantize_after,
             text_decoder=config.text_decoder,
+            freeze_codebooks=config.freeze_codebooks,
         )
     return ReconstructionStage(config.clips, codec, warm_up=config.warm_up, freeze_codes=config.freeze_codes)
 
