@@ -37,7 +37,7 @@ stage() {
 # part RUN [STAGE]: what a stage exported.
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
-for part in nano nano_more nano_chinese nano_mixtures; do
+for part in nano nano_more nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
   [ -e "$corpus/$part/manifest.jsonl" ] || uniaudio2 data synth "$corpus/$part" --preset "$part"
 done
 
@@ -73,17 +73,31 @@ frozen=$experts,$(part autoencoder_decoder autoencoder),$(part reasoning),$(part
 RUN=flow_decoder stage reconstruction 8 "${one[@]}" freeze_codes=true train.lr=8e-4 train.decay_fraction=0.7 \
   train.warmup_steps=30 "parts=[$frozen]"
 
-parts=("$(part speech_expert)" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)" "$(part reasoning)"
+# Five further recorded voices: the speech expert and what leads to the reasoning codes learn on, while codebooks,
+# reconstruction codes and flow decoder go on to fit.
+five="$corpus/nano,$corpus/nano_more,$corpus/nano_voices,$corpus/nano_chinese,$corpus/nano_chinese_more"
+more=("${two[@]}" train.replicas=1 train.decay_fraction=0.6)
+RUN=speech_expert_voices stage speech_expert 26 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
+  train.warmup_steps=50 anchor=0.3 head_from="$work/speech_expert/export" "parts=[$(part speech_expert)]" \
+  "clips.shares={rhvoice: 2.0, pico: 2.5, flite: 0.9, festival: 2.0, espeak-ng: 0.6, zh: 0.6, yue: 0.6, read_english: 3.0}"
+voices=$(part speech_expert_voices speech_expert)
+RUN=reasoning_voices stage reasoning 13 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
+  train.warmup_steps=30 clips.sound_weight=2 quantize_after=0 freeze_codebooks=true \
+  text_decoder="$(part reasoning text_decoder)" "parts=[$voices,$(part sound_expert),$(part reasoning)]" \
+  "clips.shares={rhvoice: 1.5, pico: 1.5, festival: 1.5, espeak-ng: 0.8, zh: 0.4, yue: 0.4, read_english: 3.0}"
+
+parts=("$voices" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)" "$(part reasoning_voices reasoning)"
   "$(part flow_decoder reconstruction)")
-uniaudio2 assemble "$model" --text-decoder "$work/reasoning/export" "${parts[@]/#/--part=}"
+uniaudio2 assemble "$model" --text-decoder "$work/reasoning_voices/export" "${parts[@]/#/--part=}"
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
 for i in 0 1; do
-  for part in nano nano_more nano_chinese nano_mixtures; do
+  for part in nano nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
     case $part in
-      nano_chinese) copies=(--voice-copies 0.1) ;;
-      nano_mixtures) copies=(--augmented-copies 4 --synthetic-copies 1) ;;
-      *) copies=(--augmented-copies 2 --synthetic-copies 0.2 --voice-copies 0.35) ;;
+      nano) copies=(--augmented-copies 2 --synthetic-copies 0.1) ;;
+      nano_voices) copies=(--splits train --synthetic-copies 0.1 --voice-copies 0.2) ;;
+      nano_mixtures*) copies=(--splits train --augmented-copies 1 --synthetic-copies 0.2) ;;
+      *) copies=(--splits train) ;;
     esac
     uniaudio2 prepare "$corpus/$part" --out "$codes/$part" --model "$model" "${copies[@]}" \
       --precision bf16 --part $i --parts 2
@@ -93,7 +107,8 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-prepared="$codes/nano,$codes/nano_more,$codes/nano_chinese,$codes/nano_mixtures"
+prepared="$codes/nano,$codes/nano_voices,$codes/nano_chinese,$codes/nano_chinese_more"
+prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
 lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"

@@ -190,6 +190,18 @@ def test_a_phone_head_goes_on(corpus: Path, tmp_path: Path) -> None:
         build_stage(config("speech_expert", corpus, tmp_path, head_from=str(tmp_path)))
 
 
+def test_phones_keep_their_order_when_the_corpus_grows(corpus: Path, tmp_path: Path) -> None:
+    run_stage(config("reasoning", corpus, tmp_path), log=lambda line: None)
+    export = tmp_path / "reasoning" / "export"
+    phones = ["<blank>", "a", "b", "l"]
+    assert json.loads((export / "phones.json").read_text()) == ["<blank>", "a", "l"]
+    (export / "phones.json").write_text(json.dumps(phones))
+    stage: Any = build_stage(
+        config("reasoning", corpus, tmp_path, text_decoder=str(export / "text_decoder.safetensors"))
+    )
+    assert stage.phone_ids == {"<blank>": 0, "a": 1, "b": 2, "l": 3}
+
+
 def test_an_empty_choice_of_clips_says_so(corpus: Path, tmp_path: Path) -> None:
     stage = build_stage(config("speech_expert", corpus, tmp_path))
     with pytest.raises(ValueError, match="no clip"):

@@ -614,10 +614,14 @@ class ReasoningStage(CodecStage):
         )
         self.text_config = config
         decoder = TextDecoder(config)
+        self.phones = phone_inventory(self.train_corpus, limit=CTC_SIZE - 1)
         if text_decoder is not None:
             load_parts(decoder, [text_decoder])
+            # Its CTC head says the phones of its own corpus, in their order.
+            listed = Path(text_decoder).parent / "phones.json"
+            self.phones = json.loads(listed.read_text()) if listed.is_file() else self.phones
         self.model = nn.ModuleDict({"part": codec.reasoning, "text": decoder})
-        self.phone_ids = {p: i for i, p in enumerate(phone_inventory(self.train_corpus, limit=CTC_SIZE - 1))}
+        self.phone_ids = {p: i for i, p in enumerate(self.phones)}
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
         """Waves, reasoning frames per row, text tokens with begin and end, phones of speech where they are known."""
@@ -726,6 +730,7 @@ class ReasoningStage(CodecStage):
         self.export_part(out_dir, self.model["part"], "reasoning.")
         save_tensors(self.model["text"].state_dict(), out_dir / "text_decoder.safetensors")
         dump_config(self.text_config, out_dir / "text_decoder.yaml")
+        (out_dir / "phones.json").write_text(json.dumps(self.phones, ensure_ascii=False))
 
 
 # ----------------------------------------------------------------------------------------------- 5 reconstruction
