@@ -26,8 +26,8 @@ from uniaudio2.train.codec import (
     pitch_and_level,
 )
 from uniaudio2.train.loop import TrainConfig
-from uniaudio2.train.state import save_tensors
 from uniaudio2.train.stages import CODEC_STAGES, assemble, run_stage, stage_config
+from uniaudio2.train.state import save_tensors
 
 
 @pytest.fixture(scope="module")

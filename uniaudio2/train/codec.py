@@ -282,9 +282,13 @@ class SpeechExpertStage(CodecStage):
         super().__init__(clips, ("speech",), needs=lambda e: e.phonemes)
         folder = Path(head_from) if head_from else None
         if folder and not (folder / "speech_head.safetensors").is_file():
-            raise ValueError(f"{folder} holds no speech_head.safetensors: give the export folder of a speech_expert run")
+            raise ValueError(
+                f"{folder} holds no speech_head.safetensors: give the export folder of a speech_expert run"
+            )
         self.phones = (
-            json.loads((folder / "phones.json").read_text()) if folder else phone_inventory(self.train_corpus, min_count)
+            json.loads((folder / "phones.json").read_text())
+            if folder
+            else phone_inventory(self.train_corpus, min_count)
         )
         self.ids = {p: i for i, p in enumerate(self.phones)}
         width = expert.config.width

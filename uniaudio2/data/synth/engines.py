@@ -269,7 +269,15 @@ def _rhvoice(text: str, voice: str, file: Path) -> tuple[list[str], str]:
     """Command that speaks a sentence into a file, and what to say where its program is missing."""
     source = file.with_suffix(".txt")
     source.write_text(text, encoding="utf-8")
-    return ["RHVoice-test", "-p", voice, "-i", str(source), "-o", str(file)], "RHVoice is missing: `apt install rhvoice`"
+    return [
+        "RHVoice-test",
+        "-p",
+        voice,
+        "-i",
+        str(source),
+        "-o",
+        str(file),
+    ], "RHVoice is missing: `apt install rhvoice`"
 
 
 def _pico(text: str, voice: str, file: Path) -> tuple[list[str], str]:
