@@ -5,13 +5,12 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
-# of two cores for the others. About six hours in all, half an hour for the data and a quarter for the codes among
+# of two cores for the others. About seven hours in all, forty minutes for the data and twenty for the codes among
 # them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts, the autoencoder and the reconstruction branch in two runs each; the language model in twelve, while its
-# settings were being found (docs/experiments.md, E16 to E22, names each run's minutes; until E21 with dropout and without
-# the Chinese part, the mixtures and the other voices, whose copies were then shared out by engine). The script has not
-# been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` names, and the real
-# recordings under $UNIAUDIO2_DATA (docs/data.md).
+# experts, the autoencoder and the reconstruction branch in two or three runs each; the language model in thirteen, the last
+# one of 52 minutes, the only one on these codes (docs/experiments.md, E16 to E26, names each run's minutes, data and
+# settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers
+# that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
