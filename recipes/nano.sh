@@ -7,7 +7,8 @@
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
 # of two cores for the others. About seven hours in all, forty minutes for the data and twenty for the codes among
 # them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts, the autoencoder and the reconstruction branch in two or three runs each; the language model in thirteen, the last
+# experts (until the last run without dropout and warped tracts, E24), the autoencoder and the reconstruction branch in
+# two or three runs each; the language model in thirteen, the last
 # one of 52 minutes, the only one on these codes (docs/experiments.md, E16 to E26, names each run's minutes, data and
 # settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers
 # that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA (docs/data.md).

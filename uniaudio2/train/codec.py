@@ -281,15 +281,13 @@ class SpeechExpertStage(CodecStage):
     ) -> None:
         super().__init__(clips, ("speech",), needs=lambda e: e.phonemes)
         folder = Path(head_from) if head_from else None
-        if folder and not (folder / "speech_head.safetensors").is_file():
-            raise ValueError(
-                f"{folder} holds no speech_head.safetensors: give the export folder of a speech_expert run"
-            )
-        self.phones = (
-            json.loads((folder / "phones.json").read_text())
-            if folder
-            else phone_inventory(self.train_corpus, min_count)
-        )
+        if folder:
+            for name in ("speech_head.safetensors", "phones.json"):
+                if not (folder / name).is_file():
+                    raise ValueError(f"{folder} holds no {name}: give the export folder of a speech_expert run")
+            self.phones: list[str] = json.loads((folder / "phones.json").read_text())
+        else:
+            self.phones = phone_inventory(self.train_corpus, min_count)
         self.ids = {p: i for i, p in enumerate(self.phones)}
         width = expert.config.width
         self.model = nn.ModuleDict({"part": expert, "head": nn.Linear(width, self.sub_frames * len(self.phones))})

@@ -61,6 +61,24 @@ class SynthPreset:
     mixture_licensed: float = 0.5
 
 
+def _speech_alone(hours: SpeechHours) -> SynthPreset:
+    """Speech beside another corpus."""
+    return SynthPreset(hours, sound_minutes=0.0, mixture_minutes=0.0, real_sets=())
+
+
+def _mixtures_alone(minutes: float, *, licensed: float, seed: int) -> SynthPreset:
+    """Mixtures beside another corpus, with the real sounds that they are made of."""
+    silent = SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False)
+    return SynthPreset(
+        silent,
+        sound_minutes=0.0,
+        mixture_minutes=minutes,
+        mixture_licensed=licensed,
+        real_sets=("esc10",),
+        sound_seed=seed,
+    )
+
+
 PRESETS = {
     "nano": SynthPreset(),
     # More voices and sentences beside ``nano``, without its real recordings and its dev part.
@@ -71,45 +89,20 @@ PRESETS = {
         mixture_minutes=0.0,
         real_sets=(),
     ),
-    # Mandarin and Cantonese beside ``nano``: other sentences.
-    "nano_chinese": SynthPreset(
-        SpeechHours(0, 0, 0, 0, 0, 0, 1.5, 2.0, 1.2, 1.8, 0, dev=False, first_sentence=2300),
-        sound_minutes=0.0,
-        mixture_minutes=0.0,
-        real_sets=(),
-    ),
     # Five further recorded voices, and further sentences by the voices of ``nano``.
-    "nano_voices": SynthPreset(
+    "nano_voices": _speech_alone(
         SpeechHours(
             1.0, 1.0, 0.5, 0.5, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0, dev=False, first_sentence=30000, rhvoice=1.5, pico=1.8
-        ),
-        sound_minutes=0.0,
-        mixture_minutes=0.0,
-        real_sets=(),
+        )
     ),
-    "nano_chinese_more": SynthPreset(
-        SpeechHours(0, 0, 0, 0, 0, 0, 0.8, 2.2, 0.8, 2.2, 0, dev=False, first_sentence=9000),
-        sound_minutes=0.0,
-        mixture_minutes=0.0,
-        real_sets=(),
+    # Mandarin and Cantonese beside ``nano``: other sentences.
+    "nano_chinese": _speech_alone(SpeechHours(0, 0, 0, 0, 0, 0, 1.5, 2.0, 1.2, 1.8, 0, dev=False, first_sentence=2300)),
+    "nano_chinese_more": _speech_alone(
+        SpeechHours(0, 0, 0, 0, 0, 0, 0.8, 2.2, 0.8, 2.2, 0, dev=False, first_sentence=9000)
     ),
     # Two real sounds at once, and the real sounds themselves.
-    "nano_mixtures": SynthPreset(
-        SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
-        sound_minutes=0.0,
-        mixture_minutes=120.0,
-        mixture_licensed=0.9,
-        real_sets=("esc10",),
-        sound_seed=2,
-    ),
-    "nano_mixtures_more": SynthPreset(
-        SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False),
-        sound_minutes=0.0,
-        mixture_minutes=150.0,
-        mixture_licensed=1.0,
-        real_sets=("esc10",),
-        sound_seed=3,
-    ),
+    "nano_mixtures": _mixtures_alone(120.0, licensed=0.9, seed=2),
+    "nano_mixtures_more": _mixtures_alone(150.0, licensed=1.0, seed=3),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),
