@@ -835,7 +835,7 @@ def prepare(
     check_readable(str(manifest / "manifest.jsonl" if manifest.is_dir() else manifest))
     check_output_folder(out)
     from uniaudio2.checkpoint import load_codec
-    from uniaudio2.data.augment import augment, other_voice
+    from uniaudio2.data.augment import augment, speed_perturb
     from uniaudio2.data.corpus import Corpus
     from uniaudio2.data.prepare import PrepareConfig
     from uniaudio2.data.prepare import prepare as prepare_codes
@@ -852,7 +852,7 @@ def prepare(
     )
     corpus = Corpus(manifest)
     codec = load_codec(options.model, device=options.place)
-    print(prepare_codes(codec, corpus, out, config, augment=augment, other_voice=other_voice, log=say))
+    print(prepare_codes(codec, corpus, out, config, augment=augment, change_speed=speed_perturb, log=say))
 
 
 # ------------------------------------------------------------------------------------------------- training

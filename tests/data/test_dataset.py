@@ -11,7 +11,7 @@ from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.data.dataset import CodeStore, LMDataset, read_sentences
 from uniaudio2.data.mixture import MixtureConfig, MixtureError, Planner, Pool
-from uniaudio2.data.prepare import prepare
+from uniaudio2.data.prepare import PrepareConfig, prepare
 from uniaudio2.lm import LMConfig
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.train.lm import load_tokenizer
@@ -120,6 +120,22 @@ def test_house_voice_prompt_and_spans(store: CodeStore, builder: SequenceBuilder
     assert batch.aligned[1, 3] == batch.heard[0, 1] < first
     ids = batch.tokens[0, predicted:end, -1].tolist()
     assert builder.tokenizer is not None and builder.tokenizer.decode(ids) == store.clips[item].text
+
+
+def test_a_copy_at_another_speed_is_a_voice_of_its_own(tmp_path: Path, builder: SequenceBuilder) -> None:
+    texts = [f"{word} again" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]] * 8
+    config = PrepareConfig(voice_copies=1.0, augmented_copies=1)
+    prepare(Speller(), Spelled(texts), tmp_path / "codes", config, augment=lambda w, _: w, change_speed=lambda w, _: w)
+    store = CodeStore([tmp_path / "codes"])
+    dataset = LMDataset(store, builder, CONFIG, seed=0)
+    pool = [int(i) for i in dataset.planner.pools["tts_voice"].items]
+    changed = [i for i in pool if store.clips[i].copy]
+    assert len(changed) > 20 and all(store.clips[i].speed != 1.0 for i in changed)
+    for item in pool:
+        prompt = dataset._other_clip(item, np.random.default_rng(item))
+        assert prompt != item and store.clips[prompt].speaker == store.clips[item].speaker
+        assert store.clips[prompt].speed == store.clips[item].speed
+    assert all(not store.clips[int(i)].copy for i in dataset.planner.pools["tts"].items)
 
 
 def test_shuffled_conditions_change_the_input_and_not_the_target(store: CodeStore, builder: SequenceBuilder) -> None:

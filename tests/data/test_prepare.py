@@ -9,7 +9,7 @@ import torch
 from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.codes import reasoning_length, reconstruction_length
 from uniaudio2.data.dataset import CodeStore, DatasetError
-from uniaudio2.data.prepare import PrepareConfig, PrepareError, prepare
+from uniaudio2.data.prepare import VOICE_SPEEDS, PrepareConfig, PrepareError, prepare
 
 TEXTS = ["abc", "hello there", "a", "the quick brown fox", "zebra", "some words", "xyz", "good day", "no", "yes"]
 
@@ -67,16 +67,23 @@ def test_recordings_get_augmented_copies_in_train_only(tmp_path: Path) -> None:
 
 
 def test_speech_gets_copies_by_other_voices_in_train_only(tmp_path: Path) -> None:
-    def slower(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.repeat(wave, 2)
+    asked: list[float] = []
 
-    source, config = Spelled(TEXTS), PrepareConfig(voice_copies=1.0)
-    prepare(Speller(), source, tmp_path / "codes", config, other_voice=slower)
+    def change(wave: np.ndarray, speed: float) -> np.ndarray:
+        asked.append(speed)
+        return np.repeat(wave, 2 if speed < 1 else 3)
+
+    source, config = Spelled(TEXTS), PrepareConfig(voice_copies=2.0)
+    prepare(Speller(), source, tmp_path / "codes", config, change_speed=change)
     clips = CodeStore([tmp_path / "codes"], splits=("train", "dev")).clips
     plain = {clip.id: clip for clip in clips if not clip.copy}
     copies = [clip for clip in clips if clip.copy]
-    assert sorted(c.id for c in copies) == sorted(e.id for e in source.examples if e.split == "train" and e.text)
-    assert all(c.num_samples == 2 * plain[c.id].num_samples and c.text == plain[c.id].text for c in copies)
+    speech = sorted(e.id for e in source.examples if e.split == "train" and e.text)
+    assert sorted(c.id for c in copies) == sorted([*speech, *speech])
+    assert len({(c.id, c.speed) for c in copies}) == len(copies) and len({c.speed for c in copies}) > 2
+    assert all(c.clean and c.speed in VOICE_SPEEDS and c.text == plain[c.id].text for c in copies)
+    assert all(c.num_samples == (2 if c.speed < 1 else 3) * plain[c.id].num_samples for c in copies)
+    assert all(c.speaker == f"{plain[c.id].speaker}@{c.speed}" for c in copies if plain[c.id].speaker)
     with pytest.raises(PrepareError, match="no augmentation is given"):
         prepare(Speller(), source, tmp_path / "other", config)
 

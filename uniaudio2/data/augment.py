@@ -171,19 +171,3 @@ def speed_perturb(wave: Wave, factor: float) -> Wave:
     if factor == 1.0 or wave.size == 0:
         return wave.astype(np.float32, copy=True)
     return soxr.resample(wave.astype(np.float32, copy=False), SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
-
-
-def other_voice(wave: Wave, rng: np.random.Generator, *, most: float = 0.2) -> Wave:
-    """Another speaker, roughly: faster or slower, so that pitch and vocal tract change, then another recording.
-
-    Args:
-        wave: Clean samples, (N,), float32.
-        rng: Source of every choice.
-        most: The speed is drawn from 1 / (1 + most) to 1 + most, away from 1.
-
-    Returns:
-        About N / speed samples, float32.
-    """
-    speed = 1.0 + rng.uniform(0.3, 1.0) * most
-    wave = speed_perturb(wave, speed if rng.random() < 0.5 else 1.0 / speed)
-    return augment(wave, rng, strength=0.5)

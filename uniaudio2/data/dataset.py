@@ -47,13 +47,19 @@ class Clip:
     captions: tuple[str, ...]
     engine: str | None
     source: str | None
-    copy: int  # 0 = as recorded, n = augmented copy n
+    copy: int  # 0 = as recorded, n = copy n: augmented, or at another speed
     num_samples: int
+    speed: float = 1.0  # other than 1: a copy at another speed, which is another voice
 
     @property
     def duration_s(self) -> float:
         """Seconds of audio."""
         return self.num_samples / SAMPLE_RATE
+
+    @property
+    def clean(self) -> bool:
+        """Whether noise, rooms and the like were never added."""
+        return not self.copy or self.speed != 1.0
 
 
 class CodeStore:
@@ -150,6 +156,7 @@ def _clip(row: dict[str, Any]) -> Clip:
         source=row.get("source"),
         copy=int(row["copy"]),
         num_samples=int(row["num_samples"]),
+        speed=float(row.get("speed", 1.0)),
     )
 
 
@@ -213,7 +220,7 @@ class LMDataset:
         found: dict[str, list[int]] = {}
         for index, clip in enumerate(self.store.clips):
             long_enough = clip.duration_s >= self.config.min_voice_prompt_s
-            if clip.kind == "speech" and clip.speaker and not clip.copy and long_enough:
+            if clip.kind == "speech" and clip.speaker and clip.clean and long_enough:
                 found.setdefault(clip.speaker, []).append(index)
         return {speaker: np.array(indices) for speaker, indices in found.items() if len(indices) > 1}
 
@@ -226,7 +233,7 @@ class LMDataset:
             house = not self.config.house_voices or clip.speaker in self.config.house_voices
             return speech and not clip.copy and house
         if entry == "tts_voice":
-            return speech and not clip.copy and clip.speaker in self._voices
+            return speech and clip.clean and clip.speaker in self._voices
         if entry in ("audio_caption", "tta"):
             return clip.kind != "speech" and bool(clip.caption) and not (clip.copy and entry == "tta")
         return entry == "audio_only" and not clip.copy

@@ -30,6 +30,11 @@ from uniaudio2.files import replacing, write_text
 logger = logging.getLogger(__name__)
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+ChangeSpeed = Callable[[np.ndarray, float], np.ndarray]
+
+VOICE_SPEEDS = (0.84, 0.89, 0.94, 1.07, 1.13, 1.19)
+"""Speeds at which a speaker becomes another one: pitch, vocal tract and tempo change together. Choice: few of them, so
+that every new speaker says many sentences and one of them can be the voice prompt of another."""
 
 
 class PrepareError(ValueError):
@@ -57,7 +62,7 @@ class PrepareConfig:
     shard_clips: int = 1024  # clips per shard
     augmented_copies: int = 0  # further, augmented copies of every recording (clip without an engine) in train
     synthetic_copies: float = 0.0  # the same for synthetic clips, may be a share: 0.3 = every clip with probability 0.3
-    voice_copies: float = 0.0  # copies of speech by another voice, may be a share
+    voice_copies: float = 0.0  # copies of speech by another voice (one of VOICE_SPEEDS), may be a share
     max_duration_s: float = 30.0  # longer clips are left out
     splits: tuple[str, ...] = ("train", "dev")  # parts of the manifest that are encoded
     seed: int = 0  # augmentation and order
@@ -82,7 +87,7 @@ class _Item:
 
     index: int  # in the source
     copy: int  # 0 = as it is, n = copy n
-    voice: bool = False  # the copy is by another voice, not the same one elsewhere
+    speed: float = 1.0  # other than 1: the copy is by another voice, not by the same one elsewhere
 
 
 def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item]]:
@@ -99,7 +104,10 @@ def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item
         items.extend(_Item(index, copy) for copy in range(1, last + 1))
         if example.kind == "speech":
             voices = _times(config.voice_copies, f"voice/{example.id}", config.seed)
-            items.extend(_Item(index, copy, voice=True) for copy in range(last + 1, last + voices + 1))
+            first = int(_unit_hash(f"speed/{example.id}", config.seed) * len(VOICE_SPEEDS))
+            for number in range(voices):
+                speed = VOICE_SPEEDS[(first + number) % len(VOICE_SPEEDS)]
+                items.append(_Item(index, last + 1 + number, speed))
     order = np.random.default_rng((config.seed, 1)).permutation(len(items))
     size = config.shard_clips
     return [[items[i] for i in order[start : start + size]] for start in range(0, len(items), size)]
@@ -125,9 +133,9 @@ class _Batches:
         shards: dict[int, list[_Item]],
         config: PrepareConfig,
         augment: Augment | None,
-        other_voice: Augment | None,
+        change_speed: ChangeSpeed | None,
     ) -> None:
-        self.source, self.config, self.augment, self.other_voice = source, config, augment, other_voice
+        self.source, self.config, self.augment, self.change_speed = source, config, augment, change_speed
         self.batches: list[tuple[int, list[_Item]]] = []
         for shard, items in shards.items():
             self.batches.extend((shard, batch) for batch in self._split(items))
@@ -153,12 +161,13 @@ class _Batches:
         groups: dict[int, list[tuple[np.ndarray, _Item]]] = {}
         for item in self.batches[number][1]:
             wave = np.asarray(self.source.wave(item.index), dtype=np.float32).reshape(-1)
-            change = self.other_voice if item.voice else self.augment
-            if item.copy and change is not None:
+            if item.speed != 1.0 and self.change_speed is not None:
+                wave = self.change_speed(wave, item.speed)
+            elif item.copy and self.augment is not None:
                 example = self.source.examples[item.index]
                 key = int(_unit_hash(example.id, self.config.seed) * 2**63)
-                wave = change(wave, np.random.default_rng((self.config.seed, item.copy, key)))
-                wave = np.asarray(wave, dtype=np.float32).reshape(-1)
+                wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
+            wave = np.asarray(wave, dtype=np.float32).reshape(-1)
             wave = wave if len(wave) else np.zeros(1, dtype=np.float32)
             padded = num_units(len(wave)) * UNIT
             groups.setdefault(padded, []).append((wave, item))
@@ -188,7 +197,7 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     augment: Augment | None = None,
-    other_voice: Augment | None = None,
+    change_speed: ChangeSpeed | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Path:
     """Encode every clip of ``source`` and write codes with their labels; goes on where it stopped.
@@ -199,7 +208,8 @@ def prepare(
         out_dir: Folder of codes; several may be loaded together later.
         config: Batching, copies, which part of the work.
         augment: (samples (N,), generator) → samples, for augmented copies.
-        other_voice: The same for copies by another voice.
+        change_speed: (samples (N,), speed) → samples, for copies by another voice; their speaker is labelled
+            ``name@speed``.
         log: Where progress lines go; the module's logger by default.
 
     Returns:
@@ -211,7 +221,7 @@ def prepare(
     config = config or PrepareConfig()
     say = log or logger.info
     if ((config.augmented_copies or config.synthetic_copies) and augment is None) or (
-        config.voice_copies and other_voice is None
+        config.voice_copies and change_speed is None
     ):
         raise PrepareError("augmented copies are asked for, but no augmentation is given")
     target = Path(out_dir)
@@ -228,7 +238,7 @@ def prepare(
     }
     if not todo:
         return target
-    batches = _Batches(source, todo, config, augment, other_voice)
+    batches = _Batches(source, todo, config, augment, change_speed)
     last_batch = {shard: number for number, (shard, _) in enumerate(batches.batches)}
     prefetcher = Prefetcher(batches, mode="process", workers=1, depth=2)
     began, seconds = time.perf_counter(), 0.0
@@ -272,6 +282,7 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
         "synthetic_copies": config.synthetic_copies,
         "shard_clips": config.shard_clips,
         "voice_copies": config.voice_copies,
+        "voice_speeds": list(VOICE_SPEEDS) if config.voice_copies else [],
         "max_duration_s": config.max_duration_s,
         "splits": list(config.splits),
         "seed": config.seed,
@@ -301,6 +312,10 @@ def _write_shard(
         line = examples[item.index].to_json()
         for name in ("path", "start", "licence", "attribution"):
             line.pop(name, None)
+        if item.speed != 1.0:
+            line["speed"] = item.speed
+            if line.get("speaker"):
+                line["speaker"] += f"@{item.speed}"
         line |= {
             "copy": item.copy,
             "num_samples": num_samples,
