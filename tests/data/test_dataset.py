@@ -138,6 +138,33 @@ def test_a_copy_at_another_speed_is_a_voice_of_its_own(tmp_path: Path, builder: 
     assert all(not store.clips[int(i)].copy for i in dataset.planner.pools["tts"].items)
 
 
+def test_joined_clips_say_their_parts_one_after_another(tmp_path: Path, builder: SequenceBuilder) -> None:
+    texts = words(40)
+    config = PrepareConfig(augmented_copies=1, shard_clips=9)
+    prepare(Speller(), Spelled(texts), tmp_path / "codes", config, augment=lambda w, _: w)
+    stores = [CodeStore([tmp_path / "codes"]) for _ in range(2)]
+    alone = len(stores[0])
+    for store in stores:
+        store.join(0.5, 8.0, seed=3)
+    store, again = stores
+    joined = range(alone, len(store))
+    assert 10 < len(joined) <= 0.5 * alone and [c.parts for c in store.clips] == [c.parts for c in again.clips]
+    for index in joined:
+        clip, codes = store.clips[index], store.codes(index)
+        parts = [store.clips[part] for part in clip.parts]
+        assert len(parts) > 1 and {p.speaker for p in parts} == {clip.speaker} and not any(p.copy for p in parts)
+        assert clip.text == " ".join(p.text or "" for p in parts) and clip.duration_s <= 8.0 + 0.4 * len(parts)
+        assert codes.reasoning.shape[2] == store.reasoning_frames[index]
+        assert codes.reconstruction.shape[2] == store.reconstruction_frames[index]
+        letters = codes.reconstruction[0, 0].tolist()
+        assert "".join(LETTERS[i] for i in letters if i < len(LETTERS)) == "".join(p.text or "" for p in parts)
+        assert codes.num_samples == clip.num_samples
+    dataset = LMDataset(store, builder, CONFIG, seed=0)
+    assert not set(dataset.texts) & {store.clips[i].text for i in joined}
+    drawn = {i for number in range(40) for d in dataset.planner.batch(number) for _, i in d.segments}
+    assert drawn & set(joined)
+
+
 def test_shuffled_conditions_change_the_input_and_not_the_target(store: CodeStore, builder: SequenceBuilder) -> None:
     phones = {phone: i + 1 for i, phone in enumerate(store.phones(256))}
     dataset = LMDataset(store, builder, CONFIG, seed=0, phones=phones)

@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from uniaudio2.codes import RECONSTRUCTION_RATE_HZ, SAMPLE_RATE, AudioCodes
+from uniaudio2.codes import RECONSTRUCTION_HOP, RECONSTRUCTION_RATE_HZ, SAMPLE_RATE, AudioCodes
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
@@ -50,6 +50,7 @@ class Clip:
     copy: int  # 0 = as recorded, n = copy n: augmented, or at another speed
     num_samples: int
     speed: float = 1.0  # other than 1: a copy at another speed, which is another voice
+    parts: tuple[int, ...] = ()  # clips of the store that this one consists of, one after another
 
     @property
     def duration_s(self) -> float:
@@ -102,19 +103,13 @@ class CodeStore:
             raise DatasetError(f"no prepared clip of split {' or '.join(splits)} was found; run `uniaudio2 prepare`")
         self.codec = codec
         self._places = np.array(places, dtype=np.int64)
+        self.reasoning_frames = self._places[:, 2]
+        """Frames of every clip, (n,)."""
+        self.reconstruction_frames = self._places[:, 4]
+        """Frames of every clip, (n,)."""
 
     def __len__(self) -> int:
         return len(self.clips)
-
-    @property
-    def reasoning_frames(self) -> np.ndarray:
-        """Frames of every clip, (n,)."""
-        return self._places[:, 2]
-
-    @property
-    def reconstruction_frames(self) -> np.ndarray:
-        """Frames of every clip, (n,)."""
-        return self._places[:, 4]
 
     def phones(self, limit: int) -> list[str]:
         """The ``limit`` most frequent phones of the clips' labels, in alphabetical order."""
@@ -123,6 +118,13 @@ class CodeStore:
 
     def codes(self, index: int) -> AudioCodes:
         """Codes of clip ``index``, batch size 1."""
+        if parts := self.clips[index].parts:
+            codes = [self.codes(part) for part in parts]
+            return AudioCodes(
+                torch.cat([c.reasoning for c in codes], dim=2),
+                torch.cat([c.reconstruction for c in codes], dim=2),
+                self.clips[index].num_samples,
+            )
         shard, rea, rea_count, rec, rec_count = (int(v) for v in self._places[index])
         reasoning = self._reasoning[shard][:, rea : rea + rea_count]
         reconstruction = self._reconstruction[shard][:, rec : rec + rec_count]
@@ -134,10 +136,61 @@ class CodeStore:
 
     def voice(self, index: int, rng: np.random.Generator, max_s: float) -> torch.Tensor:
         """A random stretch of a clip's reconstruction codes as a voice prompt, (K, T) int64."""
-        shard, _, _, start, count = (int(v) for v in self._places[index])
-        frames = min(count, int(max_s * RECONSTRUCTION_RATE_HZ))
-        first = start + int(rng.integers(0, count - frames + 1))
-        return torch.from_numpy(self._reconstruction[shard][:, first : first + frames].astype(np.int64))
+        codes = self.codes(index).reconstruction[0]
+        frames = min(codes.shape[1], int(max_s * RECONSTRUCTION_RATE_HZ))
+        first = int(rng.integers(0, codes.shape[1] - frames + 1))
+        return codes[:, first : first + frames]
+
+    def join(self, share: float, longest_s: float, seed: int) -> None:
+        """Add clips that are several clips of one speaker, one after another.
+
+        Choice: corpora of single sentences hold few long clips, and a model that hears only short ones loses its place
+        in long ones. Codes are joined, not waves, so every run can draw other pairs without encoding anything.
+
+        Args:
+            share: Joined clips per clip of transcribed, clean speech.
+            longest_s: A joined clip aims at a length between a third of this and this, seconds.
+            seed: Source of every choice.
+        """
+        speakers: dict[tuple[str, str | None], list[int]] = {}
+        for index, clip in enumerate(self.clips):
+            if clip.kind == "speech" and clip.text and clip.speaker and clip.clean and not clip.parts:
+                speakers.setdefault((clip.speaker, clip.language), []).append(index)
+        rng = np.random.default_rng((seed, 2))
+        frames = [self.reasoning_frames, self.reconstruction_frames]
+        added: list[list[int]] = [[], []]
+        for own in speakers.values():
+            for _ in range(round(share * len(own)) if len(own) > 1 else 0):
+                goal, parts = longest_s * rng.uniform(1 / 3, 1), [int(rng.choice(own))]
+                length = self.clips[parts[0]].duration_s
+                while True:
+                    further = int(rng.choice(own))
+                    length += self.clips[further].duration_s
+                    if length > goal:
+                        break
+                    parts.append(further)
+                if len(parts) > 1:
+                    self.clips.append(self._joined(tuple(parts)))
+                    for counts, total in zip(frames, added, strict=True):
+                        total.append(int(counts[parts].sum()))
+        self.reasoning_frames, self.reconstruction_frames = (
+            np.concatenate([counts, np.array(total, dtype=np.int64)])
+            for counts, total in zip(frames, added, strict=True)
+        )
+
+    def _joined(self, parts: tuple[int, ...]) -> Clip:
+        clips = [self.clips[part] for part in parts]
+        between = "" if clips[0].language in ("zh", "yue") else " "
+        before = int(self.reconstruction_frames[list(parts[:-1])].sum()) * RECONSTRUCTION_HOP
+        return replace(
+            clips[0],
+            id="+".join(clip.id for clip in clips),
+            text=between.join(clip.text or "" for clip in clips),
+            phonemes=" ".join(clip.phonemes or "" for clip in clips),
+            source="joined",
+            num_samples=before + clips[-1].num_samples,
+            parts=parts,
+        )
 
 
 def _clip(row: dict[str, Any]) -> Clip:
@@ -192,7 +245,9 @@ class LMDataset:
         self.store, self.builder, self.config, self.seed = store, builder, config, seed
         self.align_listening = align_listening
         self.phones = dict(phones or {})
-        self.texts = list(dict.fromkeys([*(c.text for c in store.clips if c.text and not c.copy), *texts]))
+        self.texts = list(
+            dict.fromkeys([*(c.text for c in store.clips if c.text and not c.copy and not c.parts), *texts])
+        )
         self._ids: dict[str, list[int]] = {}
         self._voices = self._voice_index()
         voice_numbers = {name: i for i, name in enumerate(dict.fromkeys(c.speaker for c in store.clips if c.speaker))}
@@ -220,7 +275,7 @@ class LMDataset:
         found: dict[str, list[int]] = {}
         for index, clip in enumerate(self.store.clips):
             long_enough = clip.duration_s >= self.config.min_voice_prompt_s
-            if clip.kind == "speech" and clip.speaker and clip.clean and long_enough:
+            if clip.kind == "speech" and clip.speaker and clip.clean and not clip.parts and long_enough:
                 found.setdefault(clip.speaker, []).append(index)
         return {speaker: np.array(indices) for speaker, indices in found.items() if len(indices) > 1}
 

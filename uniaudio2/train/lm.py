@@ -78,6 +78,8 @@ class LMDataConfig:
     codes: tuple[str, ...]  # folders that `uniaudio2 prepare` wrote
     texts: dict[str, str] = field(default_factory=dict)  # sentence files for text_only → language
     tokenizer: str | None = None  # tokenizer.json; the shipped one when null
+    joined: float = 0.0  # further clips, each several clips of one speaker one after another, per clip of clean speech
+    joined_s: float = 10.0  # longest of them
     dev_clips: int = 32  # held-out clips per group and evaluation
 
 
@@ -154,6 +156,8 @@ class LMStage:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
         self.phones = load_phones(config.init_from) or store.phones(PHONE_IDS - 1)
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
+        if config.data.joined:
+            store.join(config.data.joined, config.data.joined_s, seed)
         self.dataset = LMDataset(
             store, builder, config.mixture, seed=seed, texts=texts, phones=ids, align_listening=align
         )
