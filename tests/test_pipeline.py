@@ -1,6 +1,7 @@
 """The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,24 @@ def test_decoding_gives_the_exact_length_and_obeys_its_options(model):
         {"seed": 1, "temperature": 0.5},
     ):
         assert not torch.equal(audio, model.decode(codes, **options)), options
+
+
+def test_sounds_are_decoded_as_the_preset_says_for_sounds(model, monkeypatch):
+    codes = model.encode(noise(1.0))
+    speech = model.decode(codes, seed=1)
+    assert torch.equal(model.decode(codes, seed=1, kind="sound"), speech)  # no settings of their own: as speech
+    own = replace(model.codec.config.sampling, guidance_scale=3.0, noise_scale=0.7)
+    monkeypatch.setattr(model.codec, "config", replace(model.codec.config, sound_sampling=own))
+    sound = model.decode(codes, seed=1, kind="sound")
+    assert torch.equal(sound, model.decode(codes, seed=1, guidance=3.0, temperature=0.7))
+    assert torch.equal(speech, model.decode(codes, seed=1)) and not torch.equal(speech, sound)
+    assert not torch.equal(sound, model.decode(codes, seed=1, kind="sound", guidance=1.0))
+    made = model.generate_sound("rain", duration_s=1.0, seed=2)
+    assert torch.equal(made.audio, model.decode(made.codes[0], seed=2, kind="sound"))
+    spoken = model.run("tta", {"caption": "rain"}, max_duration_s=1.0, seed=2)["audio"]
+    assert torch.equal(spoken.audio, model.decode(spoken.codes[0], seed=2, kind="sound"))
+    with pytest.raises(ValueError, match="kind must be"):
+        model.decode(codes, kind="noise")
 
 
 # -- audio to text

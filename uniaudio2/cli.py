@@ -507,6 +507,7 @@ def decode(
     solver: Annotated[
         str | None, typer.Option("--solver", metavar="euler|midpoint", help="Of the decoder; midpoint: 2 x the time.")
     ] = None,
+    kind: Annotated[str, typer.Option("--kind", metavar="speech|sound", help="sound: sounds and music.")] = "speech",
     *,
     options: Options,
 ) -> None:
@@ -532,6 +533,7 @@ def decode(
         pieces = loaded.decode_stream(
             codes,
             seed=options.seed,
+            kind=cast(Any, kind),
             guidance=options.guidance,
             steps=options.steps,
             solver=cast(Any, solver),
@@ -544,6 +546,8 @@ def decode(
 
     if solver not in (None, "euler", "midpoint"):
         raise InputError(f"--solver {solver}: unknown, choose euler or midpoint")
+    if kind not in ("speech", "sound"):
+        raise InputError(f"--kind {kind}: unknown, choose speech or sound")
     convert_files(inputs, output, ".wav", CODES_SUFFIXES, options, work)
 
 

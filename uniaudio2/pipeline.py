@@ -65,7 +65,7 @@ from uniaudio2.text import TextError, check_language, edit_distance, normalise_t
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from uniaudio2.codec.codec import ReasoningCodec
+    from uniaudio2.codec.codec import Kind, ReasoningCodec
     from uniaudio2.codec.flow_matching import Solver
     from uniaudio2.lm.model import AudioLM
 
@@ -418,6 +418,7 @@ class UniAudio2:
         codes: AudioCodes,
         *,
         seed: int = 0,
+        kind: Kind = "speech",
         guidance: float | None = None,
         steps: int | None = None,
         solver: Solver | None = None,
@@ -428,7 +429,9 @@ class UniAudio2:
         Args:
             codes: Of one clip.
             seed: Draws the decoder's noise; the same seed gives the same waveform.
-            guidance: How strictly the decoder follows the codes; None is the preset's, as for the next three.
+            kind: "speech", or "sound" for sounds and music, which the preset may decode with other defaults.
+            guidance: How strictly the decoder follows the codes; None is the preset's for this kind, as for the next
+                three.
             steps: Of the decoder.
             solver: "euler", or "midpoint", which takes twice as long for a step.
             temperature: Scale of the decoder's noise; 0 is free of chance.
@@ -448,6 +451,7 @@ class UniAudio2:
             guidance_scale=guidance,
             solver=solver,
             noise_scale=temperature,
+            kind=kind,
             generator=self._generator(seed),
         )
         for piece in pieces:
@@ -738,7 +742,7 @@ class UniAudio2:
         answer = self._generate([_Ask("tta", {"caption": words}, None, _sound_limits(duration_s))], sampling)[0]
         codes = cast(AudioCodes, answer["audio"])
         seed = _seed(sampling)
-        return AudioResult(self.decode(codes, seed=seed, steps=steps), text, seed, (codes,))
+        return AudioResult(self.decode(codes, seed=seed, kind="sound", steps=steps), text, seed, (codes,))
 
     # ------------------------------------------------------------------------------------------- any task
 
@@ -788,7 +792,8 @@ class UniAudio2:
             if isinstance(value, str) or value.reconstruction.shape[-1] == 0:
                 results[name] = value
             else:
-                results[name] = AudioResult(self.decode(value, seed=seed, steps=steps), text, seed, (value,))
+                audio = self.decode(value, seed=seed, kind=row.kind, steps=steps)
+                results[name] = AudioResult(audio, text, seed, (value,))
         return results
 
     def _read_values(

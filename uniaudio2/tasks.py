@@ -41,6 +41,7 @@ class Task:
     outputs: tuple[Part, ...]
     guidance: bool = False  # has a guidance form (condition replaced by padding) in training and generation
     language: str | None = None  # the task is about this language
+    kind: Literal["speech", "sound"] = "speech"  # of the audio that is made: sounds and music are decoded differently
 
     def __post_init__(self) -> None:
         if not self.outputs:
@@ -227,6 +228,7 @@ _TASKS = (
         (_CAPTION,),
         _AUDIO,
         guidance=True,
+        kind="sound",
     ),
     Task(
         "ttm",
@@ -235,6 +237,7 @@ _TASKS = (
         (_CAPTION,),
         _AUDIO,
         guidance=True,
+        kind="sound",
     ),
     Task(
         "lts",
@@ -283,6 +286,7 @@ _TASKS = (
         ),
         audio_parts("mixture"),
         (*audio_parts("first"), *audio_parts("second")),
+        kind="sound",
     ),
     Task(
         "reason_to_semantic",

@@ -75,7 +75,7 @@ class FakeSubject:
             out.append(codes)
         return out
 
-    def decode(self, codes, *, seed):
+    def decode(self, codes, *, seed, kind="speech"):
         return self.kept[codes.num_samples] * 0.5
 
     def autoencode(self, clip):

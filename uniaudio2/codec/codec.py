@@ -54,6 +54,7 @@ PUBLISHED_WINDOW = 720_240
 """Samples by which the published code advances when it encodes: 30 s and 240 samples too many."""
 
 Fill = Literal["silence", "repeat"]
+Kind = Literal["speech", "sound"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class DecodeOptions(TypedDict, total=False):
     with_reasoning: bool | None  # add the reasoning vectors to the reconstruction vectors
     generator: torch.Generator | Sequence[torch.Generator] | None  # of the noise, one or one per clip: reproducible
     noise: Sequence[Tensor] | None  # initial noise of every window (B, T, C) instead of drawing it
+    kind: Kind  # what is decoded, for the preset's defaults; "sound" is sounds and music
     fill: Fill  # "silence" decodes short clips at their own length, "repeat" in full windows as the published code
 
 
@@ -131,6 +133,7 @@ class CodecConfig:
     flow: FlowConfig
     windows: WindowConfig = field(default_factory=WindowConfig)
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    sound_sampling: SamplingDefaults | None = None  # of sounds and music; null: as for speech
 
     def __post_init__(self) -> None:
         if not self.encoders:
@@ -408,7 +411,11 @@ class ReasoningCodec(nn.Module):
             options.pop("generator", None),
             options.pop("noise", None),
         )
-        chosen = replace(self.config.sampling, **{name: value for name, value in options.items() if value is not None})
+        kind = options.pop("kind", "speech")
+        if kind not in ("speech", "sound"):
+            raise ValueError(f"kind must be 'speech' or 'sound', got {kind!r}")
+        defaults = (self.config.sound_sampling if kind == "sound" else None) or self.config.sampling
+        chosen = replace(defaults, **{name: value for name, value in options.items() if value is not None})
         self._check_codes(codes, chosen.with_reasoning)
         if fill not in ("silence", "repeat"):
             raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")

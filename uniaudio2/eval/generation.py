@@ -255,7 +255,7 @@ def _through_codec(context: Context) -> Callable[[Example], Tensor]:
     def run(example: Example) -> Tensor:
         """The example's audio, encoded and decoded, as written to a file."""
         codes = context.subject.encode([example.audio()])[0]
-        return context.written(context.subject.decode(codes, seed=context.seed), f"codec_{example.id}")
+        return context.written(context.subject.decode(codes, seed=context.seed, kind="sound"), f"codec_{example.id}")
 
     return run
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from uniaudio2.codes import AudioCodes
 
 if TYPE_CHECKING:
+    from uniaudio2.codec.codec import Kind
     from uniaudio2.pipeline import UniAudio2
 
 
@@ -44,8 +45,8 @@ class Subject(Protocol):
         """Codes of each clip."""
         ...
 
-    def decode(self, codes: AudioCodes, *, seed: int) -> Tensor:
-        """The waveform of one clip's codes."""
+    def decode(self, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
+        """The waveform of one clip's codes, which hold speech, or sounds and music."""
         ...
 
 
@@ -168,9 +169,9 @@ class PipelineSubject:
         """See `Subject.encode`."""
         return self.model.encode_many(list(clips))
 
-    def decode(self, codes: AudioCodes, *, seed: int) -> Tensor:
+    def decode(self, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
         """See `Subject.decode`."""
-        return self.model.decode(codes, seed=seed)
+        return self.model.decode(codes, seed=seed, kind=kind)
 
     @property
     def codebook_sizes(self) -> tuple[int, int]:
