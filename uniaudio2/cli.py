@@ -893,7 +893,10 @@ def assemble(
     out: Annotated[Path, typer.Argument(help="Model folder; made or extended.")],
     part: Annotated[list[str] | None, typer.Option("--part", help="Codec part that a stage exported; repeat.")] = None,
     text_decoder: Annotated[str | None, typer.Option("--text-decoder", help="Export of the reasoning stage.")] = None,
-    language_model: Annotated[str | None, typer.Option("--language-model", help="Export of an lm stage.")] = None,
+    language_model: Annotated[
+        list[str] | None,
+        typer.Option("--language-model", help="Export of an lm stage; of several runs the mean is taken."),
+    ] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="Codec preset, or YAML file, that the parts were trained with.")
     ] = "nano",
@@ -915,7 +918,7 @@ def assemble(
             preset=preset,
             parts=part or (),
             text_decoder=text_decoder,
-            language_model=language_model,
+            language_models=language_model or (),
             tokenizer=SHIPPED_TOKENIZER,
             card=card.read_text(encoding="utf-8") if card else None,
             dtype=cast(Any, dtype),

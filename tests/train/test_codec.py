@@ -12,9 +12,10 @@ import pytest
 import soundfile
 import torch
 
-from uniaudio2.checkpoint import load_codec, load_text_decoder
+from uniaudio2.checkpoint import load_codec, load_lm, load_text_decoder, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
+from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train.codec import (
     ClipConfig,
@@ -26,7 +27,7 @@ from uniaudio2.train.codec import (
     pitch_and_level,
 )
 from uniaudio2.train.loop import TrainConfig
-from uniaudio2.train.stages import CODEC_STAGES, assemble, run_stage, stage_config
+from uniaudio2.train.stages import CODEC_STAGES, assemble, average, run_stage, stage_config
 from uniaudio2.train.state import save_tensors
 
 
@@ -98,6 +99,20 @@ def test_the_stages_in_order_make_a_codec(corpus: Path, tmp_path: Path) -> None:
     assert codec.decode(codes, generator=torch.Generator().manual_seed(0)).shape == (1, 1, 30000)
     texts = load_text_decoder(tmp_path / "model").generate(codec.reasoning.decode(codes.reasoning))
     assert len(texts) == 1
+
+
+def test_language_models_of_several_runs_are_averaged(tmp_path: Path) -> None:
+    config = load_config(LMConfig, preset_path("lm", "tiny"))
+    models = [AudioLM(config).initialise(torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    for number, model in enumerate(models):
+        save_parts(tmp_path / str(number), lm=model, dtype="float32")
+    wanted = {k: (v + models[1].state_dict()[k]) / 2 for k, v in models[0].state_dict().items()}
+    assemble(tmp_path / "mean", language_models=[tmp_path / "0", tmp_path / "1"], dtype="float32")
+    mean = load_lm(tmp_path / "mean").state_dict()
+    assert all(torch.allclose(mean[k], v) for k, v in wanted.items())
+    assert not all(torch.allclose(mean[k], v) for k, v in models[0].state_dict().items())
+    with pytest.raises(ValueError, match="different presets"):
+        average([models[0], AudioLM(replace(config, dropout=0.3))])
 
 
 def test_frozen_parts_do_not_move(corpus: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import load_config, preset_path
+from uniaudio2.lm import AudioLM
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
 from uniaudio2.train.loop import Trainer, TrainingError, TrainResult
@@ -77,13 +80,32 @@ def round_codebooks(model: ReasoningCodec) -> None:
             buffer.copy_(buffer.half())
 
 
+def average(models: Sequence[AudioLM]) -> AudioLM:
+    """The mean of the weights of models that were trained from the same start, in the first of them.
+
+    Source: model soups, arXiv 2203.05482: runs that differ in their seed alone end in one basin, and their mean does at
+    least as well as each.
+
+    Raises:
+        ValueError: If the models are not of one shape.
+    """
+    first, *others = models
+    states = [model.state_dict() for model in models]
+    if any(other.config != first.config for other in others):
+        raise ValueError("language models of different presets cannot be averaged: give runs of one stage")
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([state[name].float() for state in states]).mean(dim=0))
+    return first
+
+
 def assemble(
     folder: Path | str,
     *,
     preset: str = "nano",
     parts: Sequence[Path | str] = (),
     text_decoder: Path | str | None = None,
-    language_model: Path | str | None = None,
+    language_models: Sequence[Path | str] = (),
     tokenizer: Path | str | None = None,
     card: str | None = None,
     dtype: Literal["float32", "bf16", "int8"] = "int8",
@@ -95,7 +117,7 @@ def assemble(
         preset: Codec preset that the parts were trained with.
         parts: Exported codec parts; together they must be the whole codec.
         text_decoder: Export folder of the reasoning stage, which holds the text decoder.
-        language_model: Export folder of the last language model stage.
+        language_models: Export folders of the last language model stage; of several runs the weights are averaged.
         tokenizer: ``tokenizer.json``.
         card: Text of the model card.
         dtype: How weights are stored.
@@ -104,7 +126,7 @@ def assemble(
         The folder.
 
     Raises:
-        ValueError: If a part is missing.
+        ValueError: If a part is missing, or the language models are not of one shape.
     """
     model = None
     if parts:
@@ -126,7 +148,7 @@ def assemble(
     return save_parts(
         folder,
         codec=model,
-        lm=load_lm(language_model) if language_model is not None else None,
+        lm=average([load_lm(one) for one in language_models]) if language_models else None,
         text_decoder=text,
         tokenizer=tokenizer,
         card=card,
