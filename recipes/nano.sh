@@ -5,12 +5,11 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
-# of two cores for the others. About seven hours in all, forty minutes for the data and twenty for the codes among
+# of two cores for the others. About eight hours in all, forty minutes for the data and twenty-five for the codes among
 # them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts (until the last run without dropout and warped tracts, E24), the autoencoder and the reconstruction branch in
-# two or three runs each; the language model in thirteen, the last
-# one of 52 minutes, the only one on these codes (docs/experiments.md, E16 to E26, names each run's minutes, data and
-# settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers
+# experts (until the last two runs without dropout and warped tracts, E24), the autoencoder and the reconstruction
+# branch in two to four runs each; the language model in fourteen, the last of 52 minutes, twice and side by side, the
+# only one on these codes (docs/experiments.md, E16 to E30, names each run's minutes, data and settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers
 # that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
@@ -68,23 +67,25 @@ RUN=autoencoder_decoder stage autoencoder 5 "${two[@]}" train.replicas=1 freeze_
   train.decay_fraction=0.6 train.warmup_steps=30 clips.augment_probability=0.1 clips.speed_probability=0 \
   "parts=[$(part autoencoder)]"
 
-# The codes are fixed as well; the flow decoder learns on.
-frozen=$experts,$(part autoencoder_decoder autoencoder),$(part reasoning),$(part reconstruction)
-RUN=flow_decoder stage reconstruction 8 "${one[@]}" freeze_codes=true train.lr=8e-4 train.decay_fraction=0.7 \
-  train.warmup_steps=30 "parts=[$frozen]"
-
 # Five further recorded voices: the speech expert and what leads to the reasoning codes learn on, while codebooks,
 # reconstruction codes and flow decoder go on to fit.
 five="$corpus/nano,$corpus/nano_more,$corpus/nano_voices,$corpus/nano_chinese,$corpus/nano_chinese_more"
 more=("${two[@]}" train.replicas=1 train.decay_fraction=0.6)
-RUN=speech_expert_voices stage speech_expert 26 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
+RUN=speech_expert_voices stage speech_expert 56 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
   train.warmup_steps=50 anchor=0.3 head_from="$work/speech_expert/export" "parts=[$(part speech_expert)]" \
-  "clips.shares={rhvoice: 2.0, pico: 2.5, flite: 0.9, festival: 2.0, espeak-ng: 0.6, zh: 0.6, yue: 0.6, read_english: 3.0}"
+  "clips.shares={rhvoice: 1.7, pico: 2.1, flite: 0.9, festival: 2.0, espeak-ng: 0.7, zh: 0.7, yue: 0.5, read_english: 3.0,
+                 fsdd: 2.0, synth_words: 2.0}"
 voices=$(part speech_expert_voices speech_expert)
-RUN=reasoning_voices stage reasoning 13 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
+RUN=reasoning_voices stage reasoning 26 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
   train.warmup_steps=30 clips.sound_weight=2 quantize_after=0 freeze_codebooks=true \
   text_decoder="$(part reasoning text_decoder)" "parts=[$voices,$(part sound_expert),$(part reasoning)]" \
   "clips.shares={rhvoice: 1.5, pico: 1.5, festival: 1.5, espeak-ng: 0.8, zh: 0.4, yue: 0.4, read_english: 3.0}"
+
+# The codes are fixed as well; the flow decoder learns on.
+frozen=$voices,$(part sound_expert),$(part autoencoder_decoder autoencoder),$(part reasoning_voices reasoning)
+RUN=flow_decoder stage reconstruction 17 clips.corpus="$corpus/nano,$corpus/nano_more,$corpus/nano_voices" \
+  train.threads=1 freeze_codes=true train.lr=8e-4 train.decay_fraction=0.7 train.warmup_steps=30 \
+  "parts=[$frozen,$(part reconstruction)]"
 
 parts=("$voices" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)" "$(part reasoning_voices reasoning)"
   "$(part flow_decoder reconstruction)")
@@ -92,10 +93,11 @@ uniaudio2 assemble "$model" --text-decoder "$work/reasoning_voices/export" "${pa
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
 for i in 0 1; do
-  for part in nano nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
+  for part in nano nano_more nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
     case $part in
-      nano) copies=(--augmented-copies 2 --synthetic-copies 0.1) ;;
-      nano_voices) copies=(--splits train --synthetic-copies 0.1 --voice-copies 0.2) ;;
+      nano) copies=(--augmented-copies 2 --synthetic-copies 0.1 --voice-copies 0.1) ;;
+      nano_more) copies=(--splits train --voice-copies 0.15) ;;
+      nano_voices) copies=(--splits train --synthetic-copies 0.1 --voice-copies 0.5) ;;
       nano_mixtures*) copies=(--splits train --augmented-copies 1 --synthetic-copies 0.2) ;;
       *) copies=(--splits train) ;;
     esac
@@ -107,13 +109,17 @@ wait
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
-prepared="$codes/nano,$codes/nano_voices,$codes/nano_chinese,$codes/nano_chinese_more"
+prepared="$codes/nano,$codes/nano_more,$codes/nano_voices,$codes/nano_chinese,$codes/nano_chinese_more"
 prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
 lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
-stage lm_3 150 "${lm[@]}" init_from="$work/lm_2/export"
-stage lm_4 2 "${lm[@]}" init_from="$work/lm_3/export"
-
-uniaudio2 assemble "$model" --language-model "$work/lm_4/export"
+# The last stage runs from two seeds side by side; the mean of the two is the model. Stage 4 (lm_4, auditory sentences)
+# follows where several tasks in a row are wanted; it changes none of this size's figures (E17, E23).
+for seed in 0 1; do
+  RUN=lm_3_$seed stage lm_3 160 "${lm[@]}" train.replicas=0 train.accumulate=1 train.seed=$seed \
+    init_from="$work/lm_2/export" &
+done
+wait
+uniaudio2 assemble "$model" --language-model "$work/lm_3_0/export" --language-model "$work/lm_3_1/export"
 echo "$model"
