@@ -252,6 +252,8 @@ def test_decode_obeys_its_options(cli, wav, tmp_path):
         waves.append((tmp_path / "x.wav").read_bytes())
     assert waves[0] == waves[-1]
     assert len(set(waves)) == len(changes) + 1
+    code, _, err = cli("decode", tmp_path / "a.safetensors", "-o", tmp_path / "x.wav", "--kind", "noise")
+    assert code == 1 and "--kind noise: unknown, choose speech or sound" in err
 
 
 # -- any task

@@ -507,7 +507,9 @@ def decode(
     solver: Annotated[
         str | None, typer.Option("--solver", metavar="euler|midpoint", help="Of the decoder; midpoint: 2 x the time.")
     ] = None,
-    kind: Annotated[str, typer.Option("--kind", metavar="speech|sound", help="sound: sounds and music.")] = "speech",
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="speech|sound", help="Whose defaults of the decoder.")
+    ] = "speech",
     *,
     options: Options,
 ) -> None:
@@ -824,7 +826,8 @@ def prepare(
         float, typer.Option("--synthetic-copies", min=0.0, help="The same for synthetic clips.")
     ] = 0.0,
     voice_copies: Annotated[
-        float, typer.Option("--voice-copies", min=0.0, help="Copies of speech, faster or slower: other voices.")
+        float,
+        typer.Option("--voice-copies", min=0.0, max=6.0, help="Copies of speech at other speeds: other voices."),
     ] = 0.0,
     part: Annotated[int, typer.Option("--part", min=0, help="Which part of the work this process does.")] = 0,
     parts: Annotated[int, typer.Option("--parts", min=1, help="Processes that share the work.")] = 1,

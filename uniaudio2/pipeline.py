@@ -429,7 +429,7 @@ class UniAudio2:
         Args:
             codes: Of one clip.
             seed: Draws the decoder's noise; the same seed gives the same waveform.
-            kind: "speech", or "sound" for sounds and music, which the preset may decode with other defaults.
+            kind: "speech", or "sound" for the preset's defaults of sounds and music that are made.
             guidance: How strictly the decoder follows the codes; None is the preset's for this kind, as for the next
                 three.
             steps: Of the decoder.

@@ -41,7 +41,7 @@ class Task:
     outputs: tuple[Part, ...]
     guidance: bool = False  # has a guidance form (condition replaced by padding) in training and generation
     language: str | None = None  # the task is about this language
-    kind: Literal["speech", "sound"] = "speech"  # of the audio that is made: sounds and music are decoded differently
+    kind: Literal["speech", "sound"] = "speech"  # of the audio that is made; "sound" is sounds and music, no voices
 
     def __post_init__(self) -> None:
         if not self.outputs:

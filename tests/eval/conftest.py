@@ -43,6 +43,7 @@ class FakeSubject:
         self.answers = answers or {}
         self.calls = []
         self.kept = {}
+        self.kinds = []  # what decoding was asked for
 
     def _of(self, clip):
         return self.answers.get(clip.shape[-1], "")
@@ -76,6 +77,7 @@ class FakeSubject:
         return out
 
     def decode(self, codes, *, seed, kind="speech"):
+        self.kinds.append(kind)
         return self.kept[codes.num_samples] * 0.5
 
     def autoencode(self, clip):

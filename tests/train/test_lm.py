@@ -10,7 +10,7 @@ import torch
 from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.checkpoint import load_lm
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
-from uniaudio2.config import list_presets, load_config, preset_path
+from uniaudio2.config import ConfigError, list_presets, load_config, preset_path
 from uniaudio2.data.prepare import prepare
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train import Trainer, TrainingError
@@ -42,6 +42,15 @@ def config(preset: str, codes: Path, out: Path, *more: str) -> LMTrainConfig:
         "losses.guided_layer=1",
     )
     return load_config(LMTrainConfig, preset_path("train", preset), [*small, *more])
+
+
+def test_joined_clips_are_drawn_and_must_fit_the_mixture(codes: Path, tmp_path: Path) -> None:
+    stage = LMStage(config("lm_3", codes, tmp_path / "run", "data.joined=0.5"))
+    joined = {i for i, clip in enumerate(stage.dataset.store.clips) if clip.parts}
+    assert joined & set(stage.dataset.planner.pools["asr"].items.tolist())
+    assert not any(clip.parts for clip in stage.dev.store.clips)
+    with pytest.raises(ConfigError, match="raise that or lower this"):
+        config("lm_3", codes, tmp_path / "run", "mixture.max_duration_s=8")
 
 
 @pytest.mark.parametrize("preset", STAGES)

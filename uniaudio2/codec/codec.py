@@ -117,7 +117,7 @@ class DecodeOptions(TypedDict, total=False):
     with_reasoning: bool | None  # add the reasoning vectors to the reconstruction vectors
     generator: torch.Generator | Sequence[torch.Generator] | None  # of the noise, one or one per clip: reproducible
     noise: Sequence[Tensor] | None  # initial noise of every window (B, T, C) instead of drawing it
-    kind: Kind  # what is decoded, for the preset's defaults; "sound" is sounds and music
+    kind: Kind  # whose defaults of the preset are meant; "sound" is made sounds and music
     fill: Fill  # "silence" decodes short clips at their own length, "repeat" in full windows as the published code
 
 
@@ -133,7 +133,7 @@ class CodecConfig:
     flow: FlowConfig
     windows: WindowConfig = field(default_factory=WindowConfig)
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
-    sound_sampling: SamplingDefaults | None = None  # of sounds and music; null: as for speech
+    sound_sampling: SamplingDefaults | None = None  # of sounds and music that are made; null: as for speech
 
     def __post_init__(self) -> None:
         if not self.encoders:

@@ -18,7 +18,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from uniaudio2.codes import RECONSTRUCTION_HOP, RECONSTRUCTION_RATE_HZ, SAMPLE_RATE, AudioCodes
+from uniaudio2.codes import (
+    REASONING_HOP,
+    RECONSTRUCTION_HOP,
+    RECONSTRUCTION_RATE_HZ,
+    SAMPLE_RATE,
+    AudioCodes,
+)
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
@@ -120,9 +126,10 @@ class CodeStore:
         """Codes of clip ``index``, batch size 1."""
         if parts := self.clips[index].parts:
             codes = [self.codes(part) for part in parts]
+            lengths = self._joined_lengths(parts)
             return AudioCodes(
                 torch.cat([c.reasoning for c in codes], dim=2),
-                torch.cat([c.reconstruction for c in codes], dim=2),
+                torch.cat([_of_length(c.reconstruction, n) for c, n in zip(codes, lengths, strict=True)], dim=2),
                 self.clips[index].num_samples,
             )
         shard, rea, rea_count, rec, rec_count = (int(v) for v in self._places[index])
@@ -148,7 +155,8 @@ class CodeStore:
         in long ones. Codes are joined, not waves, so every run can draw other pairs without encoding anything.
 
         Args:
-            share: Joined clips per clip of transcribed, clean speech.
+            share: Joined clips per clip of transcribed, clean speech, at most: fewer where a speaker has nothing that
+                fits.
             longest_s: A joined clip aims at a length between a third of this and this, seconds.
             seed: Source of every choice.
         """
@@ -156,41 +164,47 @@ class CodeStore:
         for index, clip in enumerate(self.clips):
             if clip.kind == "speech" and clip.text and clip.speaker and clip.clean and not clip.parts:
                 speakers.setdefault((clip.speaker, clip.language), []).append(index)
-        rng = np.random.default_rng((seed, 2))
-        frames = [self.reasoning_frames, self.reconstruction_frames]
-        added: list[list[int]] = [[], []]
+        rng = np.random.default_rng((seed, 4))
+        frames: list[list[int]] = [[], []]
         for own in speakers.values():
-            for _ in range(round(share * len(own)) if len(own) > 1 else 0):
-                goal, parts = longest_s * rng.uniform(1 / 3, 1), [int(rng.choice(own))]
-                length = self.clips[parts[0]].duration_s
-                while True:
-                    further = int(rng.choice(own))
-                    length += self.clips[further].duration_s
-                    if length > goal:
-                        break
-                    parts.append(further)
+            for _ in range(round(share * len(own))):
+                goal, parts = longest_s * rng.uniform(1 / 3, 1), []
+                for index in rng.choice(own, min(len(own), 24), replace=False).tolist():
+                    if self.clips[index].duration_s <= goal:
+                        goal -= self.clips[index].duration_s
+                        parts.append(index)
                 if len(parts) > 1:
                     self.clips.append(self._joined(tuple(parts)))
-                    for counts, total in zip(frames, added, strict=True):
-                        total.append(int(counts[parts].sum()))
-        self.reasoning_frames, self.reconstruction_frames = (
-            np.concatenate([counts, np.array(total, dtype=np.int64)])
-            for counts, total in zip(frames, added, strict=True)
-        )
+                    frames[0].append(int(self.reasoning_frames[parts].sum()))
+                    frames[1].append(sum(self._joined_lengths(parts)))
+        self.reasoning_frames = np.concatenate([self.reasoning_frames, np.array(frames[0], dtype=np.int64)])
+        self.reconstruction_frames = np.concatenate([self.reconstruction_frames, np.array(frames[1], dtype=np.int64)])
+
+    def _joined_lengths(self, parts: Sequence[int]) -> list[int]:
+        """Reconstruction frames of each part. All but the last are stretched so that the two streams stay in step."""
+        lengths, reasoning = [], 0
+        for part in parts[:-1]:
+            reasoning += int(self._places[part, 2])
+            lengths.append(reasoning * REASONING_HOP // RECONSTRUCTION_HOP - sum(lengths))
+        return [*lengths, int(self._places[parts[-1], 4])]
 
     def _joined(self, parts: tuple[int, ...]) -> Clip:
         clips = [self.clips[part] for part in parts]
         between = "" if clips[0].language in ("zh", "yue") else " "
-        before = int(self.reconstruction_frames[list(parts[:-1])].sum()) * RECONSTRUCTION_HOP
+        before = sum(self._joined_lengths(parts)[:-1]) * RECONSTRUCTION_HOP
         return replace(
             clips[0],
             id="+".join(clip.id for clip in clips),
             text=between.join(clip.text or "" for clip in clips),
-            phonemes=" ".join(clip.phonemes or "" for clip in clips),
-            source="joined",
+            phonemes=" ".join(clip.phonemes or "" for clip in clips) if all(c.phonemes for c in clips) else None,
             num_samples=before + clips[-1].num_samples,
             parts=parts,
         )
+
+
+def _of_length(codes: torch.Tensor, length: int) -> torch.Tensor:
+    """Codes (B, K, T) cut to ``length`` frames, or with the last frame repeated up to it."""
+    return codes[:, :, torch.arange(length).clamp(max=codes.shape[2] - 1)]
 
 
 def _clip(row: dict[str, Any]) -> Clip:
@@ -288,7 +302,7 @@ class LMDataset:
             house = not self.config.house_voices or clip.speaker in self.config.house_voices
             return speech and not clip.copy and house
         if entry == "tts_voice":
-            return speech and clip.clean and clip.speaker in self._voices
+            return speech and clip.clean and len(self._prompts(clip)) > 0
         if entry in ("audio_caption", "tta"):
             return clip.kind != "speech" and bool(clip.caption) and not (clip.copy and entry == "tta")
         return entry == "audio_only" and not clip.copy
@@ -384,9 +398,14 @@ class LMDataset:
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
         """Another clip of the same voice."""
-        choices = self._voices[self.store.clips[item].speaker or ""]
+        choices = self._prompts(self.store.clips[item])
         choices = choices[choices != item]
         return int(choices[rng.integers(len(choices))])
+
+    def _prompts(self, clip: Clip) -> np.ndarray:
+        """Voice prompts for a clip, which may be among them; none if there would be no other."""
+        own = self._voices.get(clip.speaker or "", np.zeros(0, dtype=np.int64))
+        return own[~np.isin(own, clip.parts)] if clip.parts else own
 
     def batch(self, index: int) -> LMBatch:
         """Training batch ``index``."""

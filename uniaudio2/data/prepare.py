@@ -75,6 +75,8 @@ class PrepareConfig:
         copies = (self.augmented_copies, self.synthetic_copies, self.voice_copies)
         if self.batch_s <= 0 or self.shard_clips < 1 or min(copies) < 0:
             raise PrepareError("batch_s and shard_clips must be above 0, copies not negative")
+        if self.voice_copies > len(VOICE_SPEEDS):
+            raise PrepareError(f"voice_copies must be at most {len(VOICE_SPEEDS)}, got {self.voice_copies}")
         if not 0 <= self.part < self.parts:
             raise PrepareError(f"part must be in [0, {self.parts}), got {self.part}")
         if self.precision not in ("float32", "bf16"):
@@ -223,7 +225,7 @@ def prepare(
     if ((config.augmented_copies or config.synthetic_copies) and augment is None) or (
         config.voice_copies and change_speed is None
     ):
-        raise PrepareError("augmented copies are asked for, but no augmentation is given")
+        raise PrepareError("copies are asked for, but no augmentation or change of speed is given")
     target = Path(out_dir)
     target.mkdir(parents=True, exist_ok=True)
     codec.eval()
@@ -282,12 +284,13 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
         "synthetic_copies": config.synthetic_copies,
         "shard_clips": config.shard_clips,
         "voice_copies": config.voice_copies,
-        "voice_speeds": list(VOICE_SPEEDS) if config.voice_copies else [],
         "max_duration_s": config.max_duration_s,
         "splits": list(config.splits),
         "seed": config.seed,
         "precision": config.precision,
     }
+    if config.voice_copies:
+        plan["voice_speeds"] = list(VOICE_SPEEDS)
     wanted = {"format": 1, "codec": codec_fingerprint(codec), "clips": ids, "plan": plan, "shards": num_shards}
     path = folder / "codes.json"
     if path.exists():

@@ -181,7 +181,8 @@ SEEDS = 5
 def tta(context: Context) -> Result:
     """Ten classes, five seeds, two phrasings each, named by a classifier trained on real clips only.
 
-    Beside it: the classifier on real dev clips and on dev clips that went through the codec, and the nearest training
+    Beside it: the classifier on real dev clips and on dev clips that went through the codec (decoded as made
+    sounds are), and the nearest training
     clip, so that copies are noticed.
     """
     from uniaudio2.data.sources import CAPTIONS
@@ -220,7 +221,7 @@ def tta(context: Context) -> Result:
         Figure.of("class named by the classifier", accuracy(right), unit="%", target=">= 60 %"),
         Figure("chance", 1 / len(labels), unit="%"),
         Figure.of("classifier on real dev clips", _accuracy_on(judge, dev, Example.audio), unit="%"),
-        Figure.of("classifier on dev clips through the codec", _accuracy_on(judge, dev, through),
+        Figure.of("classifier on dev clips through the codec, as made sounds", _accuracy_on(judge, dev, through),
                   unit="%"),
         Figure.of("near-copies of a training clip", copies, unit="%", target="<= 10 %"),
         Figure.of("distance to the nearest training clip", mean([row["distance"] for row in items]), unit="decades"),

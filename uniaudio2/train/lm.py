@@ -99,6 +99,13 @@ class LMTrainConfig:
     # audio_embedding); 0 freezes; parts not named get 1.
     part_lr: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.data.joined and self.data.joined_s > self.mixture.max_duration_s:
+            raise TrainingError(
+                f"data.joined_s is {self.data.joined_s}, but the mixture draws no clip above "
+                f"mixture.max_duration_s ({self.mixture.max_duration_s}); raise that or lower this"
+            )
+
 
 class LMModel(nn.Module):
     """What a stage checkpoints: the language model and the heads that teach it."""

@@ -87,7 +87,7 @@ def average(models: Sequence[AudioLM]) -> AudioLM:
     least as well as each.
 
     Raises:
-        ValueError: If the models are not of one shape.
+        ValueError: If the models are not of one config.
     """
     first, *others = models
     states = [model.state_dict() for model in models]
@@ -126,7 +126,7 @@ def assemble(
         The folder.
 
     Raises:
-        ValueError: If a part is missing, or the language models are not of one shape.
+        ValueError: If a part is missing, or the language models are not of one config.
     """
     model = None
     if parts:
