@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# The shipped model from nothing: data, five codec stages, codes, four language model stages, one model folder.
+# The shipped model from nothing: data, five codec stages, codes, three language model stages, one model folder.
 #
 #   bash recipes/nano.sh [WORK]                                everything; each stage resumes where it stopped
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
-# The numbers behind the stages are minutes: of one core for the experts and the autoencoder, which can run side by side,
-# of two cores for the others. About eight hours in all, forty minutes for the data and twenty-five for the codes among
-# them. The shipped weights came of these stages and settings in more runs, each going on from the one before: the
-# experts (until the last two runs without dropout and warped tracts, E24), the autoencoder and the reconstruction
-# branch in two to four runs each; the language model in fourteen, the last of 52 minutes, twice and side by side, the
-# only one on these codes (docs/experiments.md, E16 to E30, names each run's minutes, data and settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]', the synthesisers
-# that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA (docs/data.md).
+# The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
+# of lm_3, which run side by side where they can, of two cores for the others. About nine hours in all, forty minutes
+# for the data and twenty-five for the codes among them. The shipped weights came of these stages and settings in more
+# runs, each going on from the one before: the experts (until the last two runs without dropout and warped tracts, E24),
+# the autoencoder and the reconstruction branch in two to four runs each; the language model in fourteen, the last of 52
+# minutes, twice and side by side, the only one on these codes (docs/experiments.md, E16 to E30, names each run's
+# minutes, data and settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]',
+# the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA
+# (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
@@ -73,8 +75,8 @@ five="$corpus/nano,$corpus/nano_more,$corpus/nano_voices,$corpus/nano_chinese,$c
 more=("${two[@]}" train.replicas=1 train.decay_fraction=0.6)
 RUN=speech_expert_voices stage speech_expert 56 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
   train.warmup_steps=50 anchor=0.3 head_from="$work/speech_expert/export" "parts=[$(part speech_expert)]" \
-  "clips.shares={rhvoice: 1.7, pico: 2.1, flite: 0.9, festival: 2.0, espeak-ng: 0.7, zh: 0.7, yue: 0.5, read_english: 3.0,
-                 fsdd: 2.0, synth_words: 2.0}"
+  "clips.shares={rhvoice: 1.7, pico: 2.1, flite: 0.9, festival: 2.0, espeak-ng: 0.7, zh: 0.7, yue: 0.5,
+                 read_english: 3.0, fsdd: 2.0, synth_words: 2.0}"
 voices=$(part speech_expert_voices speech_expert)
 RUN=reasoning_voices stage reasoning 26 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
   train.warmup_steps=30 clips.sound_weight=2 quantize_after=0 freeze_codebooks=true \
@@ -118,7 +120,7 @@ stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
 # follows where several tasks in a row are wanted; it changes none of this size's figures (E17, E23).
 for seed in 0 1; do
   RUN=lm_3_$seed stage lm_3 160 "${lm[@]}" train.replicas=0 train.accumulate=1 train.seed=$seed \
-    init_from="$work/lm_2/export" &
+    train.lr=1.2e-3 train.decay_fraction=0.65 init_from="$work/lm_2/export" &
 done
 wait
 uniaudio2 assemble "$model" --language-model "$work/lm_3_0/export" --language-model "$work/lm_3_1/export"
