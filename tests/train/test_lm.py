@@ -53,6 +53,25 @@ def test_joined_clips_are_drawn_and_must_fit_the_mixture(codes: Path, tmp_path: 
         config("lm_3", codes, tmp_path / "run", "mixture.max_duration_s=8")
 
 
+def test_a_stage_starts_from_the_mean_of_several_runs(codes: Path, tmp_path: Path) -> None:
+    folders = []
+    for seed in (0, 1):
+        stage = LMStage(config("lm_3", codes, tmp_path / str(seed), "train.steps=1", f"train.seed={seed}"))
+        result = Trainer(stage.config.train, stage, log=lambda line: None).run()
+        folders.append(result.export_dir)
+    one, other, mean = (
+        LMStage(config("lm_3", codes, tmp_path / "next", f"init_from={start}")).model.state_dict()
+        for start in (*folders, f"{folders[0]}, {folders[1]}")
+    )
+    assert any(name.startswith("heads.") for name in mean)
+    assert all(torch.allclose(mean[k], (one[k] + other[k]) / 2, atol=1e-6) for k in mean)
+    assert not any(torch.equal(one[k], other[k]) for k in one if k.endswith("embedding.weight"))
+    assert folders[1] is not None
+    (folders[1] / "phones.json").write_text('["x"]')
+    with pytest.raises(TrainingError, match="different phones"):
+        LMStage(config("lm_3", codes, tmp_path / "next", f"init_from={folders[0]},{folders[1]}"))
+
+
 @pytest.mark.parametrize("preset", STAGES)
 def test_every_stage_trains_what_it_says_and_hands_on(preset: str, codes: Path, tmp_path: Path) -> None:
     stage = LMStage(config(preset, codes, tmp_path / "run", "train.steps=2", "data.dev_clips=3"))

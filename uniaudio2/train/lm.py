@@ -10,7 +10,7 @@ Shapes: B batch, S positions, K codebooks, D width, V ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from uniaudio2.train.auxiliary import (
     spoken_texts,
 )
 from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
-from uniaudio2.train.state import save_tensors
+from uniaudio2.train.state import mean_state, save_tensors
 
 AUXILIARY_FILE = "auxiliary.safetensors"
 PHONES_FILE = "phones.json"
@@ -94,7 +94,8 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    init_from: str | None = None  # folder with lm.safetensors (an earlier stage's export); null: fresh weights
+    # Folder with lm.safetensors (an earlier stage's export), or several with commas, whose mean it is; null: fresh weights.
+    init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
     part_lr: dict[str, float] = field(default_factory=dict)
@@ -143,7 +144,7 @@ class LMStage:
         heads = PhoneHeads(lm_config.backbone.width, config.losses.ctc_subframes) if config.losses.ctc > 0 else None
         self.model = LMModel(lm, heads)
         if config.init_from:
-            load_stage_weights(self.model, Path(config.init_from))
+            load_stage_weights(self.model, _folders(config.init_from))
         if config.embeddings_from:
             start_from_codebooks(lm, load_codec(config.embeddings_from))
         builder = SequenceBuilder(
@@ -161,7 +162,9 @@ class LMStage:
         store = CodeStore(config.data.codes)
         if store.codec != dev_store.codec:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
-        self.phones = load_phones(config.init_from) or store.phones(PHONE_IDS - 1)
+        self.phones = load_phones(_folders(config.init_from)[0] if config.init_from else None) or store.phones(
+            PHONE_IDS - 1
+        )
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
         if config.data.joined:
             store.join(config.data.joined, config.data.joined_s, seed)
@@ -364,12 +367,28 @@ def load_lm_config(name: str) -> LMConfig:
     return load_config(LMConfig, preset_path("lm", name))
 
 
-def load_stage_weights(model: LMModel, folder: Path) -> None:
-    """Start from an earlier stage's export; the phone heads are taken too if they are there and fit.
+def _folders(names: str) -> list[Path]:
+    return [Path(name.strip()) for name in names.split(",")]
+
+
+def load_stage_weights(model: LMModel, folders: Sequence[Path]) -> None:
+    """Start from an earlier stage's export, or from the mean of several runs of it (see `mean_state`).
+
+    The phone heads are taken too if they are there and fit.
 
     Raises:
-        TrainingError: If the model does not fit.
+        TrainingError: If a model does not fit, or the runs' phones differ.
     """
+    if any(load_phones(folder) != load_phones(folders[0]) for folder in folders):
+        raise TrainingError("runs with different phones have no mean: give runs of one stage on the same clips")
+    states = []
+    for folder in folders:
+        _load_run(model, folder)
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    model.load_state_dict(mean_state(states))
+
+
+def _load_run(model: LMModel, folder: Path) -> None:
     state = load_lm(folder).state_dict()
     try:
         model.lm.load_state_dict(state, strict=True)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
@@ -17,6 +15,7 @@ from uniaudio2.lm import AudioLM
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
 from uniaudio2.train.loop import Trainer, TrainingError, TrainResult
+from uniaudio2.train.state import mean_state
 
 CODEC_STAGES = ("speech_expert", "sound_expert", "autoencoder", "reasoning", "reconstruction")
 LM_STAGES = ("lm_1", "lm_2", "lm_3", "lm_4")
@@ -81,22 +80,15 @@ def round_codebooks(model: ReasoningCodec) -> None:
 
 
 def average(models: Sequence[AudioLM]) -> AudioLM:
-    """The mean of the weights of models that were trained from the same start, in the first of them.
-
-    Source: model soups, arXiv 2203.05482: runs that differ in their seed alone end in one basin, and their mean does at
-    least as well as each.
+    """The mean of the weights of runs of one stage, in the first model. See `mean_state`.
 
     Raises:
         ValueError: If the models are not of one config.
     """
-    first, *others = models
-    states = [model.state_dict() for model in models]
-    if any(other.config != first.config for other in others):
+    if any(model.config != models[0].config for model in models):
         raise ValueError("language models of different presets cannot be averaged: give runs of one stage")
-    for name, tensor in states[0].items():
-        if tensor.is_floating_point():
-            tensor.copy_(torch.stack([state[name].float() for state in states]).mean(dim=0))
-    return first
+    models[0].load_state_dict(mean_state([model.state_dict() for model in models]))
+    return models[0]
 
 
 def assemble(

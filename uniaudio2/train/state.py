@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,20 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     save_file(out, temporary)
     os.replace(temporary, path)
+
+
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor over models that were trained from one start.
+
+    Source: model soups, arXiv 2203.05482: runs that differ in their seed alone end in one basin, and their mean does at
+    least as well as each. What is not a floating point number is the first one's.
+    """
+    return {
+        name: torch.stack([state[name].float() for state in states]).mean(dim=0).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in states[0].items()
+    }
 
 
 def write_json(value: Any, path: Path) -> None:
