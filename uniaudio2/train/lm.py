@@ -94,7 +94,7 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    # Folder with lm.safetensors (an earlier stage's export), or several with commas, whose mean it is; null: fresh weights.
+    # Folder with lm.safetensors (an earlier stage's export); of several, with commas, the mean; null: fresh weights.
     init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
@@ -162,9 +162,8 @@ class LMStage:
         store = CodeStore(config.data.codes)
         if store.codec != dev_store.codec:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
-        self.phones = load_phones(_folders(config.init_from)[0] if config.init_from else None) or store.phones(
-            PHONE_IDS - 1
-        )
+        before = _folders(config.init_from)[0] if config.init_from else None
+        self.phones = load_phones(before) or store.phones(PHONE_IDS - 1)
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
         if config.data.joined:
             store.join(config.data.joined, config.data.joined_s, seed)
