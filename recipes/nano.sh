@@ -8,11 +8,11 @@
 # of lm_3, which run side by side where they can, of two cores for the others. About nine hours in all, forty minutes
 # for the data and twenty-five for the codes among them. The shipped weights came of these stages and settings in more
 # runs, each going on from the one before: the experts (until the last two runs without dropout and warped tracts, E24),
-# the autoencoder and the reconstruction branch in two to four runs each; the language model in fourteen, the last two of
-# 52 and 13 minutes, each twice and side by side, the only ones on these codes (docs/experiments.md, E16 to E30, names each run's
-# minutes, data and settings). The script has not been run as a whole yet. Needs: pip install -e '.[train,data,eval]',
-# the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real recordings under $UNIAUDIO2_DATA
-# (docs/data.md).
+# the autoencoder and the reconstruction branch in two to four runs each; the language model in fifteen, the last two of
+# 52 and 13 minutes, each twice and side by side, the only ones on these codes (docs/experiments.md, E16 to E31, names
+# each run's minutes, data and settings). The script has not been run as a whole yet. Needs:
+# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
+# recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
@@ -116,8 +116,8 @@ prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
 lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
-# The last stage runs from two seeds side by side, and again for a quarter of an hour from the mean of the two, with more
-# Chinese and digits; the mean of those is the model. Stage 4 (lm_4, auditory sentences)
+# The last stage runs from two seeds side by side, and again for a quarter of an hour from the mean of the two, with
+# more Chinese and digits; the mean of those is the model. Stage 4 (lm_4, auditory sentences)
 # follows where several tasks in a row are wanted; it changes none of this size's figures (E17, E23).
 for seed in 0 1; do
   RUN=lm_3_$seed stage lm_3 160 "${lm[@]}" train.replicas=0 train.accumulate=1 train.seed=$seed \
