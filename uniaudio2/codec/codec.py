@@ -55,6 +55,7 @@ PUBLISHED_WINDOW = 720_240
 
 Fill = Literal["silence", "repeat"]
 Kind = Literal["speech", "sound"]
+"""Whose defaults decode: those of speech and of recordings, or those of sounds and music that are made."""
 
 
 @dataclass(frozen=True)

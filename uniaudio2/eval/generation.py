@@ -181,9 +181,8 @@ SEEDS = 5
 def tta(context: Context) -> Result:
     """Ten classes, five seeds, two phrasings each, named by a classifier trained on real clips only.
 
-    Beside it: the classifier on real dev clips and on dev clips that went through the codec (decoded as made
-    sounds are), and the nearest training
-    clip, so that copies are noticed.
+    Beside it: the classifier on real dev clips and on dev clips that went through the codec (decoded as made sounds
+    are), and the nearest training clip, so that copies are noticed.
     """
     from uniaudio2.data.sources import CAPTIONS
 

@@ -46,7 +46,7 @@ class Subject(Protocol):
         ...
 
     def decode(self, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
-        """The waveform of one clip's codes, which hold speech, or sounds and music."""
+        """The waveform of one clip's codes, by the decoder's defaults for speech and recordings or for made sounds."""
         ...
 
 
