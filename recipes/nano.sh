@@ -5,12 +5,12 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
-# of lm_3, which run side by side where they can, of two cores for the others. About nine hours in all, forty minutes
-# for the data and twenty-five for the codes among them. The shipped weights came of these stages and settings in more
+# of lm_3, which run side by side where they can, of two cores for the others. About ten and a half hours in all, forty
+# minutes for the data and twenty-eight for the codes among them. The shipped weights came of these stages and settings in more
 # runs, each going on from the one before: the experts (until the last two runs without dropout and warped tracts, E24),
-# the autoencoder and the reconstruction branch in two to four runs each; the language model in fifteen, the last two of
-# 52 and 13 minutes, each twice and side by side, the only ones on these codes (docs/experiments.md, E16 to E31, names
-# each run's minutes, data and settings). The script has not been run as a whole yet. Needs:
+# the autoencoder and the reconstruction branch in two to four runs each; the language model in seventeen, the last four
+# of 52, 13, 9 and 85 minutes, the only ones on these codes (docs/experiments.md, E16 to E37, names each run's minutes,
+# data and settings). The script has not been run as a whole yet. Needs:
 # pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
 # recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
@@ -38,7 +38,9 @@ stage() {
 # part RUN [STAGE]: what a stage exported.
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
-for part in nano nano_more nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
+parts_of_corpus=(nano nano_more nano_voices nano_chinese nano_chinese_more nano_chinese_wide nano_mixtures
+  nano_mixtures_more)
+for part in "${parts_of_corpus[@]}"; do
   [ -e "$corpus/$part/manifest.jsonl" ] || uniaudio2 data synth "$corpus/$part" --preset "$part"
 done
 
@@ -95,7 +97,7 @@ uniaudio2 assemble "$model" --text-decoder "$work/reasoning_voices/export" "${pa
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
 for i in 0 1; do
-  for part in nano nano_more nano_voices nano_chinese nano_chinese_more nano_mixtures nano_mixtures_more; do
+  for part in "${parts_of_corpus[@]}"; do
     case $part in
       nano) copies=(--augmented-copies 2 --synthetic-copies 0.1 --voice-copies 0.1) ;;
       nano_more) copies=(--splits train --voice-copies 0.15) ;;
@@ -116,21 +118,36 @@ prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
 lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
-# The last stage runs from two seeds side by side, and again for a quarter of an hour from the mean of the two, with
-# more Chinese and digits; the mean of those is the model. Stage 4 (lm_4, auditory sentences)
-# follows where several tasks in a row are wanted; it changes none of this size's figures (E17, E23).
+# The last stage runs in four parts, three of them from two seeds side by side and each from the mean of what came
+# before; the mean of the last two is the model. First by AdamW, then by AdamW with more Chinese and digits, then by
+# Muon, a short run and a long one, with more speech. Stage 4 (lm_4, auditory sentences) follows where several tasks in
+# a row are wanted; it changes none of this size's figures (E17, E23).
+adamw=("${lm[@]}" train.replicas=0 train.accumulate=1 train.optimizer=adamw mixture.positions=2500)
 for seed in 0 1; do
-  RUN=lm_3_$seed stage lm_3 160 "${lm[@]}" train.replicas=0 train.accumulate=1 train.seed=$seed \
-    train.lr=1.2e-3 train.decay_fraction=0.65 init_from="$work/lm_2/export" &
+  RUN=lm_3_$seed stage lm_3 160 "${adamw[@]}" train.seed=$seed train.lr=1.2e-3 train.warmup_steps=50 \
+    train.decay_fraction=0.65 \
+    "mixture.weights={asr: 0.42, tts: 0.22, tts_voice: 0.13, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
+    "mixture.source_repeats={recorded: 1.3, fsdd: 1.5, esc10: 1, music: 1.5, zh: 0.9, yue: 0.9}" \
+    init_from="$work/lm_2/export" &
 done
 wait
 for seed in 2 3; do
-  RUN=lm_3_$seed stage lm_3 13 "${lm[@]}" train.replicas=0 train.accumulate=1 train.seed=$seed \
-    train.lr=7e-4 train.warmup_steps=30 train.decay_fraction=0.9 \
+  RUN=lm_3_$seed stage lm_3 13 "${adamw[@]}" train.seed=$seed train.lr=7e-4 train.warmup_steps=30 \
+    train.decay_fraction=0.9 \
     "mixture.weights={asr: 0.45, tts: 0.2, tts_voice: 0.12, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
     "mixture.source_repeats={recorded: 1.3, fsdd: 2.5, esc10: 1, music: 1.5, zh: 2.2, yue: 1.6}" \
     init_from="$work/lm_3_0/export,$work/lm_3_1/export" &
 done
 wait
-uniaudio2 assemble "$model" --language-model "$work/lm_3_2/export" --language-model "$work/lm_3_3/export"
+muon=("${lm[@]}" train.replicas=0 train.accumulate=1)
+RUN=lm_3_7 stage lm_3 9 "${muon[@]}" train.seed=7 train.muon_lr=1 mixture.positions=2500 \
+  "mixture.source_repeats={recorded: 1.3, fsdd: 2, esc10: 1, music: 1.5, zh: 1.8, yue: 1.4}" \
+  init_from="$work/lm_3_2/export,$work/lm_3_3/export"
+# The widest Chinese corpus joined these two after a third of their steps.
+muon+=("data.codes=[$prepared,$codes/nano_chinese_wide]")
+for seed in 10 11; do
+  RUN=lm_3_$seed stage lm_3 85 "${muon[@]}" train.seed=$seed init_from="$work/lm_3_7/export" &
+done
+wait
+uniaudio2 assemble "$model" --language-model "$work/lm_3_10/export" --language-model "$work/lm_3_11/export"
 echo "$model"

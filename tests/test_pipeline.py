@@ -12,7 +12,8 @@ from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
-from uniaudio2.pipeline import AudioResult, choose_device, join_texts, load_waveform
+from uniaudio2.lm.loss import text_nats
+from uniaudio2.pipeline import ATTEMPT_SEEDS, AudioResult, choose_device, join_texts, load_waveform
 from uniaudio2.tasks import TASKS
 
 
@@ -216,23 +217,49 @@ def test_several_readings_do_not_depend_on_the_batch(model):
     assert together == [str(model.transcribe(clip, best_of=3, seed=1)) for clip in clips]
 
 
-def test_best_of_keeps_the_attempt_that_reads_back_best(model, monkeypatch):
-    spoken = []
-    generate = model._generate
+def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch):
+    tried = []
 
-    def listen(asks, *args, **options):
-        if asks[0].task == "asr":  # pretend that the second attempt is understood
-            return [{"transcription": "?" if number != 1 else "hello"} for number in range(len(asks))]
-        answers = generate(asks, *args, **options)
-        spoken.append(answers[0]["audio"])
-        return answers
+    def heard(lm, tokens, mask, loss_mask):
+        tried.append(len(tokens))
+        return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
-    monkeypatch.setattr(model, "_generate", listen)
+    monkeypatch.setattr("uniaudio2.pipeline.text_nats", heard)
+    alone = [model.speak("Hello.", best_of=1, seed=2 + attempt * ATTEMPT_SEEDS) for attempt in range(3)]
+    assert not tried
     result = model.speak("Hello.", best_of=3, seed=2)
-    assert len(spoken) == 3
-    assert result.codes == (spoken[1],)
+    assert tried == [3]
+    assert torch.equal(result.codes[0].reconstruction, alone[1].codes[0].reconstruction)
+    assert not torch.equal(result.codes[0].reconstruction, alone[0].codes[0].reconstruction)
     with pytest.raises(ValueError, match="best_of must be at least 1"):
         model.speak("hello", best_of=0)
+
+
+def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model, monkeypatch):
+    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, speech_attempts=3))
+    text = "Hello there. How are you? I am well."
+    together, chosen, single = (model.speak(text, seed=4, **how) for how in ({}, {"best_of": 3}, {"batch_size": 1}))
+    assert torch.equal(together.audio, chosen.audio)
+    assert all(
+        torch.equal(a.reconstruction, b.reconstruction) for a, b in zip(together.codes, single.codes, strict=True)
+    )
+    streamed = torch.cat(list(model.stream(text, seed=4)), dim=-1)
+    assert torch.allclose(streamed, single.audio, atol=1e-4)
+
+
+def test_surprise_is_the_mean_over_a_texts_tokens(model):
+    builder = model.sequences
+    codes = model.encode(noise(1.0))
+    texts = ["hello", "a longer text"]
+    examples = [builder.example("asr", {"audio": codes, "transcription": text}) for text in texts]
+    batch = builder.collate(examples)
+    each = text_nats(model.lm, batch.tokens, batch.mask, batch.loss_mask)
+    for example, found in zip(examples, each, strict=True):
+        one = builder.collate([example])
+        logits = model.lm.forward_text(one.tokens[:, :-1], one.mask[:, :-1]).log_softmax(-1)
+        wanted = one.loss_mask[0, 1:, -1]
+        said = logits[0, wanted].gather(1, one.tokens[0, 1:, -1][wanted][:, None])
+        assert found == pytest.approx(-float(said.detach().mean()), abs=1e-4)
 
 
 def test_voice_prompt_is_used(model):

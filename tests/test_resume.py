@@ -29,7 +29,7 @@ class Noisy:
         self.data = torch.randn(64, 8)
 
     def parameters_to_train(self):
-        return self.model.parameters()
+        return [{"params": self.model.parameters(), "hidden": [self.model[0].weight]}]
 
     def batch(self, step, seed):
         rng = batch_rng(seed, step)
@@ -51,7 +51,8 @@ class Noisy:
         torch.save(self.model.state_dict(), out_dir / "model.pt")
 
 config = TrainConfig(out_dir=sys.argv[1], steps=200, lr=1e-2, warmup_steps=20, accumulate=2, ema_decay=0.99,
-                     log_every=1, eval_every=40, save_every=17, seed=7, threads=1, workers=2, tensorboard=False)
+                     log_every=1, eval_every=40, save_every=17, seed=7, threads=1, workers=2, tensorboard=False,
+                     optimizer=sys.argv[3])
 result = Trainer(config, Noisy(), log=print).run()
 sys.exit(0 if result.finished else 3)
 """
@@ -59,9 +60,10 @@ sys.exit(0 if result.finished else 3)
 CLOCK = {"steps_per_s", "units_per_s", "wait_s"}
 
 
-def _run(script: Path, out: Path, sleep_s: float) -> subprocess.Popen[bytes]:
+def _run(script: Path, out: Path, sleep_s: float, optimizer: str = "adamw") -> subprocess.Popen[bytes]:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(script), str(out), str(sleep_s)], env=env, stdout=subprocess.DEVNULL)
+    command = [sys.executable, str(script), str(out), str(sleep_s), optimizer]
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
 
 
 def _rows(out: Path) -> list[dict[str, float]]:
@@ -79,35 +81,37 @@ def _wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) ->
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]], bytes]:
-    folder = tmp_path_factory.mktemp("resume")
-    script = folder / "run.py"
-    script.write_text(SCRIPT)
-    assert _run(script, folder / "whole", 0.0).wait(timeout=300) == 0
-    return script, _rows(folder / "whole"), (folder / "whole/export/model.pt").read_bytes()
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resume") / "run.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def reference(script: Path, request: pytest.FixtureRequest) -> tuple[str, list[dict[str, float]], bytes]:
+    out = script.parent / request.param
+    assert _run(script, out, 0.0, request.param).wait(timeout=300) == 0
+    return request.param, _rows(out), (out / "export/model.pt").read_bytes()
 
 
 @pytest.mark.parametrize(("kill", "at_lines"), [(signal.SIGKILL, 113), (signal.SIGTERM, 60)])
 def test_killed_run_resumes_to_the_last_digit(
-    reference: tuple[Path, list[dict[str, float]], bytes], tmp_path: Path, kill: int, at_lines: int
+    script: Path, reference: tuple[str, list[dict[str, float]], bytes], tmp_path: Path, kill: int, at_lines: int
 ) -> None:
-    script, rows, weights = reference
+    optimizer, rows, weights = reference
     out = tmp_path / "killed"
-    process = _run(script, out, 0.005)
+    process = _run(script, out, 0.005, optimizer)
     _wait_for_lines(out / "metrics.jsonl", at_lines, process)
     process.send_signal(kill)
     assert process.wait(timeout=60) == (3 if kill == signal.SIGTERM else -signal.SIGKILL)
     assert len((out / "metrics.jsonl").read_text().splitlines()) < len(rows)
-    assert _run(script, out, 0.0).wait(timeout=300) == 0
+    assert _run(script, out, 0.0, optimizer).wait(timeout=300) == 0
     assert _rows(out) == rows
     assert (out / "export/model.pt").read_bytes() == weights
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-00000187", "step-00000200"]
 
 
-def test_workers_end_with_a_killed_trainer(
-    reference: tuple[Path, list[dict[str, float]], bytes], tmp_path: Path
-) -> None:
-    script, _, _ = reference
+def test_workers_end_with_a_killed_trainer(script: Path, tmp_path: Path) -> None:
     process = _run(script, tmp_path / "orphans", 0.01)
     _wait_for_lines(tmp_path / "orphans/metrics.jsonl", 5, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -356,8 +356,11 @@ def speak(
     ] = None,
     lines: Lines = None,
     best_of: Annotated[
-        int, typer.Option("--best-of", min=1, help="Attempts per sentence; the best read back is kept.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--best-of", min=1, help="Attempts per sentence; the best heard is kept.  [dim]default: 4 (nano)[/dim]"
+        ),
+    ] = None,
     *,
     options: Options,
 ) -> None:
@@ -1003,8 +1006,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
     best_of: Annotated[
-        int, typer.Option("--best-of", min=1, help="Readings per clip and attempts per sentence, as for transcribe.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--best-of", min=1, help="Readings per clip and attempts per sentence.  [dim]default: 1, and 4[/dim]"
+        ),
+    ] = None,
     *,
     options: Options,
 ) -> None:

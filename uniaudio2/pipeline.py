@@ -49,6 +49,7 @@ from uniaudio2.generate import (
     GenerationResult,
     SamplingConfig,
 )
+from uniaudio2.lm.loss import text_nats
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder, voice_codes
 from uniaudio2.speech_text import (
@@ -623,7 +624,7 @@ class UniAudio2:
         sample_rate: int = SAMPLE_RATE,
         batch_size: int = 8,
         steps: int | None = None,
-        best_of: int = 1,
+        best_of: int | None = None,
         **sampling: Any,
     ) -> SpeechResult:
         """Read a text aloud, sentence by sentence in one voice.
@@ -635,13 +636,13 @@ class UniAudio2:
             sample_rate: Rate of ``voice`` where it is given as samples, Hz.
             batch_size: Sentences worked on together.
             steps: Of the decoder that makes the wave.
-            best_of: Attempts per sentence, of which the one is kept that the model itself reads back best.
+            best_of: Attempts per sentence, of which the one is kept in which the model itself hears the text best;
+                None takes the model's own number (nano: 4), 1 is quickest.
             **sampling: As for `transcribe`. The same ``seed`` gives the same speech.
 
         Raises:
             ValueError: If there is nothing to say, or the language or the voice cannot be used.
         """
-        _check_best_of(best_of)
         sentences = plan_speech(text, language)
         parts = list(self._speak_parts(sentences, voice, sample_rate, batch_size, steps, best_of, sampling))
         return SpeechResult(
@@ -660,7 +661,7 @@ class UniAudio2:
         language: str | None = None,
         sample_rate: int = SAMPLE_RATE,
         steps: int | None = None,
-        best_of: int = 1,
+        best_of: int | None = None,
         **sampling: Any,
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields the waveform (1, N) of each sentence, with its pause, as soon as it is made.
@@ -678,49 +679,52 @@ class UniAudio2:
         sample_rate: int,
         batch_size: int,
         steps: int | None,
-        best_of: int,
+        best_of: int | None,
         sampling: Mapping[str, Any],
     ) -> Iterator[tuple[Tensor, AudioCodes]]:
         """Waveform (1, N), with the pause behind it, and codes of each sentence."""
+        attempts = self._need_lm()[0].config.speech_attempts if best_of is None else best_of
+        _check_best_of(attempts)
         prompt = None if voice is None else self._voice(load_waveform(voice, sample_rate))
         seed = _seed(sampling)
         for first in range(0, len(sentences), batch_size):
             batch = sentences[first : first + batch_size]
-            asks = []
-            for sentence in batch:
+            asks, seeds = [], []
+            for number, sentence in enumerate(batch, first):
                 words = self._spoken(sentence.text, sentence.language)
                 task = "yue_tts" if sentence.language == "yue" else "tts"
                 values: dict[str, Any] = {"transcription": words}
                 if prompt is not None:
                     values["voice"] = prompt
-                asks.append(_Ask(task, values, sentence.language, _speech_limits(speaking_time_s(words))))
-            chosen = self._best_speech(asks, sampling, seed + first, best_of)
-            for number, (sentence, codes) in enumerate(zip(batch, chosen, strict=True), first):
-                audio = self.decode(codes, seed=seed + number, steps=steps)
-                last = number == len(sentences) - 1
-                yield _with_pause(audio, 0.0 if last else sentence.pause_after_s), codes
+                limits = _speech_limits(speaking_time_s(words))
+                asks += [_Ask(task, values, sentence.language, limits)] * attempts
+                seeds += [seed + number + attempt * ATTEMPT_SEEDS for attempt in range(attempts)]
+            made = [cast(AudioCodes, answer["audio"]) for answer in self._generate(asks, sampling, seeds=seeds)]
+            for number, sentence in enumerate(batch, first):
+                mine = slice((number - first) * attempts, (number - first + 1) * attempts)
+                waves = [self.decode(codes, seed=seed + number, steps=steps) for codes in made[mine]]
+                best = self._best_heard(waves, asks[mine.start])
+                pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
+                yield _with_pause(waves[best], pause_s), made[mine][best]
 
-    def _best_speech(
-        self, asks: Sequence[_Ask], sampling: Mapping[str, Any], seed: int, best_of: int
-    ) -> list[AudioCodes]:
-        """Codes of each sentence; of several attempts the one that the model itself reads back best."""
-        attempts = [
+    def _best_heard(self, waves: Sequence[Tensor], ask: _Ask) -> int:
+        """Which of several attempts at one sentence the model itself hears best: fewest nats for its text.
+
+        Choice: it listens to the waves, not to the codes that it has just made, which it hears too well; nats tell
+        more than the errors of a transcript (docs/experiments.md, E35).
+        """
+        if len(waves) == 1:
+            return 0
+        words, task = ask.values["transcription"], "yue_asr" if ask.language == "yue" else "asr"
+        lm, builder = self._need_lm()[0], self.sequences
+        batch = builder.collate(
             [
-                cast(AudioCodes, answer["audio"])
-                for answer in self._generate(asks, sampling, first_seed=seed + attempt * ATTEMPT_SEEDS)
+                builder.example(task, {"audio": codes, "transcription": words}, language=ask.language)
+                for codes in self.encode_many(waves)
             ]
-            for attempt in range(best_of)
-        ]
-        if best_of == 1:
-            return attempts[0]
-        chosen = []
-        for ask, candidates in zip(asks, zip(*attempts, strict=True), strict=True):
-            task = "yue_asr" if ask.language == "yue" else "asr"
-            listen = [_Ask(task, {"audio": one}, ask.language, _text_limits(one.duration_s)) for one in candidates]
-            heard = [str(answer["transcription"]) for answer in self._generate(listen, {})]
-            errors = [edit_distance(ask.values["transcription"], text) for text in heard]
-            chosen.append(candidates[errors.index(min(errors))])
-        return chosen
+        ).to(lm.device)
+        each = text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
+        return min(range(len(waves)), key=lambda attempt: each[attempt])
 
     def generate_sound(
         self, text: str, *, duration_s: float | None = None, steps: int | None = None, **sampling: Any
@@ -891,18 +895,16 @@ class UniAudio2:
         return self.lm, self.tokenizer
 
     def _generate(
-        self, asks: Sequence[_Ask], sampling: Mapping[str, Any], *, first_seed: int | None = None
+        self, asks: Sequence[_Ask], sampling: Mapping[str, Any], *, seeds: Sequence[int] | None = None
     ) -> list[dict[str, str | AudioCodes]]:
         """Run requests together; each gives its outputs by name.
 
-        Every request draws from a seed of its own, so its result does not depend on the others: ``first_seed`` and
-        the numbers after it, or the one seed for all.
+        Every request draws from a seed of its own, so its result does not depend on the others; without ``seeds`` all
+        have the one of ``sampling``.
         """
         lm, builder = self._need_lm()[0], self.sequences
-        requests = [
-            self._request(builder, ask, sampling, _seed(sampling) if first_seed is None else first_seed + number)
-            for number, ask in enumerate(asks)
-        ]
+        drawn = [_seed(sampling)] * len(asks) if seeds is None else seeds
+        requests = [self._request(builder, ask, sampling, seed) for ask, seed in zip(asks, drawn, strict=True)]
         engine = Engine(lm, builder, max_batch=sum(2 if request.guided else 1 for request in requests))
         return [_outputs(result) for result in engine.generate(requests)]
 

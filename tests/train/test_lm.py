@@ -68,6 +68,8 @@ def test_a_stage_starts_from_the_mean_of_several_runs(codes: Path, tmp_path: Pat
     assert not any(torch.equal(one[k], other[k]) for k in one if k.endswith("embedding.weight"))
     assert folders[1] is not None
     (folders[1] / "phones.json").write_text('["x"]')
+    with pytest.raises(TrainingError, match="init_from: .*missing: no such folder; give the export"):
+        LMStage(config("lm_3", codes, tmp_path / "next", f"init_from={tmp_path / 'missing'}"))
     with pytest.raises(TrainingError, match="different phones"):
         LMStage(config("lm_3", codes, tmp_path / "next", f"init_from={folders[0]},{folders[1]}"))
 
@@ -108,7 +110,10 @@ class stage_weights:  # noqa: N801
         return None
 
 
-def test_it_learns_to_listen_and_to_speak_on_a_few_clips(codes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 6e-3), ("muon", 4e-3)])
+def test_it_learns_to_listen_and_to_speak_on_a_few_clips(
+    codes: Path, tmp_path: Path, optimizer: str, lr: float
+) -> None:
     settings = config(
         "lm_3",
         codes,
@@ -117,7 +122,8 @@ def test_it_learns_to_listen_and_to_speak_on_a_few_clips(codes: Path, tmp_path: 
         "mixture.guidance_dropout=0",
         "mixture.bpe_dropout=0",
         "train.steps=220",
-        "train.lr=6e-3",
+        f"train.optimizer={optimizer}",
+        f"train.lr={lr}",
         "train.warmup_steps=20",
         "train.ema_decay=0",
         "train.eval_every=0",

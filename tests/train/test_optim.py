@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, parameter_groups
+from uniaudio2.train.optim import (
+    EMA,
+    clip_gradients,
+    learning_rate_factor,
+    make_optimizer,
+    parameter_groups,
+    set_learning_rate,
+)
 
 
 def test_schedule_rises_stays_and_falls() -> None:
@@ -40,6 +47,34 @@ def test_every_given_group_is_clipped_by_itself() -> None:
     assert float(clip_gradients(optimizer, 1.0)) == pytest.approx(200.0)
     assert torch.equal(small.grad, torch.full((4,), 0.1))
     assert float(large.grad.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_muon_trains_hidden_matrices_with_orthogonal_updates_and_adamw_the_rest() -> None:
+    torch.manual_seed(0)
+    hidden, head = nn.Linear(32, 64), nn.Linear(64, 5)
+    before = hidden.weight.detach().clone()
+    alike = nn.Linear(64, 5)
+    alike.load_state_dict(head.state_dict())
+    groups = [{"params": [*hidden.parameters(), *head.parameters()], "hidden": [hidden.weight], "lr_scale": 0.5}]
+    optimizer = make_optimizer(groups, lr=1.0, weight_decay=0.0, muon_lr=2.0)
+    plain = make_optimizer([{"params": alike.parameters(), "lr_scale": 0.5}], lr=1.0, weight_decay=0.0)
+    for one in (optimizer, plain):
+        set_learning_rate(one, 0.01)
+    for layer in (hidden, head):
+        for parameter in layer.parameters():
+            parameter.grad = torch.randn_like(parameter)
+    for to, source in zip(alike.parameters(), head.parameters(), strict=True):
+        to.grad = source.grad.clone()
+    optimizer.step()
+    plain.step()
+    assert torch.equal(head.weight, alike.weight) and torch.equal(head.bias, alike.bias)
+    singular = torch.linalg.svdvals(hidden.weight.detach() - before) / (0.01 * 0.2 * 64**0.5)  # 0.5 x 2 x 0.01
+    assert float(singular.min()) > 0.6 and float(singular.max()) < 1.3
+    assert set(optimizer.state[hidden.weight]) == {"momentum_buffer"} and "exp_avg" in optimizer.state[head.weight]
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in (*hidden.parameters(), *head.parameters()))
+    with pytest.raises(ValueError, match="names no hidden matrices"):
+        make_optimizer(head.parameters(), lr=1.0, muon_lr=2.0)
 
 
 def test_average_follows_its_formula_and_is_swapped_in_and_out() -> None:

@@ -113,7 +113,7 @@ def evaluate(
     progress: bool = False,
     command: str | None = None,
     batch_size: int = 8,
-    best_of: int = 1,
+    best_of: int | None = None,
     **sampling: Any,
 ) -> Report:
     """Run one evaluation.
@@ -134,7 +134,8 @@ def evaluate(
         progress: Whether to show progress bars on standard error.
         command: Command line for the report; None reconstructs it from the arguments.
         batch_size: Clips that the model works on together.
-        best_of: Readings of every clip that is transcribed, attempts at every sentence that is spoken.
+        best_of: Readings of every clip that is transcribed, attempts at every sentence that is spoken; None is one
+            reading and the model's own number of attempts.
         **sampling: Options for every generation, such as ``temperature`` or ``guidance``; None is the task's default.
 
     Returns:
@@ -150,10 +151,10 @@ def evaluate(
     unknown = sorted(set(languages) - {"en", "zh", "yue"})
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
-    if best_of < 1:
+    if best_of is not None and best_of < 1:
         raise EvaluationError(f"best_of must be at least 1, not {best_of}")
     options = {name: value for name, value in sampling.items() if value is not None}
-    shown = {**({"best_of": best_of} if best_of > 1 else {}), **options}
+    shown = {**({} if best_of is None else {"best_of": best_of}), **options}
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -191,7 +192,7 @@ def evaluate(
     return report
 
 
-def _subject(model: Any, device: str, batch_size: int, best_of: int, sampling: dict[str, Any]) -> Subject:
+def _subject(model: Any, device: str, batch_size: int, best_of: int | None, sampling: dict[str, Any]) -> Subject:
     if model is None or isinstance(model, str | Path):
         return PipelineSubject.load(model, device=device, batch_size=batch_size, best_of=best_of, **sampling)
     from uniaudio2.pipeline import UniAudio2

@@ -86,7 +86,7 @@ class PipelineSubject:
         text_decoder: The codec's own text decoder, if the model folder has one.
         tokenizer: Turns what the text decoder says into text; None takes the model's.
         batch_size: Clips worked on together.
-        best_of: Readings of every clip, and attempts at every sentence to be spoken.
+        best_of: Readings of every clip, and attempts at every sentence to be spoken; None is what the model does.
         sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
     """
 
@@ -97,7 +97,7 @@ class PipelineSubject:
         text_decoder: Any = None,
         tokenizer: Any = None,
         batch_size: int = 8,
-        best_of: int = 1,
+        best_of: int | None = None,
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.name = model, model.name
@@ -111,7 +111,7 @@ class PipelineSubject:
         *,
         device: str = "cpu",
         batch_size: int = 8,
-        best_of: int = 1,
+        best_of: int | None = None,
         **sampling: Any,
     ) -> PipelineSubject:
         """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
@@ -122,7 +122,12 @@ class PipelineSubject:
 
     @classmethod
     def around(
-        cls, model: UniAudio2, *, batch_size: int = 8, best_of: int = 1, sampling: dict[str, Any] | None = None
+        cls,
+        model: UniAudio2,
+        *,
+        batch_size: int = 8,
+        best_of: int | None = None,
+        sampling: dict[str, Any] | None = None,
     ) -> PipelineSubject:
         """A loaded model, with the text decoder of its folder if there is one."""
         from uniaudio2.checkpoint import load_text_decoder, open_folder
@@ -143,7 +148,7 @@ class PipelineSubject:
             list(clips),
             language=language,
             batch_size=self._batch_size,
-            best_of=self._best_of,
+            best_of=self._best_of or 1,
             seed=seed,
             **self._sampling,
         )

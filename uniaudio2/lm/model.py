@@ -47,6 +47,8 @@ class LMConfig:
     # Choice: "short" prompts are one tag and a language ("tts en"), because every prompt position costs a small model
     # time; "full" prompts are drawn from the task's paraphrases and end in two line ends, as published.
     prompt_style: Literal["short", "full"] = "full"
+    # Attempts at a spoken sentence, of which the one is kept that the model itself hears best (E35).
+    speech_attempts: int = 1
 
     def __post_init__(self) -> None:
         widths = {self.understanding.width, self.backbone.width, self.generation.width}
@@ -54,6 +56,8 @@ class LMConfig:
             raise ValueError(f"experts and backbone must have one width, got {sorted(widths)}")
         if max(self.text.ids()) >= self.text_vocab_size:
             raise ValueError(f"text_vocab_size {self.text_vocab_size} has no room for id {max(self.text.ids())}")
+        if self.speech_attempts < 1:
+            raise ValueError(f"speech_attempts must be at least 1, got {self.speech_attempts}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 

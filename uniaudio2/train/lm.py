@@ -177,7 +177,7 @@ class LMStage:
     # ---------------------------------------------------------------- the trainer's protocol
 
     def parameters_to_train(self) -> Iterable[Mapping[str, Any]]:
-        """One group per share of the learning rate; frozen parts are left out."""
+        """One group per share of the learning rate; frozen parts are left out. Hidden are all layers but the heads."""
         shares = self.config.part_lr
         known = {name for name, _ in self.model.lm.named_children()}
         for name in shares:
@@ -192,7 +192,9 @@ class LMStage:
                     groups.setdefault(share, []).append(parameter)
         if self.model.heads is not None:
             groups.setdefault(1.0, []).extend(self.model.heads.parameters())
-        return [{"params": params, "lr_scale": share} for share, params in groups.items()]
+        lm = self.model.lm
+        hidden = [m.weight for m in lm.modules() if isinstance(m, nn.Linear) and m is not lm.text_head]
+        return [{"params": params, "lr_scale": share, "hidden": hidden} for share, params in groups.items()]
 
     def batch(self, step: int, seed: int) -> LMBatch:
         """Batch ``step`` of the dataset, which was made with the same seed."""
@@ -376,8 +378,11 @@ def load_stage_weights(model: LMModel, folders: Sequence[Path]) -> None:
     The phone heads are taken too if they are there and fit.
 
     Raises:
-        TrainingError: If a model does not fit, or the runs' phones differ.
+        TrainingError: If a folder is missing, a model does not fit, or the runs' phones differ.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise TrainingError(f"init_from: {folder}: no such folder; give the export/ of an earlier stage's run")
     if any(load_phones(folder) != load_phones(folders[0]) for folder in folders):
         raise TrainingError("runs with different phones have no mean: give runs of one stage on the same clips")
     states = []

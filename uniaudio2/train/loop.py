@@ -63,7 +63,7 @@ class Stage(Protocol):
         ...
 
     def parameters_to_train(self) -> Parameters:
-        """Parameters of ``model`` with ``requires_grad``, or groups ``{"params", "lr_scale", "weight_decay"}``."""
+        """Parameters of ``model`` with ``requires_grad``, or groups as ``optim.parameter_groups`` takes them."""
         ...
 
     def batch(self, step: int, seed: int) -> Any:
@@ -103,6 +103,9 @@ class TrainConfig:
     budget_minutes: float = 0.0  # > 0: end after this time, decay included; the decay starts when its share is left
     weight_decay: float = 0.05  # of matrices
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW
+    # muon: Muon for the matrices that a stage names hidden (the language model's layers), AdamW for the rest.
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_lr: float = 2.0  # Muon's learning rate as a multiple of lr
     grad_clip: float = 1.0  # largest gradient norm; 0 = no clipping
     accumulate: int = 1  # micro-batches per optimiser step
     # Further processes that share the micro-batches of a step (CPU only); with accumulate = replicas + 1 each does one.
@@ -128,8 +131,16 @@ class TrainConfig:
         Raises:
             TrainingError: Naming the field and what it allows.
         """
-        positive = ("steps", "lr", "accumulate", "log_every", "keep_checkpoints", "workers", "prefetch_batches")
-        for name in positive:
+        for name in (
+            "steps",
+            "lr",
+            "muon_lr",
+            "accumulate",
+            "log_every",
+            "keep_checkpoints",
+            "workers",
+            "prefetch_batches",
+        ):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"train.{name} must be above 0, got {getattr(self, name)}")
         for name in (
@@ -258,7 +269,11 @@ class Trainer:
             torch.set_num_threads(config.threads)
         stage.model.to(self.device)
         self.optimizer = make_optimizer(
-            stage.parameters_to_train(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+            stage.parameters_to_train(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            muon_lr=config.muon_lr if config.optimizer == "muon" else None,
         )
         names = {id(p): name for name, p in stage.model.named_parameters()}
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -328,8 +343,8 @@ class Trainer:
             raise CheckpointError(
                 f"{path} belongs to stage {state['stage']!r}, not {self.stage.name!r}; use another out_dir"
             )
-        for name in ("seed", "accumulate", "ema_decay"):
-            old, new = state["config"].get(name), getattr(self.config, name)
+        for name in ("seed", "accumulate", "optimizer", "ema_decay"):
+            old, new = state["config"].get(name, getattr(TrainConfig, name)), getattr(self.config, name)
             if (bool(old) != bool(new)) if name == "ema_decay" else (old != new):
                 raise CheckpointError(
                     f"{path} was made with train.{name}={old}, now it is {new}; set it back or use another out_dir"

@@ -39,15 +39,16 @@ def learning_rate_factor(
 def parameter_groups(
     parameters: Iterable[nn.Parameter] | Iterable[Mapping[str, Any]], *, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Split parameters into decayed matrices and undecayed vectors, group by group.
+    """Split parameters into hidden matrices, other matrices and undecayed vectors, group by group.
 
     Args:
-        parameters: Parameters, or groups ``{"params": [...], "lr_scale": float = 1, "weight_decay": float}``.
+        parameters: Parameters, or groups ``{"params": [...], "lr_scale": float = 1, "weight_decay": float, "hidden":
+            [...]}``; ``hidden`` are those of its matrices that lie between activations (not embeddings, not heads).
         weight_decay: Decay of tensors with two or more axes in groups that name none; vectors are never decayed.
 
     Returns:
-        Optimiser groups with keys ``params``, ``weight_decay``, ``lr_scale`` and ``clip_group`` (index of the
-        given group: gradients are clipped per given group).
+        Optimiser groups with keys ``params``, ``weight_decay``, ``lr_scale``, ``hidden`` (bool) and ``clip_group``
+        (index of the given group: gradients are clipped per given group).
 
     Raises:
         ValueError: If there is nothing to train.
@@ -63,25 +64,64 @@ def parameter_groups(
     for index, group in enumerate(given):
         decay = float(group.get("weight_decay", weight_decay))
         scale = float(group.get("lr_scale", 1.0))
-        params = []
+        hidden = {id(parameter) for parameter in group.get("hidden", ())}
+        parts: dict[tuple[bool, bool], list[nn.Parameter]] = {(True, True): [], (False, True): [], (False, False): []}
         for parameter in group["params"]:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                params.append(parameter)
-        for matrices in (True, False):
-            part = [p for p in params if (p.ndim >= 2) == matrices]
-            if part:
-                groups.append(
-                    {
-                        "params": part,
-                        "weight_decay": decay if matrices else 0.0,
-                        "lr_scale": scale,
-                        "clip_group": index,
-                    }
-                )
+                parts[id(parameter) in hidden, parameter.ndim >= 2].append(parameter)
+        groups += [
+            {
+                "params": part,
+                "weight_decay": decay if matrices else 0.0,
+                "lr_scale": scale,
+                "hidden": is_hidden,
+                "clip_group": index,
+            }
+            for (is_hidden, matrices), part in parts.items()
+            if part
+        ]
     if not groups:
         raise ValueError("the stage has no parameter to train; check parameters_to_train() and requires_grad")
     return groups
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for hidden matrices and AdamW for everything else, as one optimiser.
+
+    Muon (https://kellerjordan.github.io/posts/muon/) makes the update of a matrix orthogonal, so that every direction
+    of it learns at the same pace. Its updates are scaled to the size of AdamW's, so both share one schedule.
+
+    Args:
+        groups: From ``parameter_groups``.
+        muon_lr: Muon's learning rate as a multiple of AdamW's.
+        **adamw: Options of AdamW.
+
+    Raises:
+        ValueError: If no group is of hidden matrices.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], *, lr: float, muon_lr: float, **adamw: Any) -> None:
+        for group in groups:
+            group["lr_scale"] *= muon_lr if group["hidden"] else 1.0
+        hidden, others = ([g for g in groups if g["hidden"] == flag] for flag in (True, False))
+        if not hidden:
+            raise ValueError("this stage names no hidden matrices for Muon; set train.optimizer=adamw")
+        self._members: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(hidden, lr=lr, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        ]
+        if others:
+            self._members.append(torch.optim.AdamW(others, lr=lr, **adamw))
+        super().__init__([group for member in self._members for group in member.param_groups], {})
+        for member in self._members:  # the groups and the state are the same objects, here and in the members
+            member.state = self.state
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of both."""
+        if closure is not None:
+            raise TypeError("MuonAdamW takes no closure")
+        for member in self._members:
+            member.step()
 
 
 def make_optimizer(
@@ -91,15 +131,19 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
     weight_decay: float = 0.05,
-) -> torch.optim.AdamW:
+    muon_lr: float | None = None,
+) -> torch.optim.Optimizer:
     """AdamW over ``parameter_groups``; betas and decay default to the paper's codec settings.
 
-    The fused kernel is used on CPU and CUDA (several times faster than the loop over tensors on both).
+    With ``muon_lr``, a multiple of ``lr``, hidden matrices learn by Muon (docs/experiments.md, E34). AdamW's fused
+    kernel is used on CPU and CUDA (several times faster than the loop over tensors on both).
     """
     groups = parameter_groups(parameters, weight_decay=weight_decay)
     devices = {p.device.type for group in groups for p in group["params"]}
-    fused = devices <= {"cpu", "cuda"}
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+    adamw: dict[str, Any] = {"betas": betas, "eps": eps, "fused": devices <= {"cpu", "cuda"}}
+    if muon_lr is not None:
+        return MuonAdamW(groups, lr=lr, muon_lr=muon_lr, **adamw)
+    return torch.optim.AdamW(groups, lr=lr, **adamw)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -100,6 +100,9 @@ PRESETS = {
     "nano_chinese_more": _speech_alone(
         SpeechHours(0, 0, 0, 0, 0, 0, 0.8, 2.2, 0.8, 2.2, 0, dev=False, first_sentence=9000)
     ),
+    "nano_chinese_wide": _speech_alone(
+        SpeechHours(0, 0, 0, 0, 0, 0, 3.0, 7.0, 1.0, 3.0, 0, dev=False, first_sentence=15000)
+    ),
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": _mixtures_alone(120.0, licensed=0.9, seed=2),
     "nano_mixtures_more": _mixtures_alone(150.0, licensed=1.0, seed=3),
