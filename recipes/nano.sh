@@ -6,11 +6,11 @@
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
 # of lm_3, which run side by side where they can, of two cores for the others. About ten and a half hours in all, forty
-# minutes for the data and twenty-eight for the codes among them. The shipped weights came of these stages and settings in more
-# runs, each going on from the one before: the experts (until the last two runs without dropout and warped tracts, E24),
-# the autoencoder and the reconstruction branch in two to four runs each; the language model in seventeen, the last four
-# of 52, 13, 9 and 85 minutes, the only ones on these codes (docs/experiments.md, E16 to E37, names each run's minutes,
-# data and settings). The script has not been run as a whole yet. Needs:
+# minutes for the data and twenty-eight for the codes among them. The shipped weights came of these stages and settings
+# in more runs, each going on from the one before: the experts (until the last two runs without dropout and warped
+# tracts, E24), the autoencoder and the reconstruction branch in two to four runs each; the language model in seventeen,
+# the last four of 52, 13, 9 and 85 minutes, the only ones on these codes (docs/experiments.md, E16 to E37, names each
+# run's minutes, data and settings). The script has not been run as a whole yet. Needs:
 # pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
 # recordings under $UNIAUDIO2_DATA (docs/data.md).
 set -euo pipefail
@@ -122,32 +122,27 @@ stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
 # before; the mean of the last two is the model. First by AdamW, then by AdamW with more Chinese and digits, then by
 # Muon, a short run and a long one, with more speech. Stage 4 (lm_4, auditory sentences) follows where several tasks in
 # a row are wanted; it changes none of this size's figures (E17, E23).
-adamw=("${lm[@]}" train.replicas=0 train.accumulate=1 train.optimizer=adamw mixture.positions=2500)
-for seed in 0 1; do
-  RUN=lm_3_$seed stage lm_3 160 "${adamw[@]}" train.seed=$seed train.lr=1.2e-3 train.warmup_steps=50 \
-    train.decay_fraction=0.65 \
-    "mixture.weights={asr: 0.42, tts: 0.22, tts_voice: 0.13, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
-    "mixture.source_repeats={recorded: 1.3, fsdd: 1.5, esc10: 1, music: 1.5, zh: 0.9, yue: 0.9}" \
-    init_from="$work/lm_2/export" &
-done
-wait
-for seed in 2 3; do
-  RUN=lm_3_$seed stage lm_3 13 "${adamw[@]}" train.seed=$seed train.lr=7e-4 train.warmup_steps=30 \
-    train.decay_fraction=0.9 \
-    "mixture.weights={asr: 0.45, tts: 0.2, tts_voice: 0.12, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
-    "mixture.source_repeats={recorded: 1.3, fsdd: 2.5, esc10: 1, music: 1.5, zh: 2.2, yue: 1.6}" \
-    init_from="$work/lm_3_0/export,$work/lm_3_1/export" &
-done
-wait
-muon=("${lm[@]}" train.replicas=0 train.accumulate=1)
-RUN=lm_3_7 stage lm_3 9 "${muon[@]}" train.seed=7 train.muon_lr=1 mixture.positions=2500 \
+# two_seeds MINUTES SEED SEED [key=value ...]
+two_seeds() {
+  local budget=$1 seeds=("$2" "$3") seed
+  shift 3
+  for seed in "${seeds[@]}"; do RUN=lm_3_$seed stage lm_3 "$budget" "${lm[@]}" train.seed=$seed "$@" & done
+  wait
+}
+lm+=(train.replicas=0 train.accumulate=1)
+adamw=(train.optimizer=adamw mixture.positions=2500)
+two_seeds 160 0 1 "${adamw[@]}" train.lr=1.2e-3 train.warmup_steps=50 train.decay_fraction=0.65 \
+  "mixture.weights={asr: 0.42, tts: 0.22, tts_voice: 0.13, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
+  "mixture.source_repeats={recorded: 1.3, fsdd: 1.5, esc10: 1, music: 1.5, zh: 0.9, yue: 0.9}" \
+  init_from="$work/lm_2/export"
+two_seeds 13 2 3 "${adamw[@]}" train.lr=7e-4 train.warmup_steps=30 train.decay_fraction=0.9 \
+  "mixture.weights={asr: 0.45, tts: 0.2, tts_voice: 0.12, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \
+  "mixture.source_repeats={recorded: 1.3, fsdd: 2.5, esc10: 1, music: 1.5, zh: 2.2, yue: 1.6}" \
+  init_from="$work/lm_3_0/export,$work/lm_3_1/export"
+RUN=lm_3_7 stage lm_3 9 "${lm[@]}" train.seed=7 train.muon_lr=1 mixture.positions=2500 \
   "mixture.source_repeats={recorded: 1.3, fsdd: 2, esc10: 1, music: 1.5, zh: 1.8, yue: 1.4}" \
   init_from="$work/lm_3_2/export,$work/lm_3_3/export"
 # The widest Chinese corpus joined these two after a third of their steps.
-muon+=("data.codes=[$prepared,$codes/nano_chinese_wide]")
-for seed in 10 11; do
-  RUN=lm_3_$seed stage lm_3 85 "${muon[@]}" train.seed=$seed init_from="$work/lm_3_7/export" &
-done
-wait
+two_seeds 85 10 11 "data.codes=[$prepared,$codes/nano_chinese_wide]" init_from="$work/lm_3_7/export"
 uniaudio2 assemble "$model" --language-model "$work/lm_3_10/export" --language-model "$work/lm_3_11/export"
 echo "$model"

@@ -247,6 +247,12 @@ def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model
     assert torch.allclose(streamed, single.audio, atol=1e-4)
 
 
+def test_greedy_speech_is_attempted_once(model, monkeypatch):
+    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, speech_attempts=3))
+    monkeypatch.setattr("uniaudio2.pipeline.text_nats", lambda *_: pytest.fail("there is nothing to choose from"))
+    model.speak("Hello.", temperature=0)
+
+
 def test_surprise_is_the_mean_over_a_texts_tokens(model):
     builder = model.sequences
     codes = model.encode(noise(1.0))

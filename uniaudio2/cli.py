@@ -358,7 +358,9 @@ def speak(
     best_of: Annotated[
         int | None,
         typer.Option(
-            "--best-of", min=1, help="Attempts per sentence; the best heard is kept.  [dim]default: 4 (nano)[/dim]"
+            "--best-of",
+            min=1,
+            help="Attempts per sentence; the best heard is kept.  [dim]default: the model's, nano 4[/dim]",
         ),
     ] = None,
     *,
@@ -1008,7 +1010,9 @@ def evaluate(
     best_of: Annotated[
         int | None,
         typer.Option(
-            "--best-of", min=1, help="Readings per clip and attempts per sentence.  [dim]default: 1, and 4[/dim]"
+            "--best-of",
+            min=1,
+            help="Readings per clip and attempts per sentence.  [dim]default: as transcribe and speak do[/dim]",
         ),
     ] = None,
     *,

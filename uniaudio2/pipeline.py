@@ -683,7 +683,9 @@ class UniAudio2:
         sampling: Mapping[str, Any],
     ) -> Iterator[tuple[Tensor, AudioCodes]]:
         """Waveform (1, N), with the pause behind it, and codes of each sentence."""
-        attempts = self._need_lm()[0].config.speech_attempts if best_of is None else best_of
+        attempts = best_of
+        if attempts is None:  # greedy attempts would all be the same
+            attempts = 1 if sampling.get("temperature") == 0 else self._need_lm()[0].config.speech_attempts
         _check_best_of(attempts)
         prompt = None if voice is None else self._voice(load_waveform(voice, sample_rate))
         seed = _seed(sampling)

@@ -69,7 +69,8 @@ def parameter_groups(
         for parameter in group["params"]:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                parts[id(parameter) in hidden, parameter.ndim >= 2].append(parameter)
+                is_hidden = id(parameter) in hidden and parameter.ndim == 2
+                parts[is_hidden, parameter.ndim >= 2].append(parameter)
         groups += [
             {
                 "params": part,
