@@ -102,7 +102,8 @@ def test_reasoning_and_shuffled_codes(data_root, corpus, fake):
         report.figure("class named", "sounds").value
         > report.figure("class named, codes of another clip", "sounds").value
     )
-    both, shuffled = (report.figure(f"both classes named{kind}", "mixtures") for kind in ("", ", codes of another clip"))
+    kinds = ("", ", codes of another clip")
+    both, shuffled = (report.figure(f"both classes named{kind}", "mixtures") for kind in kinds)
     assert both.count == shuffled.count == 100 and both.value == 0  # one answer for all clips of five seconds
 
 
