@@ -11,6 +11,7 @@ import torch
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
+from uniaudio2.beam import beam_search
 from uniaudio2.codes import AudioCodes
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.pipeline import ATTEMPT_SEEDS, AudioResult, choose_device, join_texts, load_waveform
@@ -195,26 +196,36 @@ def test_batched_sentences_equal_single_ones(model):
     assert torch.equal(model.speak(text, batch_size=1).audio, model.speak(text, batch_size=8).audio)
 
 
-def test_the_reading_that_is_most_like_the_others_is_kept(model, monkeypatch):
-    said = iter([["the cat"], ["a hat"], ["the hat"], ["the bat"]])
-    seeds = []
+def test_a_transcript_is_searched_for_as_the_model_or_the_user_says(model, monkeypatch):
+    searched = []
 
-    def generate(asks, sampling, **_):
-        seeds.append((sampling.get("seed"), sampling.get("temperature")))
-        return [{"transcription": text} for text in next(said)]
+    def search(engine, requests, *, renderings, beams):
+        searched.append((len(requests), [len(each) for each in renderings], beams))
+        return beam_search(engine, requests, renderings=renderings, beams=beams)
 
-    monkeypatch.setattr(model, "_generate", generate)
-    assert str(model.transcribe(noise(1.0), best_of=4, seed=5)) == "the hat"
-    assert seeds[0] == (5, None) and len({seed for seed, _ in seeds}) == 4
-    assert all(temperature == 0.7 for _, temperature in seeds[1:])
-    with pytest.raises(ValueError, match="best_of must be at least 1"):
-        model.transcribe(noise(1.0), best_of=0)
+    monkeypatch.setattr("uniaudio2.pipeline.beam_search", search)
+    clips = [noise(0.5, seed=1), noise(0.9, seed=2)]
+    model.transcribe(clips)
+    assert searched == []
+    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, beams=2, hearings=3))
+    chosen = [str(one) for one in model.transcribe(clips, seed=1)]
+    assert searched == [(2, [2, 2], 2)]
+    assert [str(model.transcribe(clip, beams=2, hearings=3)) for clip in clips] == chosen  # whatever the batch
+    model.transcribe(clips[0], hearings=1, beams=4)
+    assert searched[-1] == (1, [0], 4)
+    count = len(searched)
+    model.transcribe(clips[0], temperature=0.5)  # drawn, not searched for
+    model.transcribe(clips[0], beams=1, hearings=1)
+    assert len(searched) == count
 
 
-def test_several_readings_do_not_depend_on_the_batch(model):
-    clips = [noise(0.5, seed=1), noise(0.9, seed=2), noise(0.7, seed=3)]
-    together = [str(one) for one in model.transcribe(clips, best_of=3, seed=1)]
-    assert together == [str(model.transcribe(clip, best_of=3, seed=1)) for clip in clips]
+def test_a_search_that_makes_no_sense(model):
+    with pytest.raises(ValueError, match="beams must be at least 1"):
+        model.transcribe(noise(1.0), beams=0)
+    with pytest.raises(ValueError, match="hearings must be at least 1"):
+        model.transcribe(noise(1.0), hearings=0)
+    with pytest.raises(ValueError, match="leave out temperature"):
+        model.transcribe(noise(1.0), beams=2, temperature=0.5)
 
 
 def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch):

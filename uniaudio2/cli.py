@@ -303,21 +303,19 @@ def report_made(record: dict[str, Any], target: str, options: Options, began: fl
 
 
 @app.command()
-@takes("timestamps", *FILE_OPTIONS, "batch_size", "language", *MODEL_OPTIONS)
-def transcribe(
-    files: Files,
-    best_of: Annotated[
-        int, typer.Option("--best-of", min=1, help="Readings per piece; the one most like the others is kept.")
-    ] = 1,
-    *,
-    options: Options,
-) -> None:
+@takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "hearings", "language", *MODEL_OPTIONS)
+def transcribe(files: Files, *, options: Options) -> None:
     """Write down what is said: one line [bold]path<TAB>text[/bold] per file."""
     describe_files(
         files,
         options,
         lambda loaded, audio: loaded.transcribe(
-            audio, language=options.language, batch_size=options.batch_size, best_of=best_of, **options.sampling
+            audio,
+            language=options.language,
+            batch_size=options.batch_size,
+            beams=options.beams,
+            hearings=options.hearings,
+            **options.sampling,
         ),
     )
 
@@ -995,7 +993,7 @@ def show_report(report: Any, as_json: bool, markdown: bool) -> None:
 
 
 @app.command()
-@takes("batch_size", *MODEL_OPTIONS)
+@takes("batch_size", "beams", "hearings", *MODEL_OPTIONS)
 def evaluate(
     task: Annotated[str, typer.Argument(help="asr, tts, audio_caption, tta, codec, reasoning; 'list' shows all.")],
     data: Annotated[str | None, typer.Option("--data", help="Which data, such as fsdd; or a manifest.")] = None,
@@ -1012,14 +1010,14 @@ def evaluate(
         typer.Option(
             "--best-of",
             min=1,
-            help="Readings per clip and attempts per sentence.  [dim]default: as transcribe and speak do[/dim]",
+            help="Attempts at every sentence that is spoken.  [dim]default: as speak does[/dim]",
         ),
     ] = None,
     *,
     options: Options,
 ) -> None:
     """Score the model; every figure comes with its interval, and with its target where there is one."""
-    from uniaudio2.eval import EVALUATIONS, find_evaluation
+    from uniaudio2.eval import EVALUATIONS, Effort, find_evaluation
     from uniaudio2.eval import evaluate as run_evaluation
 
     if task == "list":
@@ -1046,7 +1044,7 @@ def evaluate(
         progress=sys.stderr.isatty(),
         command=command_line(),
         batch_size=options.batch_size,
-        best_of=best_of,
+        effort=Effort(best_of=best_of, beams=options.beams, hearings=options.hearings),
         **sampling,
     )
     show_report(report, options.as_json, markdown)

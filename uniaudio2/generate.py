@@ -837,10 +837,15 @@ def _part(builder: SequenceBuilder, phase: Phase, drawn: Tensor, end: End) -> Ge
         ids = drawn[:, -1]
         if end == "loop":
             ids = ids[: len(without_repeats(ids.tolist()))]
-        text = builder.ids_to_text(ids.tolist()) if builder.tokenizer is not None else None
-        return GeneratedPart(phase.kind, phase.value, ids, None, text, end)
+        return text_part(builder, phase, ids, end)
     ids = drawn[:, :-1]
     return GeneratedPart(phase.kind, phase.value, ids, builder.ids_to_codes(phase, ids), None, end)
+
+
+def text_part(builder: SequenceBuilder, phase: Phase, ids: Tensor, end: End) -> GeneratedPart:
+    """A finished text from its ids (n,)."""
+    text = builder.ids_to_text(ids.tolist()) if builder.tokenizer is not None else None
+    return GeneratedPart(phase.kind, phase.value, ids, None, text, end)
 
 
 def prefill(model: AudioLM, tokens: Tensor, mask: Tensor, cache: LMCache, rows: Tensor, *, chunk: int = 256) -> None:

@@ -39,6 +39,20 @@ class Options:
         typer.Option("--recursive", "-r", help="Search the folders inside a folder too (not hidden ones, nor links)."),
     ] = False
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pieces of audio worked on together.")] = 8
+    beams: Annotated[
+        int | None,
+        typer.Option(
+            "--beams", min=1, help="Hypotheses of a transcript; 1 is quickest.  [dim]default: the model's, nano 4[/dim]"
+        ),
+    ] = None
+    hearings: Annotated[
+        int | None,
+        typer.Option(
+            "--hearings",
+            min=1,
+            help="Instants from which a recording is heard; 1 is quickest.  [dim]default: the model's, nano 3[/dim]",
+        ),
+    ] = None
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the decoder that makes the wave.")] = (
         None
     )

@@ -31,6 +31,7 @@ from uniaudio2.audio import (
     rms_dbfs,
     write_audio,
 )
+from uniaudio2.beam import beam_search
 from uniaudio2.checkpoint import SaveDtype, load_codec, load_lm, open_folder, push_to_hub, save_pretrained
 from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import (
@@ -62,7 +63,7 @@ from uniaudio2.speech_text import (
     speaking_time_s,
 )
 from uniaudio2.tasks import Part, Task, get_task, required
-from uniaudio2.text import TextError, check_language, edit_distance, normalise_text
+from uniaudio2.text import TextError, check_language, normalise_text
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -79,9 +80,6 @@ SILENCE_CAPTION = "silence"
 MAX_SOUND_S = 10.0
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
-# How further attempts at a transcript are drawn. Choice: of temperatures .4 and .7 the one whose consensus had fewer
-# errors on clips of training voices (docs/experiments.md, E22).
-ATTEMPT_SAMPLING = {"temperature": 0.7, "top_k": 20}
 
 
 @dataclass(frozen=True)
@@ -294,14 +292,18 @@ def _seed(sampling: Mapping[str, Any]) -> int:
     return 0 if seed is None else int(seed)
 
 
-def _check_best_of(best_of: int) -> None:
-    if best_of < 1:
-        raise ValueError(f"best_of must be at least 1, got {best_of}")
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
 
 
-def _consensus(texts: Sequence[str]) -> str:
-    """The text with the fewest character errors against all of them together; the first of equals."""
-    return min(texts, key=lambda one: sum(edit_distance(one, other) for other in texts))
+def _hearings(audio: Tensor, count: int) -> list[Tensor]:
+    """A waveform (1, N) behind silences that are spread evenly over one reasoning frame.
+
+    Choice: where a frame begins decides which 5 Hz codes a sound falls into, so these renderings err differently.
+    """
+    frame = SAMPLE_RATE / REASONING_RATE_HZ
+    return [torch.nn.functional.pad(audio, (round(index * frame / count), 0)) for index in range(count)]
 
 
 def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
@@ -494,7 +496,8 @@ class UniAudio2:
         sample_rate: int = SAMPLE_RATE,
         max_chunk_s: float = MAX_CHUNK_S,
         batch_size: int = 8,
-        best_of: int = 1,
+        beams: int | None = None,
+        hearings: int | None = None,
         **sampling: Any,
     ) -> Any:
         """Write down what is said.
@@ -505,19 +508,36 @@ class UniAudio2:
             sample_rate: Rate of samples given as such, Hz.
             max_chunk_s: Longest piece worked on at once.
             batch_size: Pieces worked on together.
-            best_of: Readings of each piece, the first at the task's defaults and the others drawn, of which the one is
-                kept that differs least from all others (minimum Bayes risk by character errors).
-            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default.
+            beams: Hypotheses that are followed at once; None takes the model's own number (nano: 4), 1 is quickest.
+            hearings: From how many instants on each piece is encoded, for one text that suits all; None takes the
+                model's own number (nano: 3), 1 is quickest.
+            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default, which
+                looks for the likeliest text. Who asks to sample gets one draw, without beams and hearings.
 
         Returns:
             A `TextResult`, or a list of them for a list. ``segments`` has times.
 
         Raises:
-            ValueError: If audio or language cannot be used.
+            ValueError: If audio, language or an option cannot be used.
         """
         code = check_language(language) if language is not None else None
         task = "yue_asr" if code == "yue" else "asr"
-        return self._describe(audio, task, code, "", sample_rate, max_chunk_s, batch_size, sampling, best_of)
+        effort = self._effort(beams, hearings, sampling)
+        return self._describe(audio, task, code, "", sample_rate, max_chunk_s, batch_size, sampling, effort)
+
+    def _effort(self, beams: int | None, hearings: int | None, sampling: Mapping[str, Any]) -> tuple[int, int]:
+        """Hypotheses and renderings of a transcription."""
+        config = self._need_lm()[0].config
+        drawn = any(sampling.get(name) for name in ("temperature", "top_k", "top_p"))
+        if drawn and max(beams or 1, hearings or 1) > 1:
+            raise ValueError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
+        counts = {
+            "beams": beams if beams is not None else 1 if drawn else config.beams,
+            "hearings": hearings if hearings is not None else 1 if drawn else config.hearings,
+        }
+        for name, count in counts.items():
+            _check_count(name, count)
+        return counts["beams"], counts["hearings"]
 
     def caption(
         self,
@@ -546,10 +566,9 @@ class UniAudio2:
         max_chunk_s: float,
         batch_size: int,
         sampling: Mapping[str, Any],
-        best_of: int = 1,
+        effort: tuple[int, int] = (1, 1),
     ) -> Any:
         """Both ways from audio to text: divide, skip silence, generate in batches, join; in constant memory."""
-        _check_best_of(best_of)
         many = isinstance(audio, list | tuple)
         recordings = [
             open_recording(one, sample_rate) for one in cast("Sequence[AudioInput]", audio if many else [audio])
@@ -561,9 +580,7 @@ class UniAudio2:
             for start, chunk in chunks_at_pauses(recording.blocks(), max_chunk_s)
         )
         while group := list(islice(pieces, BATCHES_HELD * batch_size)):
-            texts = self._texts(
-                [chunk for _, _, chunk in group], task, language, silence, batch_size, sampling, best_of
-            )
+            texts = self._texts([chunk for _, _, chunk in group], task, language, silence, batch_size, sampling, effort)
             for (row, start, chunk), text in zip(group, texts, strict=True):
                 if text:
                     found[row].append(Segment(start / SAMPLE_RATE, (start + chunk.shape[-1]) / SAMPLE_RATE, text))
@@ -586,7 +603,7 @@ class UniAudio2:
         silence: str,
         batch_size: int,
         sampling: Mapping[str, Any],
-        best_of: int,
+        effort: tuple[int, int],
     ) -> list[str]:
         """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
         texts = [silence] * len(chunks)
@@ -595,23 +612,30 @@ class UniAudio2:
         loud.sort(key=lambda index: chunks[index].shape[-1])
         for first in range(0, len(loud), batch_size):
             batch = loud[first : first + batch_size]
+            waves = [wave for index in batch for wave in _hearings(chunks[index], effort[1])]
             asks = [
                 _Ask(task, {"audio": codes}, language, _text_limits(codes.duration_s))
-                for codes in self.encode_many([chunks[index] for index in batch])
+                for codes in self.encode_many(waves)
             ]
-            readings = [[text] for text in self._read(asks, sampling)]
-            drawn = {**ATTEMPT_SAMPLING, **{name: value for name, value in sampling.items() if value is not None}}
-            for attempt in range(1, best_of):
-                drawn["seed"] = _seed(sampling) + attempt * ATTEMPT_SEEDS
-                for found, text in zip(readings, self._read(asks, drawn), strict=True):
-                    found.append(text)
-            for index, found in zip(batch, readings, strict=True):
-                texts[index] = found[0] if best_of == 1 else _consensus(found)
+            answers = self._generate(asks, sampling) if max(effort) == 1 else self._search(asks, *effort, sampling)
+            for index, answer in zip(batch, answers, strict=True):
+                texts[index] = str(next(iter(answer.values()))).strip()
         return texts
 
-    def _read(self, asks: Sequence[_Ask], sampling: Mapping[str, Any]) -> list[str]:
-        """The text that answers each request."""
-        return [str(next(iter(answer.values()))).strip() for answer in self._generate(asks, sampling)]
+    def _search(
+        self, asks: Sequence[_Ask], beams: int, hearings: int, sampling: Mapping[str, Any]
+    ) -> list[dict[str, str | AudioCodes]]:
+        """The likeliest text for every ``hearings`` consecutive requests together."""
+        lm, builder = self._need_lm()[0], self.sequences
+        requests = [self._request(builder, ask, sampling, _seed(sampling)) for ask in asks]
+        groups = [requests[start : start + hearings] for start in range(0, len(requests), hearings)]
+        results = beam_search(
+            Engine(lm, builder),
+            [group[0] for group in groups],
+            renderings=[[request.prompt for request in group[1:]] for group in groups],
+            beams=beams,
+        )
+        return [_outputs(result) for result in results]
 
     # ------------------------------------------------------------------------------------------- text to audio
 
@@ -686,7 +710,7 @@ class UniAudio2:
         attempts = best_of
         if attempts is None:  # greedy attempts would all be the same
             attempts = 1 if sampling.get("temperature") == 0 else self._need_lm()[0].config.speech_attempts
-        _check_best_of(attempts)
+        _check_count("best_of", attempts)
         prompt = None if voice is None else self._voice(load_waveform(voice, sample_rate))
         seed = _seed(sampling)
         for first in range(0, len(sentences), batch_size):

@@ -4,7 +4,7 @@ import torch
 from tests.tiny_model import make_tiny_model
 from uniaudio2.checkpoint import save_parts
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
-from uniaudio2.eval import EvaluationError, evaluate
+from uniaudio2.eval import Effort, EvaluationError, evaluate
 from uniaudio2.eval.subject import HasAutoencoder, HasCodebooks, HasTextDecoder, PipelineSubject, Subject
 from uniaudio2.tokenizer import TextTokenizer
 
@@ -48,18 +48,18 @@ def test_a_loaded_model_and_its_folder_score_alike(subject, folder, data_root):
     assert by_folder.model == folder.name
 
 
-def test_several_readings_reach_the_model_and_the_report(subject, data_root, monkeypatch):
+def test_effort_reaches_the_model_and_the_report(subject, data_root, monkeypatch):
     asked = []
 
-    def transcribe(clips, *, best_of, **_):
-        asked.append(best_of)
+    def transcribe(clips, *, beams, hearings, **_):
+        asked.append((beams, hearings))
         return ["alexa"] * len(clips)
 
     monkeypatch.setattr(subject.model, "transcribe", transcribe)
-    report = evaluate("asr", data="keywords", model=subject.model, data_root=data_root, best_of=3)
-    assert set(asked) == {3} and "--best-of 3" in report.command
-    with pytest.raises(EvaluationError, match="best_of must be at least 1"):
-        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, best_of=0)
+    report = evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(beams=3))
+    assert set(asked) == {(3, None)} and "--beams 3" in report.command
+    with pytest.raises(EvaluationError, match="hearings must be at least 1"):
+        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(hearings=0))
 
 
 def test_what_cannot_be_evaluated(data_root):

@@ -3,5 +3,6 @@
 from uniaudio2.eval.benchmark import EVALUATIONS, Evaluation, evaluate, find_evaluation
 from uniaudio2.eval.context import EvaluationError
 from uniaudio2.eval.report import Figure, Report
+from uniaudio2.eval.subject import Effort
 
-__all__ = ["EVALUATIONS", "Evaluation", "EvaluationError", "Figure", "Report", "evaluate", "find_evaluation"]
+__all__ = ["EVALUATIONS", "Effort", "Evaluation", "EvaluationError", "Figure", "Report", "evaluate", "find_evaluation"]

@@ -19,7 +19,7 @@ from typing import Any
 from uniaudio2.eval import generation, reconstruction, speed, understanding
 from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
 from uniaudio2.eval.report import Figure, Report
-from uniaudio2.eval.subject import PipelineSubject, Subject
+from uniaudio2.eval.subject import Effort, PipelineSubject, Subject
 from uniaudio2.eval.text_metrics import get_normaliser
 
 Run = Callable[[Context], tuple[list[Figure], list[dict[str, Any]]]]
@@ -113,7 +113,7 @@ def evaluate(
     progress: bool = False,
     command: str | None = None,
     batch_size: int = 8,
-    best_of: int | None = None,
+    effort: Effort | None = None,
     **sampling: Any,
 ) -> Report:
     """Run one evaluation.
@@ -134,8 +134,7 @@ def evaluate(
         progress: Whether to show progress bars on standard error.
         command: Command line for the report; None reconstructs it from the arguments.
         batch_size: Clips that the model works on together.
-        best_of: Readings of every clip that is transcribed, attempts at every sentence that is spoken; None is one
-            reading and the model's own number of attempts.
+        effort: How hard the model tries; None is as it does by itself.
         **sampling: Options for every generation, such as ``temperature`` or ``guidance``; None is the task's default.
 
     Returns:
@@ -151,16 +150,18 @@ def evaluate(
     unknown = sorted(set(languages) - {"en", "zh", "yue"})
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
-    if best_of is not None and best_of < 1:
-        raise EvaluationError(f"best_of must be at least 1, not {best_of}")
+    effort = effort or Effort()
+    for name, value in effort.given().items():
+        if value < 1:
+            raise EvaluationError(f"{name} must be at least 1, not {value}")
     options = {name: value for name, value in sampling.items() if value is not None}
-    shown = {**({} if best_of is None else {"best_of": best_of}), **options}
+    shown = {**effort.given(), **options}
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(
-            make_subject=lambda: _subject(model, device, batch_size, best_of, options),
+            make_subject=lambda: _subject(model, device, batch_size, effort, options),
             work=folder,
             data_root=None if data_root is None else Path(data_root),
             corpus=None if corpus is None else Path(corpus),
@@ -192,13 +193,13 @@ def evaluate(
     return report
 
 
-def _subject(model: Any, device: str, batch_size: int, best_of: int | None, sampling: dict[str, Any]) -> Subject:
+def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling: dict[str, Any]) -> Subject:
     if model is None or isinstance(model, str | Path):
-        return PipelineSubject.load(model, device=device, batch_size=batch_size, best_of=best_of, **sampling)
+        return PipelineSubject.load(model, device=device, batch_size=batch_size, effort=effort, **sampling)
     from uniaudio2.pipeline import UniAudio2
 
     if isinstance(model, UniAudio2):  # asked first: it has a subject's methods by name, with other results
-        return PipelineSubject.around(model, batch_size=batch_size, best_of=best_of, sampling=sampling)
+        return PipelineSubject.around(model, batch_size=batch_size, effort=effort, sampling=sampling)
     if isinstance(model, Subject):
         return model
     raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")

@@ -6,6 +6,7 @@ Anything with these methods can be evaluated, so that other systems and test dou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -78,6 +79,25 @@ class HasCodebooks(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How hard a model tries; None is what it does by itself.
+
+    Attributes:
+        best_of: Attempts at every sentence that is spoken.
+        beams: Hypotheses of every transcript.
+        hearings: Instants from which a recording is encoded for it.
+    """
+
+    best_of: int | None = None
+    beams: int | None = None
+    hearings: int | None = None
+
+    def given(self) -> dict[str, int]:
+        """What was asked for."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 class PipelineSubject:
     """`UniAudio2` as a subject.
 
@@ -86,7 +106,7 @@ class PipelineSubject:
         text_decoder: The codec's own text decoder, if the model folder has one.
         tokenizer: Turns what the text decoder says into text; None takes the model's.
         batch_size: Clips worked on together.
-        best_of: Readings of every clip, and attempts at every sentence to be spoken; None is what the model does.
+        effort: How hard the model tries.
         sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
     """
 
@@ -97,12 +117,12 @@ class PipelineSubject:
         text_decoder: Any = None,
         tokenizer: Any = None,
         batch_size: int = 8,
-        best_of: int | None = None,
+        effort: Effort = Effort(),
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.name = model, model.name
         self._text_decoder, self._tokenizer = text_decoder, tokenizer or model.tokenizer
-        self._batch_size, self._best_of, self._sampling = batch_size, best_of, sampling or {}
+        self._batch_size, self._effort, self._sampling = batch_size, effort, sampling or {}
 
     @classmethod
     def load(
@@ -111,14 +131,14 @@ class PipelineSubject:
         *,
         device: str = "cpu",
         batch_size: int = 8,
-        best_of: int | None = None,
+        effort: Effort = Effort(),
         **sampling: Any,
     ) -> PipelineSubject:
         """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
         from uniaudio2.pipeline import UniAudio2
 
         model = UniAudio2.from_pretrained(source, device=device)
-        return cls.around(model, batch_size=batch_size, best_of=best_of, sampling=sampling)
+        return cls.around(model, batch_size=batch_size, effort=effort, sampling=sampling)
 
     @classmethod
     def around(
@@ -126,7 +146,7 @@ class PipelineSubject:
         model: UniAudio2,
         *,
         batch_size: int = 8,
-        best_of: int | None = None,
+        effort: Effort = Effort(),
         sampling: dict[str, Any] | None = None,
     ) -> PipelineSubject:
         """A loaded model, with the text decoder of its folder if there is one."""
@@ -139,7 +159,7 @@ class PipelineSubject:
             if folder.has("text_decoder"):
                 decoder = load_text_decoder(folder, device=model.device).eval()
                 tokenizer = model.tokenizer or TextTokenizer.load(folder.tokenizer)
-        given = {"batch_size": batch_size, "best_of": best_of, "sampling": sampling}
+        given = {"batch_size": batch_size, "effort": effort, "sampling": sampling}
         return cls(model, text_decoder=decoder, tokenizer=tokenizer, **given)
 
     def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
@@ -148,7 +168,8 @@ class PipelineSubject:
             list(clips),
             language=language,
             batch_size=self._batch_size,
-            best_of=self._best_of or 1,
+            beams=self._effort.beams,
+            hearings=self._effort.hearings,
             seed=seed,
             **self._sampling,
         )
@@ -162,7 +183,7 @@ class PipelineSubject:
     def speak(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Tensor:
         """See `Subject.speak`."""
         spoken = self.model.speak(
-            text, language=language, voice=voice, best_of=self._best_of, seed=seed, **self._sampling
+            text, language=language, voice=voice, best_of=self._effort.best_of, seed=seed, **self._sampling
         )
         return spoken.audio
 

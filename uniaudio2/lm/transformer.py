@@ -210,6 +210,11 @@ class KVCache:
         keys, values = self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
         return (keys, values) if rows is None else (keys[rows], values[rows])
 
+    def reorder(self, rows: Tensor, start: int, stop: int) -> None:
+        """Give every slot what slot ``rows`` (B,) holds at positions start..stop-1."""
+        for tensor in (*self.keys, *self.values):
+            tensor[:, :, start:stop] = tensor[rows, :, start:stop]
+
     def resize(self, rows: Tensor, max_positions: int) -> None:
         """Keep slots ``rows`` (n,) in that order (they may repeat) and change the number of positions."""
         kept = min(max_positions, self.max_positions)

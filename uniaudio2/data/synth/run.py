@@ -103,9 +103,19 @@ PRESETS = {
     "nano_chinese_wide": _speech_alone(
         SpeechHours(0, 0, 0, 0, 0, 0, 3.0, 7.0, 1.0, 3.0, 0, dev=False, first_sentence=15000)
     ),
+    # The rest of the sentence lists.
+    "nano_chinese_rest": _speech_alone(
+        SpeechHours(0, 0, 0, 0, 0, 0, 3.0, 9.0, 0.0, 0.0, 0, dev=False, first_sentence=24000)
+    ),
+    "nano_english_rest": _speech_alone(
+        SpeechHours(
+            2.0, 1.0, 0.5, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0, dev=False, first_sentence=44700, rhvoice=0.7, pico=0.7
+        )
+    ),
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": _mixtures_alone(120.0, licensed=0.9, seed=2),
     "nano_mixtures_more": _mixtures_alone(150.0, licensed=1.0, seed=3),
+    "nano_mixtures_wide": _mixtures_alone(240.0, licensed=1.0, seed=4),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),

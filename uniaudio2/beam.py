@@ -1,0 +1,216 @@
+"""Beam search: the text that a model finds likeliest for one input, or for several renderings of it at once.
+
+Renderings are prompts that say the same in other rows, such as one recording encoded from different instants on: what
+one of them garbles, the others often hold. Every rendering reads the same hypothesis, and the mean of their
+probabilities decides how it goes on.
+
+Choice: a loop of its own beside `uniaudio2.generate`, because hypotheses move between cache rows and nothing is drawn,
+streamed or admitted midway; prefill, model step and results are the engine's.
+
+Shapes: R requests, W hypotheses each, H renderings, V text ids; rows of the cache are ordered (R, W, H).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from uniaudio2.generate import (
+    End,
+    Engine,
+    GenerationError,
+    GenerationRequest,
+    GenerationResult,
+    prefill,
+    repeats,
+    text_part,
+    without_repeats,
+)
+from uniaudio2.sequence import Phase, Prompt
+
+
+class _Hypothesis(NamedTuple):
+    """The begin of a text."""
+
+    ids: list[int]
+    total: float  # log probability, nats
+
+
+class _Finished(NamedTuple):
+    """A whole text."""
+
+    end: End
+    score: float  # nats per id, the end included
+    ids: list[int]
+
+
+_ENDS: tuple[End, ...] = ("length", "loop", "end")  # the last is preferred
+
+
+class _Step(NamedTuple):
+    """How a hypothesis goes on: the old one it continues, the id, the log probability of both."""
+
+    source: int
+    token: int
+    total: float
+
+
+@dataclass
+class _Search:
+    """Hypotheses of one request, likeliest first."""
+
+    phase: Phase
+    limit: int
+    beams: int
+    live: list[_Hypothesis] = field(default_factory=lambda: [_Hypothesis([], 0.0)])
+    texts: list[_Finished] = field(default_factory=list)
+    done: bool = False
+
+    def extend(self, candidates: Iterable[_Step]) -> list[_Step]:
+        """Go on with the best candidates (they come likeliest first); returns those that were taken."""
+        taken: list[_Step] = []
+        for step in candidates:
+            if len(taken) == self.beams or math.isinf(step.total):
+                break
+            ids = [*self.live[step.source].ids, step.token]
+            if step.token == self.phase.eos:
+                self.texts.append(_Finished("end", step.total / len(ids), ids[:-1]))
+            elif repeats(ids):  # every round of a loop is likelier than the one before: it must not compete
+                self.texts.append(_Finished("loop", step.total / len(ids), without_repeats(ids)))
+            else:
+                taken.append(step)
+        self.live = [_Hypothesis([*self.live[step.source].ids, step.token], step.total) for step in taken]
+        if self.live and len(self.live[0].ids) == self.limit:
+            self.texts += [_Finished("length", total / len(ids), ids) for ids, total in self.live]
+            self.live = []
+        self.done = not self.live or sum(text.end == "end" for text in self.texts) >= self.beams
+        return taken
+
+    def best(self) -> _Finished:
+        """Of the texts that ended by themselves, or else were cut, the one with the highest probability per id.
+
+        Choice: per id, because the sum over a text prefers short ones, which leave out words.
+        """
+        return max(self.texts, key=lambda text: (_ENDS.index(text.end), text.score))
+
+
+@torch.inference_mode()
+def beam_search(
+    engine: Engine,
+    requests: Sequence[GenerationRequest],
+    *,
+    renderings: Sequence[Sequence[Prompt]] | None = None,
+    beams: int = 4,
+) -> list[GenerationResult]:
+    """Find the likeliest text for each request; with one hypothesis and one rendering that is greedy generation.
+
+    A search ends when it has finished as many texts as it follows hypotheses, and gives the one with the highest
+    probability per id. The host reads every step.
+
+    Args:
+        engine: Model and sequence builder.
+        requests: Prompts that generate one text each; limits of text count, sampling does not.
+        renderings: For each request further prompts that its text must suit as well, equally many for all.
+        beams: Hypotheses that are followed at once, W.
+
+    Returns:
+        Results in the order of the requests.
+
+    Raises:
+        GenerationError: If a request generates anything but one text, the renderings do not fit, or something is longer
+            than the model allows.
+    """
+    if beams < 1:
+        raise GenerationError(f"beams must be at least 1, got {beams}")
+    if not requests:
+        return []
+    further = renderings if renderings is not None else [()] * len(requests)
+    prompts = [[request.prompt, *others] for request, others in zip(requests, further, strict=True)]
+    count = len(prompts[0])
+    if any(len(each) != count for each in prompts):
+        raise GenerationError("all requests of a beam search need the same number of renderings")
+    searches = [_search(engine, request, each, beams) for request, each in zip(requests, prompts, strict=True)]
+
+    model, device = engine.model, engine.model.device
+    flat = [prompt for each in prompts for prompt in each]
+    steps = max(search.limit for search in searches)
+    shortest, longest = min(map(len, flat)), max(map(len, flat))
+    cache = model.new_cache(len(flat), longest + steps, dtype=engine.cache_dtype)
+    prefill(
+        model,
+        pad_sequence([prompt.tokens[:-1] for prompt in flat], batch_first=True).to(device),
+        pad_sequence([prompt.mask[:-1] for prompt in flat], batch_first=True).to(device),
+        cache,
+        torch.arange(len(flat), device=device),
+        chunk=engine.prefill_chunk,
+    )
+    grid = torch.arange(len(flat), device=device).view(len(requests), 1, count)  # (R, 1, H) rows of the prompts
+    cache.resize(grid.expand(-1, beams, -1).flatten(), cache.max_positions)
+    rows = torch.arange(len(flat) * beams, device=device).view(len(requests), beams, count)
+    tokens = (
+        torch.stack([prompt.tokens[-1] for prompt in flat]).to(device)[grid].expand(-1, beams, -1, -1).flatten(0, 2)
+    )
+    mask = torch.stack([prompt.mask[-1] for prompt in flat]).to(device)[grid].expand(-1, beams, -1, -1).flatten(0, 2)
+    positions = torch.tensor([len(prompt) - 1 for prompt in flat], device=device)[grid].expand(-1, beams, -1).flatten()
+    size = model.config.text_vocab_size
+    blocked, is_end = torch.zeros(2, len(requests), 1, size, dtype=torch.bool, device=device)
+    for row, search in enumerate(searches):
+        blocked[row, 0, [token for token in search.phase.forbidden if token < size]] = True
+        is_end[row, 0, search.phase.eos] = True
+    least = torch.tensor([request.limit("text")[0] for request in requests], device=device)[:, None, None]
+    totals = torch.full((len(requests), beams), -math.inf, device=device)
+    totals[:, 0] = 0.0
+
+    for step in range(steps):
+        hidden = engine.model_step(
+            tokens[:, None], mask[:, None], cache, positions[:, None], length=longest + step, exact=False, experts=False
+        )[:, 0]
+        logits = model.text_head(hidden).float().view(len(requests), beams, count, size)
+        agreed = logits.log_softmax(dim=-1).logsumexp(dim=2) - math.log(count)
+        candidates = totals[:, :, None] + agreed.masked_fill(blocked | (is_end & (step < least)), -torch.inf)
+        values, picks = candidates.flatten(1).topk(min(2 * beams, beams * size), dim=1)
+        sources, ids, sums = [], [], []
+        for search, row_values, row_picks in zip(searches, values.tolist(), picks.tolist(), strict=True):
+            found = [_Step(pick // size, pick % size, value) for pick, value in zip(row_picks, row_values, strict=True)]
+            taken = [] if search.done else search.extend(found)
+            taken += [_Step(0, search.phase.eos, -math.inf)] * (beams - len(taken))
+            sources.append([one.source for one in taken])
+            ids.append([one.token for one in taken])
+            sums.append([one.total for one in taken])
+        if all(search.done for search in searches):
+            break
+        source = torch.tensor(sources, device=device)
+        kept = rows.gather(1, source[:, :, None].expand(-1, -1, count)).flatten()
+        # What the text attends to so far; the prompts' entries are the same in all hypotheses.
+        cache.backbone.reorder(kept, shortest, longest + step)
+        totals = torch.tensor(sums, device=device)
+        tokens, mask = torch.zeros_like(tokens), torch.zeros_like(mask)
+        tokens[:, -1] = torch.tensor(ids, device=device)[:, :, None].expand(-1, -1, count).flatten()
+        mask[:, -1] = True
+        positions = positions + 1
+
+    results = []
+    for request, search in zip(requests, searches, strict=True):
+        text = search.best()
+        part = text_part(engine.builder, search.phase, torch.tensor(text.ids, dtype=torch.int64), text.end)
+        results.append(GenerationResult(request.prompt.task, (part,)))
+    return results
+
+
+def _search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:
+    """An empty search, once the request is known to fit."""
+    phases = request.prompt.phases
+    if len(phases) != 1 or not phases[0].is_text or request.guided:
+        raise GenerationError(f"beam search makes one text without guidance, task '{request.prompt.task}' does not")
+    limit = request.limit("text")[1]
+    needed, most = max(map(len, prompts)) + limit, engine.model.config.max_positions
+    if needed > most:
+        raise GenerationError(
+            f"prompt and text together may have {needed} positions, but the model is made for {most}; shorten the input"
+        )
+    return _Search(phases[0], limit, beams)
