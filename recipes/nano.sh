@@ -38,8 +38,8 @@ stage() {
 # part RUN [STAGE]: what a stage exported.
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
-parts_of_corpus=(nano nano_more nano_voices nano_chinese nano_chinese_more nano_chinese_wide nano_mixtures
-  nano_mixtures_more)
+parts_of_corpus=(nano nano_more nano_voices nano_english_rest nano_chinese nano_chinese_more nano_chinese_wide
+  nano_chinese_rest nano_mixtures nano_mixtures_more nano_mixtures_wide)
 for part in "${parts_of_corpus[@]}"; do
   [ -e "$corpus/$part/manifest.jsonl" ] || uniaudio2 data synth "$corpus/$part" --preset "$part"
 done
@@ -102,7 +102,7 @@ for i in 0 1; do
       nano) copies=(--augmented-copies 2 --synthetic-copies 0.1 --voice-copies 0.1) ;;
       nano_more) copies=(--splits train --voice-copies 0.15) ;;
       nano_voices) copies=(--splits train --synthetic-copies 0.1 --voice-copies 0.5) ;;
-      nano_mixtures*) copies=(--splits train --augmented-copies 1 --synthetic-copies 0.2) ;;
+      nano_mixtures | nano_mixtures_more) copies=(--splits train --augmented-copies 1 --synthetic-copies 0.2) ;;
       *) copies=(--splits train) ;;
     esac
     uniaudio2 prepare "$corpus/$part" --out "$codes/$part" --model "$model" "${copies[@]}" \
@@ -118,9 +118,9 @@ prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
 lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
 stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
-# The last stage runs in four parts, three of them from two seeds side by side and each from the mean of what came
+# The last stage runs in five parts, four of them from two seeds side by side and each from the mean of what came
 # before; the mean of the last two is the model. First by AdamW, then by AdamW with more Chinese and digits, then by
-# Muon, a short run and a long one, with more speech. Stage 4 (lm_4, auditory sentences) follows where several tasks in
+# Muon, a short run and two long ones, with more speech, and sentences and mixtures that were not used before. Stage 4 (lm_4, auditory sentences) follows where several tasks in
 # a row are wanted; it changes none of this size's figures (E17, E23).
 # two_seeds MINUTES SEED SEED [key=value ...]
 two_seeds() {
@@ -143,6 +143,10 @@ RUN=lm_3_7 stage lm_3 9 "${lm[@]}" train.seed=7 train.muon_lr=1 mixture.position
   "mixture.source_repeats={recorded: 1.3, fsdd: 2, esc10: 1, music: 1.5, zh: 1.8, yue: 1.4}" \
   init_from="$work/lm_3_2/export,$work/lm_3_3/export"
 # The widest Chinese corpus joined these two after a third of their steps.
-two_seeds 85 10 11 "data.codes=[$prepared,$codes/nano_chinese_wide]" init_from="$work/lm_3_7/export"
-uniaudio2 assemble "$model" --language-model "$work/lm_3_10/export" --language-model "$work/lm_3_11/export"
+prepared+=",$codes/nano_chinese_wide"
+two_seeds 85 10 11 "data.codes=[$prepared]" init_from="$work/lm_3_7/export"
+prepared+=",$codes/nano_chinese_rest,$codes/nano_english_rest,$codes/nano_mixtures_wide"
+two_seeds 80 20 21 "data.codes=[$prepared]" "mixture.source_repeats={recorded: 1.3, fsdd: 2, music: 1.5, zh: 0.95}" \
+  init_from="$work/lm_3_10/export,$work/lm_3_11/export"
+uniaudio2 assemble "$model" --language-model "$work/lm_3_20/export" --language-model "$work/lm_3_21/export"
 echo "$model"
