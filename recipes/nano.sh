@@ -39,7 +39,7 @@ stage() {
 part() { echo "$work/$1/export/${2:-$1}.safetensors"; }
 
 parts_of_corpus=(nano nano_more nano_voices nano_english_rest nano_chinese nano_chinese_more nano_chinese_wide
-  nano_chinese_rest nano_mixtures nano_mixtures_more nano_mixtures_wide)
+  nano_chinese_rest nano_mixtures nano_mixtures_more nano_mixtures_wide nano_mixtures_varied)
 for part in "${parts_of_corpus[@]}"; do
   [ -e "$corpus/$part/manifest.jsonl" ] || uniaudio2 data synth "$corpus/$part" --preset "$part"
 done
@@ -146,7 +146,11 @@ RUN=lm_3_7 stage lm_3 9 "${lm[@]}" train.seed=7 train.muon_lr=1 mixture.position
 prepared+=",$codes/nano_chinese_wide"
 two_seeds 85 10 11 "data.codes=[$prepared]" init_from="$work/lm_3_7/export"
 prepared+=",$codes/nano_chinese_rest,$codes/nano_english_rest,$codes/nano_mixtures_wide"
-two_seeds 80 20 21 "data.codes=[$prepared]" "mixture.source_repeats={recorded: 1.3, fsdd: 2, music: 1.5, zh: 0.95}" \
+prepared+=",$codes/nano_mixtures_varied"
+# The varied mixtures, and so many captions, joined these two after two thirds of their steps.
+two_seeds 80 20 21 "data.codes=[$prepared]" \
+  "mixture.weights={asr: 0.37, tts: 0.27, tts_voice: 0.06, audio_caption: 0.2, tta: 0.08, text_only: 0.02}" \
+  "mixture.source_repeats={recorded: 1.3, fsdd: 2, esc10: 1, music: 1.5, zh: 0.95, yue: 1, synth_mixture: 1.5}" \
   init_from="$work/lm_3_10/export,$work/lm_3_11/export"
 uniaudio2 assemble "$model" --language-model "$work/lm_3_20/export" --language-model "$work/lm_3_21/export"
 echo "$model"

@@ -204,6 +204,30 @@ def test_mixtures_of_real_recordings_alone() -> None:
     assert all(licensed[int(t.first)].label != licensed[int(t.second)].label for t in tasks)
 
 
+def test_varied_mixtures_play_their_recordings_at_other_speeds(tmp_path: Path) -> None:
+    time = np.arange(4 * 24000) / 24000
+    licensed = []
+    for label, hertz in (("dog", 500), ("rain", 3000)):
+        soundfile.write(tmp_path / f"{label}.wav", 0.3 * np.sin(2 * np.pi * hertz * time), 24000)
+        licensed.append(
+            Example(id=label, path=f"{label}.wav", duration=4.0, split="train", kind="sound", label=label,
+                    captions=(label,), root=tmp_path)
+        )  # fmt: skip
+
+    def low_tone(varied: bool, number: int) -> float:
+        task = sound.plan_mixtures(3.0, licensed, seed=0, licensed_share=1.0, varied=varied)[number]
+        wave = sound.render_mixture(task, licensed, 0)[1]
+        assert np.array_equal(wave, sound.render_mixture(task, licensed, 0)[1])
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(wave.size)))
+        frequencies = np.fft.rfftfreq(wave.size, 1 / 24000)
+        low = (frequencies > 300) & (frequencies < 900)
+        return float(frequencies[low][spectrum[low].argmax()])
+
+    tones = [low_tone(True, number) for number in range(5)]
+    assert all(abs(low_tone(False, number) - 500) < 3 for number in range(2))
+    assert all(500 * 2**-0.42 < tone < 500 * 2**0.42 for tone in tones) and max(tones) - min(tones) > 20
+
+
 def test_corpus_is_deterministic_resumable_and_valid(
     data_root: Path, tmp_path: Path, espeak: engines._Espeak, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ class SynthPreset:
         sound_seed: Added to the corpus's seed for sounds and mixtures.
         mixture_minutes: Minutes of two-event mixtures.
         mixture_licensed: Share of their events that are real recordings.
+        mixture_varied: Change speed and colour of those recordings.
         real_sets: Sets of real recordings, copied into shards with their own splits.
         real_limit: Most clips of one split of one set; None for all.
     """
@@ -59,6 +60,7 @@ class SynthPreset:
     real_limit: int | None = None
     sound_seed: int = 0  # other sounds and mixtures than those of a preset with another number
     mixture_licensed: float = 0.5
+    mixture_varied: bool = False
 
 
 def _speech_alone(hours: SpeechHours) -> SynthPreset:
@@ -66,7 +68,7 @@ def _speech_alone(hours: SpeechHours) -> SynthPreset:
     return SynthPreset(hours, sound_minutes=0.0, mixture_minutes=0.0, real_sets=())
 
 
-def _mixtures_alone(minutes: float, *, licensed: float, seed: int) -> SynthPreset:
+def _mixtures_alone(minutes: float, *, licensed: float, seed: int, varied: bool = False) -> SynthPreset:
     """Mixtures beside another corpus, with the real sounds that they are made of."""
     silent = SpeechHours(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, dev=False)
     return SynthPreset(
@@ -74,6 +76,7 @@ def _mixtures_alone(minutes: float, *, licensed: float, seed: int) -> SynthPrese
         sound_minutes=0.0,
         mixture_minutes=minutes,
         mixture_licensed=licensed,
+        mixture_varied=varied,
         real_sets=("esc10",),
         sound_seed=seed,
     )
@@ -116,6 +119,7 @@ PRESETS = {
     "nano_mixtures": _mixtures_alone(120.0, licensed=0.9, seed=2),
     "nano_mixtures_more": _mixtures_alone(150.0, licensed=1.0, seed=3),
     "nano_mixtures_wide": _mixtures_alone(240.0, licensed=1.0, seed=4),
+    "nano_mixtures_varied": _mixtures_alone(240.0, licensed=1.0, seed=5, varied=True),
     "pilot": SynthPreset(
         SpeechHours(0.06, 0.02, 0.015, 0.01, 0.003, 0.06, 0.02, 0.02, 0.015, 0.015, 60, 20, 6), 2.5, 1.0, real_limit=12
     ),
@@ -173,7 +177,11 @@ def plan_units(preset: SynthPreset, *, data_root: Path, seed: int = 0) -> list[U
         for i, part in enumerate(_cut(plan_sounds(preset.sound_minutes, seed + preset.sound_seed), 100))
     ]
     mixtures = plan_mixtures(
-        preset.mixture_minutes, licensed, seed + preset.sound_seed, licensed_share=preset.mixture_licensed
+        preset.mixture_minutes,
+        licensed,
+        seed + preset.sound_seed,
+        licensed_share=preset.mixture_licensed,
+        varied=preset.mixture_varied,
     )
     groups["mix"] = [
         Unit(f"mix-{i:03d}", seed, mixtures=part, licensed=tuple(licensed))

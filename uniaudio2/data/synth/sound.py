@@ -13,6 +13,7 @@ import numpy as np
 from scipy import signal
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.sources import CAPTIONS
 from uniaudio2.data.synth.engines import Wave
@@ -596,15 +597,23 @@ class SoundTask:
     split: str = "train"
 
 
+VARIED_OCTAVES = (-0.4, 0.4)
+"""How much slower or faster a licensed clip of a varied mixture plays, pitch included."""
+
+
 @dataclass(frozen=True)
 class MixtureTask:
-    """Two events in one clip: each a procedural class label, or the index of a licensed clip."""
+    """Two events in one clip: each a procedural class label, or the index of a licensed clip.
+
+    ``varied``: licensed clips play at another speed, with another colour.
+    """
 
     id: str
     first: str | int
     second: str | int
     seconds: float
     split: str = "train"
+    varied: bool = False
 
 
 def plan_sounds(minutes: float, seed: int, *, prefix: str = "sound") -> list[SoundTask]:
@@ -622,7 +631,13 @@ def plan_sounds(minutes: float, seed: int, *, prefix: str = "sound") -> list[Sou
 
 
 def plan_mixtures(
-    minutes: float, licensed: Sequence[Example], seed: int, *, licensed_share: float = 0.5, prefix: str = "mix"
+    minutes: float,
+    licensed: Sequence[Example],
+    seed: int,
+    *,
+    licensed_share: float = 0.5,
+    varied: bool = False,
+    prefix: str = "mix",
 ) -> list[MixtureTask]:
     """Two-event clips of 3-5 s, more than half of them of 5 s. Every twentieth clip goes to dev.
 
@@ -634,6 +649,7 @@ def plan_mixtures(
         licensed: Licensed training clips with captions.
         seed: Seed of every choice.
         licensed_share: Share of events that are licensed clips; the others are procedural.
+        varied: Change the licensed clips, so that few recordings stand for more of their kind.
         prefix: Start of the ids.
     """
     rng = np.random.default_rng([seed, 12])
@@ -654,7 +670,7 @@ def plan_mixtures(
         seconds = round(min(5.0, float(rng.uniform(3.0, 8.0))), 2)
         # Licensed dev clips stay out of mixtures; a dev mixture is a new combination of known clips.
         split = "dev" if len(tasks) % 20 == 19 else "train"
-        tasks.append(MixtureTask(f"{prefix}-{len(tasks):05d}", events[0], events[1], seconds, split))
+        tasks.append(MixtureTask(f"{prefix}-{len(tasks):05d}", events[0], events[1], seconds, split, varied))
         total += seconds
     return tasks
 
@@ -694,6 +710,8 @@ def render_mixture(task: MixtureTask, licensed: Sequence[Example], seed: int) ->
         if isinstance(event, int):
             source = licensed[event]
             wave = source.audio().numpy()[0]
+            if task.varied:
+                wave = augment(speed_perturb(wave, 2.0 ** rng.uniform(*VARIED_OCTAVES)), rng, strength=0.5)
             if wave.size > n:
                 wave = _loudest(wave, n)
             labels.append(source.label or "")
