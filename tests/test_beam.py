@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_generate import builder, codes, ids_of, model, request
-from uniaudio2.beam import beam_search
+from uniaudio2.beam import _Search, _Step, beam_search
 from uniaudio2.generate import Engine, GenerationError
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import Prompt
@@ -25,53 +24,58 @@ def heard(size: int, seed: int) -> Prompt:
 
 
 @torch.no_grad()
-def probabilities(prompt: Prompt, ids: list[int]) -> torch.Tensor:
-    """Of every id at each place of a text and behind it, (n + 1, V), by the full forward."""
-    rows = builder().text_rows(ids)
-    tokens = torch.cat((prompt.tokens, rows[0], prompt.tokens[:1]))[None]
-    mask = torch.cat((prompt.mask, rows[1], prompt.mask[:1]))[None]
-    logits = model()(tokens, mask).text_logits[0, len(prompt) - 1 : len(prompt) + len(ids)]
-    return logits.softmax(dim=-1)
+def agreed(prompts: list[Prompt], ids: list[int]) -> torch.Tensor:
+    """Log probabilities (V,) of what follows a text, by the full forward over every rendering."""
+    each = []
+    for prompt in prompts:
+        rows = builder().text_rows(ids)
+        tokens = torch.cat((prompt.tokens, rows[0], prompt.tokens[:1]))[None]
+        mask = torch.cat((prompt.mask, rows[1], prompt.mask[:1]))[None]
+        each.append(model()(tokens, mask).text_logits[0, len(prompt) - 1 + len(ids)].softmax(dim=-1))
+    return torch.stack(each).mean(dim=0).log()
 
 
-def score(prompts: list[Prompt], ids: list[int], *, whole: bool = True) -> float:
-    """Nats per id of a text, the end included where it is whole, by the mean of the renderings' probabilities."""
-    mean = torch.stack([probabilities(prompt, ids) for prompt in prompts]).mean(dim=0)
-    said = [*ids, prompts[0].phases[0].eos] if whole else ids
-    return float(sum(mean[place, token].log() for place, token in enumerate(said))) / len(said)
-
-
-def test_one_hypothesis_is_greedy_generation() -> None:
-    requests = [request("asr", size) for size in (2, 5, 9)] + [request("audio_caption", 4)]
-    assert [ids_of(one) for one in beam_search(engine(), requests, beams=1)] == [
-        ids_of(one) for one in engine().generate(requests)
-    ]
-
-
-def test_batched_equals_single() -> None:
-    requests = [request("asr", 2), request("asr", 9, limits={"text": (1, 12)}), request("audio_caption", 4)]
-    renderings = [[heard(3, 1)], [heard(8, 2)], [heard(4, 3)]]
-    batch = beam_search(engine(), requests, renderings=renderings, beams=3)
-    for one, others, whole in zip(requests, renderings, batch, strict=True):
-        alone = beam_search(engine(), [one], renderings=[others], beams=3)[0]
-        assert ids_of(alone) == ids_of(whole)
-        assert [part.end for part in alone.parts] == [part.end for part in whole.parts]
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_wide_search_finds_the_likeliest_of_all_texts(count: int) -> None:
-    prompts = [heard(size, size) for size in (4, 6, 5)[:count]]
+def searched_without_caches(prompts: list[Prompt], beams: int, least: int, most: int) -> list[int]:
+    """What a beam search finds, every text read from its beginning."""
     phase = prompts[0].phases[0]
-    allowed = [token for token in range(16) if token not in phase.forbidden and token != phase.eos]
-    few = replace(phase, forbidden=tuple(token for token in range(300) if token not in (*allowed, phase.eos)))
-    asked = replace(request("asr", limits={"text": (0, 2)}), prompt=replace(prompts[0], phases=(few,)))
-    found = beam_search(engine(), [asked], renderings=[prompts[1:]], beams=len(allowed) ** 2 + len(allowed) + 1)[0]
-    texts = [list(ids) for length in (0, 1) for ids in itertools.product(allowed, repeat=length)]
-    best = max(
-        [(score(prompts, ids), ids) for ids in texts]
-        + [(score(prompts, list(ids), whole=False), list(ids)) for ids in itertools.product(allowed, repeat=2)]
-    )
-    assert found.parts[0].ids.tolist() == best[1]
+    live: list[tuple[float, list[int]]] = [(0.0, [])]
+    ended: list[tuple[float, list[int]]] = []
+    while live and len(live[0][1]) < most:
+        candidates = []
+        for total, ids in live:
+            following = agreed(prompts, ids)
+            following[list(phase.forbidden)] = -torch.inf
+            if len(ids) < least:
+                following[phase.eos] = -torch.inf
+            candidates += [(total + float(value), [*ids, token]) for token, value in enumerate(following)]
+        candidates = sorted(candidates, reverse=True)[: 2 * beams]
+        ended += [(total / len(ids), ids[:-1]) for total, ids in candidates[:beams] if ids[-1] == phase.eos]
+        live = [(total, ids) for total, ids in candidates if ids[-1] != phase.eos][:beams]
+        if len(ended) >= beams and max(ended)[0] >= live[0][0] / len(live[0][1]):
+            break
+    return max(ended or [(total / len(ids), ids) for total, ids in live])[1]
+
+
+@pytest.mark.parametrize(("beams", "count"), [(2, 1), (2, 3), (4, 2)])
+def test_search_is_what_reading_every_text_anew_says(beams: int, count: int) -> None:
+    lengths = [(4, 7, 5), (6, 3, 8)]
+    prompts = [[heard(size, 10 * row + size) for size in sizes[:count]] for row, sizes in enumerate(lengths)]
+    asked = [replace(request("asr", limits={"text": (6, 12)}), prompt=each[0], loop_guard=False) for each in prompts]
+    found = beam_search(engine(), asked, renderings=[each[1:] for each in prompts], beams=beams)
+    expected = [searched_without_caches(each, beams, 6, 12) for each in prompts]
+    assert [one.parts[0].ids.tolist() for one in found] == expected
+    assert len({tuple(ids) for ids in expected}) == 2
+
+
+def test_an_unlikely_end_does_not_stop_a_likely_text() -> None:
+    phase = heard(2, 1).phases[0]
+    a, b, c, eos = 20, 21, 22, phase.eos
+    search = _Search(phase, 20, 2, True)
+    search.extend([_Step(0, a, -0.01), _Step(0, eos, -6.0), _Step(0, b, -7.0)])
+    search.extend([_Step(0, b, -0.02), _Step(0, eos, -6.1), _Step(1, c, -9.0), _Step(1, a, -9.5)])
+    assert not search.done and search.live[0].ids == [a, b]
+    search.extend([_Step(0, eos, -0.03), _Step(0, c, -8.0), _Step(1, c, -9.9)])
+    assert search.done and search.best().ids == [a, b]
 
 
 def test_renderings_count() -> None:
@@ -92,8 +96,18 @@ def test_a_text_that_repeats_itself_is_cut() -> None:
     stuck = AudioLM(model().config).eval()
     stuck.load_state_dict(model().state_dict())
     stuck.text_head.weight.data.zero_()  # the first allowed ids, whatever comes
-    text = beam_search(Engine(stuck, builder()), [request("asr", limits={"text": (40, 40)})], beams=1)[0].parts[0]
-    assert text.end == "loop" and text.ids.shape[0] < 40
+    asked = request("asr", limits={"text": (40, 40)})
+    text = beam_search(Engine(stuck, builder()), [asked], beams=1)[0].parts[0]
+    assert text.end == "loop" and text.ids.shape[0] == 1
+    text = beam_search(Engine(stuck, builder()), [replace(asked, loop_guard=False)], beams=1)[0].parts[0]
+    assert text.end == "length" and text.ids.shape[0] == 40
+
+
+def test_nothing_may_be_said() -> None:
+    asked = [request("asr", limits={"text": (0, 0)}), request("asr", 5)]
+    nothing, something = beam_search(engine(), asked, beams=2)
+    assert nothing.parts[0].ids.shape[0] == 0 and nothing.parts[0].end == "length"
+    assert ids_of(something) == ids_of(beam_search(engine(), asked[1:], beams=2)[0])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +117,8 @@ def test_a_text_that_repeats_itself_is_cut() -> None:
         (dict(requests=[request("asr")], beams=0), "at least 1"),
         (dict(requests=[request("asr", limits={"text": (0, 5000)})]), "shorten the input"),
         (dict(requests=[request("asr")] * 2, renderings=[[], [heard(2, 1)]]), "same number"),
+        (dict(requests=[request("asr")], renderings=[]), "same number"),
+        (dict(requests=[request("asr")], renderings=[[request("audio_caption").prompt]]), "request's task"),
     ],
 )
 def test_bad_requests(options: dict[str, Any], message: str) -> None:

@@ -110,6 +110,26 @@ def test_transcribe_prints_one_line_per_file(cli, folder):
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(folder / "a.wav")]
 
 
+def test_a_transcript_is_searched_for_as_asked(cli, wav, monkeypatch):
+    from uniaudio2 import UniAudio2
+
+    asked = []
+    transcribe = UniAudio2.transcribe
+
+    def spy(self, audio, **options):
+        asked.append((options["beams"], options["hearings"]))
+        return transcribe(self, audio, **options)
+
+    monkeypatch.setattr(UniAudio2, "transcribe", spy)
+    file = wav("a.wav", 0.5)
+    assert cli("transcribe", file, "--beams", 2, "--hearings", 3)[0] == 0 and cli("transcribe", file)[0] == 0
+    assert asked == [(2, 3), (None, None)]
+    code, out, err = cli("transcribe", file, "--beams", 2, "--temperature", 0.5)
+    assert code != 0 and not out and "leave out --temperature" in err and len(asked) == 2
+    code, out, err = cli("transcribe", file, "--hearings", 0)
+    assert code != 0 and "--hearings" in err
+
+
 def test_json_has_segments_and_speed(cli, folder):
     code, out, _ = cli("transcribe", folder, "-r", "--json", "--language", "yue")
     records = [json.loads(line) for line in out.splitlines()]

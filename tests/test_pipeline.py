@@ -224,8 +224,11 @@ def test_a_search_that_makes_no_sense(model):
         model.transcribe(noise(1.0), beams=0)
     with pytest.raises(ValueError, match="hearings must be at least 1"):
         model.transcribe(noise(1.0), hearings=0)
+    with pytest.raises(ValueError, match="hearings must be at most 16"):
+        model.transcribe(noise(1.0), hearings=17)
     with pytest.raises(ValueError, match="leave out temperature"):
         model.transcribe(noise(1.0), beams=2, temperature=0.5)
+    model.transcribe(noise(1.0), beams=2, top_k=1)  # nothing is drawn here
 
 
 def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch):

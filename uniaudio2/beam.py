@@ -35,7 +35,7 @@ from uniaudio2.sequence import Phase, Prompt
 
 
 class _Hypothesis(NamedTuple):
-    """The begin of a text."""
+    """The beginning of a text."""
 
     ids: list[int]
     total: float  # log probability, nats
@@ -49,7 +49,7 @@ class _Finished(NamedTuple):
     ids: list[int]
 
 
-_ENDS: tuple[End, ...] = ("length", "loop", "end")  # the last is preferred
+_PREFERENCE: tuple[End, ...] = ("length", "loop", "end")  # the last is taken first
 
 
 class _Step(NamedTuple):
@@ -67,36 +67,52 @@ class _Search:
     phase: Phase
     limit: int
     beams: int
+    loop_guard: bool
     live: list[_Hypothesis] = field(default_factory=lambda: [_Hypothesis([], 0.0)])
     texts: list[_Finished] = field(default_factory=list)
     done: bool = False
 
+    def __post_init__(self) -> None:
+        self.done = self.limit == 0
+
     def extend(self, candidates: Iterable[_Step]) -> list[_Step]:
-        """Go on with the best candidates (they come likeliest first); returns those that were taken."""
+        """Go on with the best candidates (they come likeliest first); returns those that were taken.
+
+        A text ends where its end is among the likeliest W candidates. A loop ends there too, in the place of a
+        hypothesis: every round is likelier than the one before, so that it would win.
+        """
         taken: list[_Step] = []
-        for step in candidates:
-            if len(taken) == self.beams or math.isinf(step.total):
+        looped = 0
+        for rank, step in enumerate(candidates):
+            if len(taken) + looped == self.beams or math.isinf(step.total):
                 break
             ids = [*self.live[step.source].ids, step.token]
             if step.token == self.phase.eos:
-                self.texts.append(_Finished("end", step.total / len(ids), ids[:-1]))
-            elif repeats(ids):  # every round of a loop is likelier than the one before: it must not compete
+                if rank < self.beams:
+                    self.texts.append(_Finished("end", step.total / len(ids), ids[:-1]))
+            elif self.loop_guard and repeats(ids):
                 self.texts.append(_Finished("loop", step.total / len(ids), without_repeats(ids)))
+                looped += 1
             else:
                 taken.append(step)
         self.live = [_Hypothesis([*self.live[step.source].ids, step.token], step.total) for step in taken]
         if self.live and len(self.live[0].ids) == self.limit:
             self.texts += [_Finished("length", total / len(ids), ids) for ids, total in self.live]
             self.live = []
-        self.done = not self.live or sum(text.end == "end" for text in self.texts) >= self.beams
+        ended = [text.score for text in self.texts if text.end == "end"]
+        self.done = not self.live or (
+            len(ended) >= self.beams and max(ended) >= self.live[0].total / len(self.live[0].ids)
+        )
         return taken
 
     def best(self) -> _Finished:
-        """Of the texts that ended by themselves, or else were cut, the one with the highest probability per id.
+        """A text that ended by itself, else one cut where it loops, else at its limit; of several the best per id.
 
-        Choice: per id, because the sum over a text prefers short ones, which leave out words.
+        Choice: the score counts per id, so that long texts are not at a disadvantage; on sentences of no test it
+        makes no difference (docs/experiments.md, E39).
         """
-        return max(self.texts, key=lambda text: (_ENDS.index(text.end), text.score))
+        nothing = _Finished("length", -math.inf, [])
+        return max(self.texts, key=lambda text: (_PREFERENCE.index(text.end), text.score), default=nothing)
 
 
 @torch.inference_mode()
@@ -109,8 +125,8 @@ def beam_search(
 ) -> list[GenerationResult]:
     """Find the likeliest text for each request; with one hypothesis and one rendering that is greedy generation.
 
-    A search ends when it has finished as many texts as it follows hypotheses, and gives the one with the highest
-    probability per id. The host reads every step.
+    A search ends when it has finished as many texts as it follows hypotheses and none that still goes on is likelier
+    per id. The host reads every step, and all requests run together: R x W x H cache rows.
 
     Args:
         engine: Model and sequence builder.
@@ -130,11 +146,13 @@ def beam_search(
     if not requests:
         return []
     further = renderings if renderings is not None else [()] * len(requests)
-    prompts = [[request.prompt, *others] for request, others in zip(requests, further, strict=True)]
-    count = len(prompts[0])
-    if any(len(each) != count for each in prompts):
+    count = 1 + len(further[0]) if further else 0
+    if len(further) != len(requests) or any(len(others) != count - 1 for others in further):
         raise GenerationError("all requests of a beam search need the same number of renderings")
-    searches = [_search(engine, request, each, beams) for request, each in zip(requests, prompts, strict=True)]
+    prompts = [[request.prompt, *others] for request, others in zip(requests, further, strict=True)]
+    if any(prompt.task != each[0].task for each in prompts for prompt in each):
+        raise GenerationError("renderings must be prompts of their request's task")
+    searches = [_new_search(engine, request, each, beams) for request, each in zip(requests, prompts, strict=True)]
 
     model, device = engine.model, engine.model.device
     flat = [prompt for each in prompts for prompt in each]
@@ -150,7 +168,8 @@ def beam_search(
         chunk=engine.prefill_chunk,
     )
     grid = torch.arange(len(flat), device=device).view(len(requests), 1, count)  # (R, 1, H) rows of the prompts
-    cache.resize(grid.expand(-1, beams, -1).flatten(), cache.max_positions)
+    # Text after audio runs through the backbone alone: the experts' caches stay as they are.
+    cache.backbone.resize(grid.expand(-1, beams, -1).flatten(), cache.max_positions)
     rows = torch.arange(len(flat) * beams, device=device).view(len(requests), beams, count)
     tokens = (
         torch.stack([prompt.tokens[-1] for prompt in flat]).to(device)[grid].expand(-1, beams, -1, -1).flatten(0, 2)
@@ -202,7 +221,7 @@ def beam_search(
     return results
 
 
-def _search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:
+def _new_search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:
     """An empty search, once the request is known to fit."""
     phases = request.prompt.phases
     if len(phases) != 1 or not phases[0].is_text or request.guided:
@@ -213,4 +232,4 @@ def _search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt
         raise GenerationError(
             f"prompt and text together may have {needed} positions, but the model is made for {most}; shorten the input"
         )
-    return _Search(phases[0], limit, beams)
+    return _Search(phases[0], limit, beams, request.loop_guard)

@@ -42,7 +42,10 @@ class Options:
     beams: Annotated[
         int | None,
         typer.Option(
-            "--beams", min=1, help="Hypotheses of a transcript; 1 is quickest.  [dim]default: the model's, nano 4[/dim]"
+            "--beams",
+            min=1,
+            max=64,
+            help="Hypotheses of a transcript; 1 is quickest.  [dim]default: the model's, nano 4[/dim]",
         ),
     ] = None
     hearings: Annotated[
@@ -50,6 +53,7 @@ class Options:
         typer.Option(
             "--hearings",
             min=1,
+            max=16,
             help="Instants from which a recording is heard; 1 is quickest.  [dim]default: the model's, nano 3[/dim]",
         ),
     ] = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -78,6 +78,8 @@ VOICE_PROMPT_S = 3.0  # seconds of a voice prompt that are used, as in training
 SILENCE_DBFS = -65.0  # a chunk below this has nothing to describe
 SILENCE_CAPTION = "silence"
 MAX_SOUND_S = 10.0
+MOST_BEAMS, MOST_HEARINGS = 64, 16
+SEARCH_OR_DRAW = "beams and hearings look for the likeliest text: leave out temperature, top-k and top-p"
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
 
@@ -237,6 +239,16 @@ SPEECH_DEFAULTS = _Defaults(SamplingConfig(temperature=0.3, top_k=20), guidance=
 AUDIO_DEFAULTS = _Defaults(SamplingConfig(temperature=0.8, top_k=50), guidance=1.5)
 
 
+class _Effort(NamedTuple):
+    """How hard a transcript is searched for; see `UniAudio2.transcribe`."""
+
+    beams: int
+    hearings: int
+
+
+_GREEDY = _Effort(1, 1)
+
+
 @dataclass(frozen=True)
 class _Limits:
     """How much may be generated, from the length of the input."""
@@ -292,9 +304,20 @@ def _seed(sampling: Mapping[str, Any]) -> int:
     return 0 if seed is None else int(seed)
 
 
-def _check_count(name: str, count: int) -> None:
+def _check_count(name: str, count: int, most: int | None = None) -> None:
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}")
+    if most is not None and count > most:
+        raise ValueError(f"{name} must be at most {most}, got {count}")
+
+
+def _drawing(defaults: _Defaults, sampling: Mapping[str, Any]) -> SamplingConfig:
+    """How ids are drawn: the defaults of a kind of output, changed by what the user asks for."""
+    given = {name: sampling[name] for name in ("temperature", "top_k", "top_p") if sampling.get(name) is not None}
+    drawn = replace(defaults.sampling, **given)
+    if given and "temperature" not in given and drawn.temperature == 0:
+        drawn = replace(drawn, temperature=1.0)  # who asks for top-k or top-p asks to sample
+    return drawn
 
 
 def _hearings(audio: Tensor, count: int) -> list[Tensor]:
@@ -511,8 +534,8 @@ class UniAudio2:
             beams: Hypotheses that are followed at once; None takes the model's own number (nano: 4), 1 is quickest.
             hearings: From how many instants on each piece is encoded, for one text that suits all; None takes the
                 model's own number (nano: 3), 1 is quickest.
-            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default, which
-                looks for the likeliest text. Who asks to sample gets one draw, without beams and hearings.
+            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default. A
+                transcript that is drawn is one draw, without beams and hearings.
 
         Returns:
             A `TextResult`, or a list of them for a list. ``segments`` has times.
@@ -522,22 +545,21 @@ class UniAudio2:
         """
         code = check_language(language) if language is not None else None
         task = "yue_asr" if code == "yue" else "asr"
-        effort = self._effort(beams, hearings, sampling)
+        effort = self._search_effort(beams, hearings, sampling)
         return self._describe(audio, task, code, "", sample_rate, max_chunk_s, batch_size, sampling, effort)
 
-    def _effort(self, beams: int | None, hearings: int | None, sampling: Mapping[str, Any]) -> tuple[int, int]:
-        """Hypotheses and renderings of a transcription."""
+    def _search_effort(self, beams: int | None, hearings: int | None, sampling: Mapping[str, Any]) -> _Effort:
+        """What the user asked for, else the model's own numbers, else (when ids are drawn) one of each."""
         config = self._need_lm()[0].config
-        drawn = any(sampling.get(name) for name in ("temperature", "top_k", "top_p"))
-        if drawn and max(beams or 1, hearings or 1) > 1:
-            raise ValueError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
-        counts = {
-            "beams": beams if beams is not None else 1 if drawn else config.beams,
-            "hearings": hearings if hearings is not None else 1 if drawn else config.hearings,
-        }
-        for name, count in counts.items():
-            _check_count(name, count)
-        return counts["beams"], counts["hearings"]
+        draws = not _drawing(TEXT_DEFAULTS, sampling).greedy
+        _check_count("beams", 1 if beams is None else beams, MOST_BEAMS)
+        _check_count("hearings", 1 if hearings is None else hearings, MOST_HEARINGS)
+        if draws and max(beams or 1, hearings or 1) > 1:
+            raise ValueError(SEARCH_OR_DRAW)
+        return _Effort(
+            beams if beams is not None else 1 if draws else config.beams,
+            hearings if hearings is not None else 1 if draws else config.hearings,
+        )
 
     def caption(
         self,
@@ -548,7 +570,7 @@ class UniAudio2:
         batch_size: int = 8,
         **sampling: Any,
     ) -> Any:
-        """Say in words what is heard; arguments and result as for `transcribe`.
+        """Say in words what is heard; arguments and result as for `transcribe`, without language, beams and hearings.
 
         The captions of a long recording's pieces are joined, each said once.
         """
@@ -566,7 +588,7 @@ class UniAudio2:
         max_chunk_s: float,
         batch_size: int,
         sampling: Mapping[str, Any],
-        effort: tuple[int, int] = (1, 1),
+        effort: _Effort = _GREEDY,
     ) -> Any:
         """Both ways from audio to text: divide, skip silence, generate in batches, join; in constant memory."""
         many = isinstance(audio, list | tuple)
@@ -603,7 +625,7 @@ class UniAudio2:
         silence: str,
         batch_size: int,
         sampling: Mapping[str, Any],
-        effort: tuple[int, int],
+        effort: _Effort,
     ) -> list[str]:
         """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
         texts = [silence] * len(chunks)
@@ -612,28 +634,28 @@ class UniAudio2:
         loud.sort(key=lambda index: chunks[index].shape[-1])
         for first in range(0, len(loud), batch_size):
             batch = loud[first : first + batch_size]
-            waves = [wave for index in batch for wave in _hearings(chunks[index], effort[1])]
+            waves = [wave for index in batch for wave in _hearings(chunks[index], effort.hearings)]
             asks = [
                 _Ask(task, {"audio": codes}, language, _text_limits(codes.duration_s))
                 for codes in self.encode_many(waves)
             ]
-            answers = self._generate(asks, sampling) if max(effort) == 1 else self._search(asks, *effort, sampling)
+            answers = self._generate(asks, sampling) if effort == _GREEDY else self._search(asks, effort, sampling)
             for index, answer in zip(batch, answers, strict=True):
                 texts[index] = str(next(iter(answer.values()))).strip()
         return texts
 
     def _search(
-        self, asks: Sequence[_Ask], beams: int, hearings: int, sampling: Mapping[str, Any]
+        self, asks: Sequence[_Ask], effort: _Effort, sampling: Mapping[str, Any]
     ) -> list[dict[str, str | AudioCodes]]:
-        """The likeliest text for every ``hearings`` consecutive requests together."""
+        """The likeliest text for every ``effort.hearings`` consecutive requests together."""
         lm, builder = self._need_lm()[0], self.sequences
         requests = [self._request(builder, ask, sampling, _seed(sampling)) for ask in asks]
-        groups = [requests[start : start + hearings] for start in range(0, len(requests), hearings)]
+        groups = [requests[first : first + effort.hearings] for first in range(0, len(requests), effort.hearings)]
         results = beam_search(
             Engine(lm, builder),
             [group[0] for group in groups],
             renderings=[[request.prompt for request in group[1:]] for group in groups],
-            beams=beams,
+            beams=effort.beams,
         )
         return [_outputs(result) for result in results]
 
@@ -662,7 +684,8 @@ class UniAudio2:
             steps: Of the decoder that makes the wave.
             best_of: Attempts per sentence, of which the one is kept in which the model itself hears the text best;
                 None takes the model's own number (nano: 4), 1 is quickest.
-            **sampling: As for `transcribe`. The same ``seed`` gives the same speech.
+            **sampling: ``seed``, ``temperature``, ``top_k``, ``top_p``, ``guidance``; None is the task's default. The
+                same ``seed`` gives the same speech.
 
         Raises:
             ValueError: If there is nothing to say, or the language or the voice cannot be used.
@@ -761,7 +784,7 @@ class UniAudio2:
             text: Such as "a dog barking".
             duration_s: Length in seconds; None leaves it to the model.
             steps: Of the decoder that makes the wave.
-            **sampling: As for `transcribe`.
+            **sampling: As for `speak`.
 
         Raises:
             ValueError: If the text is empty or the duration is not above 0.
@@ -799,7 +822,7 @@ class UniAudio2:
             max_duration_s: Longest audio to make, seconds; None derives it from the input.
             sample_rate: Rate of samples given as such, Hz.
             steps: Of the decoder that makes the wave.
-            **sampling: As for `transcribe`.
+            **sampling: As for `speak`.
 
         Returns:
             The row's outputs by name: text, `AudioResult`, or `AudioCodes` where only reasoning codes are made.
@@ -944,10 +967,7 @@ class UniAudio2:
             raise TypeError(f"unknown sampling argument {sorted(unknown)[0]!r}")
         speaks = row.makes_audio and "transcription" in row.values
         defaults = SPEECH_DEFAULTS if speaks else AUDIO_DEFAULTS if row.makes_audio else TEXT_DEFAULTS
-        given = {name: sampling[name] for name in ("temperature", "top_k", "top_p") if sampling.get(name) is not None}
-        drawn = replace(defaults.sampling, **given)
-        if given and "temperature" not in given and drawn.temperature == 0:
-            drawn = replace(drawn, temperature=1.0)  # who asks for top-k or top-p asks to sample
+        drawn = _drawing(defaults, sampling)
         guidance = sampling.get("guidance")
         if guidance is None:
             guidance = defaults.guidance if row.guidance else 1.0

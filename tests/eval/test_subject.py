@@ -58,6 +58,10 @@ def test_effort_reaches_the_model_and_the_report(subject, data_root, monkeypatch
     monkeypatch.setattr(subject.model, "transcribe", transcribe)
     report = evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(beams=3))
     assert set(asked) == {(3, None)} and "--beams 3" in report.command
+    with pytest.raises(EvaluationError, match="best_of changes nothing in asr"):
+        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(best_of=3))
+    with pytest.raises(EvaluationError, match=r"effort=Effort\(beams=...\)"):
+        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, beams=3)
     with pytest.raises(EvaluationError, match="hearings must be at least 1"):
         evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(hearings=0))
 

@@ -43,6 +43,12 @@ class Evaluation:
     run: Run
     reads_text: bool = False
 
+    @property
+    def efforts(self) -> frozenset[str]:
+        """What of `Effort` it depends on."""
+        listens, speaks = self.task in ("asr", "speed") or self.run is generation.tts, self.task in ("tts", "speed")
+        return frozenset((*(("beams", "hearings") if listens else ()), *(("best_of",) if speaks else ())))
+
 
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("asr", "fsdd", "spoken digits, real, 8 kHz: accuracy",
@@ -151,7 +157,12 @@ def evaluate(
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
     effort = effort or Effort()
+    misplaced = sorted({"best_of", "beams", "hearings"} & sampling.keys())
+    if misplaced:
+        raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
     for name, value in effort.given().items():
+        if name not in evaluation.efforts:
+            raise EvaluationError(f"{name} changes nothing in {evaluation.task} --data {evaluation.data}: leave it out")
         if value < 1:
             raise EvaluationError(f"{name} must be at least 1, not {value}")
     options = {name: value for name, value in sampling.items() if value is not None}
@@ -161,7 +172,7 @@ def evaluate(
         folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(
-            make_subject=lambda: _subject(model, device, batch_size, effort, options),
+            make_subject=lambda: _subject(model, device, batch_size, effort, options, evaluation.task),
             work=folder,
             data_root=None if data_root is None else Path(data_root),
             corpus=None if corpus is None else Path(corpus),
@@ -193,13 +204,15 @@ def evaluate(
     return report
 
 
-def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling: dict[str, Any]) -> Subject:
+def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling: dict[str, Any], task: str) -> Subject:
+    # How speech is drawn must not change how the recogniser behind it reads.
+    given: dict[str, Any] = {"batch_size": batch_size, "effort": effort, "reading": sampling if task == "asr" else {}}
     if model is None or isinstance(model, str | Path):
-        return PipelineSubject.load(model, device=device, batch_size=batch_size, effort=effort, **sampling)
+        return PipelineSubject.load(model, device=device, sampling=sampling, **given)
     from uniaudio2.pipeline import UniAudio2
 
     if isinstance(model, UniAudio2):  # asked first: it has a subject's methods by name, with other results
-        return PipelineSubject.around(model, batch_size=batch_size, effort=effort, sampling=sampling)
+        return PipelineSubject.around(model, sampling=sampling, **given)
     if isinstance(model, Subject):
         return model
     raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")

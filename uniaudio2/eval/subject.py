@@ -107,7 +107,8 @@ class PipelineSubject:
         tokenizer: Turns what the text decoder says into text; None takes the model's.
         batch_size: Clips worked on together.
         effort: How hard the model tries.
-        sampling: Options for every generation (``temperature``, ``guidance`` ...); the task's defaults if empty.
+        sampling: Options for what is generated (``temperature``, ``guidance`` ...); the task's defaults if empty.
+        reading: The same for transcripts.
     """
 
     def __init__(
@@ -119,10 +120,12 @@ class PipelineSubject:
         batch_size: int = 8,
         effort: Effort = Effort(),
         sampling: dict[str, Any] | None = None,
+        reading: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.name = model, model.name
         self._text_decoder, self._tokenizer = text_decoder, tokenizer or model.tokenizer
-        self._batch_size, self._effort, self._sampling = batch_size, effort, sampling or {}
+        self._batch_size, self._effort = batch_size, effort
+        self._sampling, self._reading = sampling or {}, reading or {}
 
     @classmethod
     def load(
@@ -130,24 +133,19 @@ class PipelineSubject:
         source: str | Path | None = None,
         *,
         device: str = "cpu",
-        batch_size: int = 8,
-        effort: Effort = Effort(),
-        **sampling: Any,
+        **options: Any,
     ) -> PipelineSubject:
         """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
         from uniaudio2.pipeline import UniAudio2
 
         model = UniAudio2.from_pretrained(source, device=device)
-        return cls.around(model, batch_size=batch_size, effort=effort, sampling=sampling)
+        return cls.around(model, **options)
 
     @classmethod
     def around(
         cls,
         model: UniAudio2,
-        *,
-        batch_size: int = 8,
-        effort: Effort = Effort(),
-        sampling: dict[str, Any] | None = None,
+        **options: Any,
     ) -> PipelineSubject:
         """A loaded model, with the text decoder of its folder if there is one."""
         from uniaudio2.checkpoint import load_text_decoder, open_folder
@@ -159,8 +157,7 @@ class PipelineSubject:
             if folder.has("text_decoder"):
                 decoder = load_text_decoder(folder, device=model.device).eval()
                 tokenizer = model.tokenizer or TextTokenizer.load(folder.tokenizer)
-        given = {"batch_size": batch_size, "effort": effort, "sampling": sampling}
-        return cls(model, text_decoder=decoder, tokenizer=tokenizer, **given)
+        return cls(model, text_decoder=decoder, tokenizer=tokenizer, **options)
 
     def transcribe(self, clips: Sequence[Tensor], *, language: str | None, seed: int) -> list[str]:
         """See `Subject.transcribe`."""
@@ -171,7 +168,7 @@ class PipelineSubject:
             beams=self._effort.beams,
             hearings=self._effort.hearings,
             seed=seed,
-            **self._sampling,
+            **self._reading,
         )
         return [str(result) for result in found]
 
