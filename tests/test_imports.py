@@ -19,7 +19,7 @@ PACKAGE = Path(uniaudio2.__file__).parent
 LEVELS = [
     {"config", "errors", "files", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
     {"codec", "lm", "sequence"},
-    {"generate", "checkpoint", "published", "convert", "convert_llama", "data"},
+    {"generate", "beam", "checkpoint", "published", "convert", "convert_llama", "data"},
     {"pipeline", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},
     {"cli", "options"},
