@@ -5,11 +5,11 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
-# of lm_3, which run side by side where they can, of two cores for the others. About ten and a half hours in all, forty
-# minutes for the data and twenty-eight for the codes among them. The shipped weights came of these stages and settings
+# of lm_3, which run side by side where they can, of two cores for the others. About twelve hours in all, three
+# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and settings
 # in more runs, each going on from the one before: the experts (until the last two runs without dropout and warped
-# tracts, E24), the autoencoder and the reconstruction branch in two to four runs each; the language model in seventeen,
-# the last four of 52, 13, 9 and 85 minutes, the only ones on these codes (docs/experiments.md, E16 to E37, names each
+# tracts, E24), the autoencoder and the reconstruction branch in two to four runs each; the language model in eighteen,
+# the last five of 52, 13, 9, 85 and 80 minutes, the only ones on these codes (docs/experiments.md, E16 to E40, names each
 # run's minutes, data and settings). The script has not been run as a whole yet. Needs:
 # pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
 # recordings under $UNIAUDIO2_DATA (docs/data.md).
