@@ -7,7 +7,8 @@ probabilities decides how it goes on.
 Choice: a loop of its own beside `uniaudio2.generate`, because hypotheses move between cache rows and nothing is drawn,
 streamed or admitted midway; prefill, model step and results are the engine's.
 
-Shapes: R requests, W hypotheses each, H renderings, V text ids; rows of the cache are ordered (R, W, H).
+Shapes: R requests, W hypotheses each, H renderings, V text ids, P = R x W x H rows of the cache, in that
+order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from uniaudio2.generate import (
@@ -31,6 +33,7 @@ from uniaudio2.generate import (
     text_part,
     without_repeats,
 )
+from uniaudio2.lm.model import LMCache
 from uniaudio2.sequence import Phase, Prompt
 
 
@@ -158,24 +161,13 @@ def beam_search(
     flat = [prompt for each in prompts for prompt in each]
     steps = max(search.limit for search in searches)
     shortest, longest = min(map(len, flat)), max(map(len, flat))
-    cache = model.new_cache(len(flat), longest + steps, dtype=engine.cache_dtype)
-    prefill(
-        model,
-        pad_sequence([prompt.tokens[:-1] for prompt in flat], batch_first=True).to(device),
-        pad_sequence([prompt.mask[:-1] for prompt in flat], batch_first=True).to(device),
-        cache,
-        torch.arange(len(flat), device=device),
-        chunk=engine.prefill_chunk,
-    )
-    grid = torch.arange(len(flat), device=device).view(len(requests), 1, count)  # (R, 1, H) rows of the prompts
-    # Text after audio runs through the backbone alone: the experts' caches stay as they are.
-    cache.backbone.resize(grid.expand(-1, beams, -1).flatten(), cache.max_positions)
     rows = torch.arange(len(flat) * beams, device=device).view(len(requests), beams, count)
-    tokens = (
-        torch.stack([prompt.tokens[-1] for prompt in flat]).to(device)[grid].expand(-1, beams, -1, -1).flatten(0, 2)
+    first = torch.arange(len(flat), device=device).view(len(requests), 1, count).expand_as(rows).flatten()
+    cache = _prefilled(engine, flat, first, longest + steps)
+    tokens, mask = (
+        torch.stack([getattr(prompt, name)[-1] for prompt in flat]).to(device)[first] for name in ("tokens", "mask")
     )
-    mask = torch.stack([prompt.mask[-1] for prompt in flat]).to(device)[grid].expand(-1, beams, -1, -1).flatten(0, 2)
-    positions = torch.tensor([len(prompt) - 1 for prompt in flat], device=device)[grid].expand(-1, beams, -1).flatten()
+    positions = torch.tensor([len(prompt) - 1 for prompt in flat], device=device)[first]
     size = model.config.text_vocab_size
     blocked, is_end = torch.zeros(2, len(requests), 1, size, dtype=torch.bool, device=device)
     for row, search in enumerate(searches):
@@ -219,6 +211,23 @@ def beam_search(
         part = text_part(engine.builder, search.phase, torch.tensor(text.ids, dtype=torch.int64), text.end)
         results.append(GenerationResult(request.prompt.task, (part,)))
     return results
+
+
+def _prefilled(engine: Engine, prompts: Sequence[Prompt], rows: Tensor, max_positions: int) -> LMCache:
+    """Caches that hold all rows of the prompts but the last; slot i those of prompt ``rows[i]``, (P,)."""
+    model = engine.model
+    cache = model.new_cache(len(prompts), max_positions, dtype=engine.cache_dtype)
+    prefill(
+        model,
+        pad_sequence([prompt.tokens[:-1] for prompt in prompts], batch_first=True).to(model.device),
+        pad_sequence([prompt.mask[:-1] for prompt in prompts], batch_first=True).to(model.device),
+        cache,
+        torch.arange(len(prompts), device=model.device),
+        chunk=engine.prefill_chunk,
+    )
+    # Text after audio runs through the backbone alone: the experts' caches stay as they are.
+    cache.backbone.resize(rows, max_positions)
+    return cache
 
 
 def _new_search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:

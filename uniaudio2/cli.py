@@ -306,7 +306,8 @@ def report_made(record: dict[str, Any], target: str, options: Options, began: fl
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "hearings", "language", *MODEL_OPTIONS)
 def transcribe(files: Files, *, options: Options) -> None:
     """Write down what is said: one line [bold]path<TAB>text[/bold] per file."""
-    drawn = options.temperature not in (None, 0.0) or options.top_k not in (None, 1) or options.top_p is not None
+    asked = (options.temperature, options.top_k, options.top_p) != (None, None, None)
+    drawn = asked and options.temperature != 0 and options.top_k != 1
     if drawn and max(options.beams or 1, options.hearings or 1) > 1:
         raise InputError(
             "--beams and --hearings look for the likeliest text: leave out --temperature, --top-k, --top-p"

@@ -79,7 +79,6 @@ SILENCE_DBFS = -65.0  # a chunk below this has nothing to describe
 SILENCE_CAPTION = "silence"
 MAX_SOUND_S = 10.0
 MOST_BEAMS, MOST_HEARINGS = 64, 16
-SEARCH_OR_DRAW = "beams and hearings look for the likeliest text: leave out temperature, top-k and top-p"
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
 
@@ -555,7 +554,7 @@ class UniAudio2:
         _check_count("beams", 1 if beams is None else beams, MOST_BEAMS)
         _check_count("hearings", 1 if hearings is None else hearings, MOST_HEARINGS)
         if draws and max(beams or 1, hearings or 1) > 1:
-            raise ValueError(SEARCH_OR_DRAW)
+            raise ValueError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
         return _Effort(
             beams if beams is not None else 1 if draws else config.beams,
             hearings if hearings is not None else 1 if draws else config.hearings,
@@ -732,7 +731,8 @@ class UniAudio2:
         """Waveform (1, N), with the pause behind it, and codes of each sentence."""
         attempts = best_of
         if attempts is None:  # greedy attempts would all be the same
-            attempts = 1 if sampling.get("temperature") == 0 else self._need_lm()[0].config.speech_attempts
+            greedy = _drawing(SPEECH_DEFAULTS, sampling).greedy
+            attempts = 1 if greedy else self._need_lm()[0].config.speech_attempts
         _check_count("best_of", attempts)
         prompt = None if voice is None else self._voice(load_waveform(voice, sample_rate))
         seed = _seed(sampling)
