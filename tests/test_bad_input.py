@@ -169,7 +169,7 @@ def test_text_without_words(cli, tmp_path, command, text):
 
 @pytest.mark.slow
 def test_ten_thousand_characters(cli, tmp_path, monkeypatch):
-    from uniaudio2 import pipeline
+    from uniaudio2.api import model as pipeline
 
     monkeypatch.setattr(pipeline, "_speech_limits", lambda expected_s: pipeline._Limits(0, 0.4, 0.4))
     code, _, err = cli("speak", "Well, so it goes. " * 560, "-o", tmp_path / "x.wav", "--steps", 1)
@@ -221,7 +221,7 @@ def test_devices_that_are_not_there(cli, tmp_path):
 
 
 def test_mistakes_are_found_before_weights_are_read(tmp_path, model, capfd, monkeypatch):
-    from uniaudio2.pipeline import UniAudio2
+    from uniaudio2.api.model import UniAudio2
 
     monkeypatch.setattr(UniAudio2, "from_pretrained", lambda *a, **k: pytest.fail("weights were loaded"))
     for arguments in (["transcribe", "gone.wav"], ["speak", "", "-o", "x.wav"], ["speak", "hi", "-o", str(tmp_path)]):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.test_generate import builder, codes, ids_of, model, request
-from uniaudio2.beam import _Search, _Step, beam_search
-from uniaudio2.generate import Engine, GenerationError
+from uniaudio2.engine.beam import _Search, _Step, beam_search
+from uniaudio2.engine.generate import Engine, GenerationError
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import Prompt
 

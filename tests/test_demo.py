@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from tests.tiny_model import make_tiny_model
+from uniaudio2.api.model import UniAudio2
 from uniaudio2.audio import read_audio
 from uniaudio2.cli import execute
 from uniaudio2.demo import DemoItem, load_recordings, render_page, run_demo, same_meaning, words_of
-from uniaudio2.pipeline import UniAudio2
 
 
 @pytest.fixture(scope="module")

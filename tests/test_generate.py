@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.generate import (
+from uniaudio2.engine.generate import (
     Engine,
     GenerationError,
     GenerationRequest,

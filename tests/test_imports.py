@@ -19,10 +19,10 @@ PACKAGE = Path(uniaudio2.__file__).parent
 LEVELS = [
     {"config", "errors", "files", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
     {"codec", "lm", "sequence"},
-    {"generate", "beam", "checkpoint", "published", "convert", "convert_llama", "data"},
-    {"pipeline", "train", "batch", "speech_text"},
+    {"engine", "checkpoint", "published", "data"},
+    {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},
-    {"cli", "options"},
+    {"cli"},
     {"__main__", "__init__"},
 ]
 CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "typer", "rich", "click", "tokenizers"}

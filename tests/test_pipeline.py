@@ -10,11 +10,11 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
+from uniaudio2.api.model import ATTEMPT_SEEDS, AudioResult, choose_device, join_texts, load_waveform
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
-from uniaudio2.beam import beam_search
 from uniaudio2.codes import AudioCodes
+from uniaudio2.engine.beam import beam_search
 from uniaudio2.lm.loss import text_nats
-from uniaudio2.pipeline import ATTEMPT_SEEDS, AudioResult, choose_device, join_texts, load_waveform
 from uniaudio2.tasks import TASKS
 
 
@@ -203,7 +203,7 @@ def test_a_transcript_is_searched_for_as_the_model_or_the_user_says(model, monke
         searched.append((len(requests), [len(each) for each in renderings], beams))
         return beam_search(engine, requests, renderings=renderings, beams=beams)
 
-    monkeypatch.setattr("uniaudio2.pipeline.beam_search", search)
+    monkeypatch.setattr("uniaudio2.api.model.beam_search", search)
     clips = [noise(0.5, seed=1), noise(0.9, seed=2)]
     model.transcribe(clips)
     assert searched == []
@@ -238,7 +238,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
         tried.append(len(tokens))
         return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
-    monkeypatch.setattr("uniaudio2.pipeline.text_nats", heard)
+    monkeypatch.setattr("uniaudio2.api.model.text_nats", heard)
     alone = [model.speak("Hello.", best_of=1, seed=2 + attempt * ATTEMPT_SEEDS) for attempt in range(3)]
     assert not tried
     result = model.speak("Hello.", best_of=3, seed=2)
@@ -263,7 +263,7 @@ def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model
 
 def test_greedy_speech_is_attempted_once(model, monkeypatch):
     monkeypatch.setattr(model.lm, "config", replace(model.lm.config, speech_attempts=3))
-    monkeypatch.setattr("uniaudio2.pipeline.text_nats", lambda *_: pytest.fail("there is nothing to choose from"))
+    monkeypatch.setattr("uniaudio2.api.model.text_nats", lambda *_: pytest.fail("there is nothing to choose from"))
     model.speak("Hello.", temperature=0)
 
 

@@ -13,10 +13,10 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
+from uniaudio2.api.model import AudioResult
 from uniaudio2.checkpoint import DEFAULT_FOLDER
 from uniaudio2.cli import execute
 from uniaudio2.codes import AudioCodes
-from uniaudio2.pipeline import AudioResult
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import TASKS, Part, Task, required
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from uniaudio2.api.model import UniAudio2
     from uniaudio2.codec.codec import ReasoningCodec
     from uniaudio2.codes import AudioCodes
-    from uniaudio2.pipeline import UniAudio2
 
 __all__ = ["AudioCodes", "ReasoningCodec", "UniAudio2", "__version__"]
 
 _HOMES = {
-    "UniAudio2": "uniaudio2.pipeline",
+    "UniAudio2": "uniaudio2.api.model",
     "ReasoningCodec": "uniaudio2.codec.codec",
     "AudioCodes": "uniaudio2.codes",
 }

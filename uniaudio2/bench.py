@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from uniaudio2.checkpoint import load_lm, open_folder
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.generate import Engine, Generation, GenerationRequest, SamplingConfig
+from uniaudio2.engine.generate import Engine, Generation, GenerationRequest, SamplingConfig
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.lm.quantize import GROUP_SIZES, QUANTIZED_TYPES, quantize_weights
 from uniaudio2.sequence import Prompt, SequenceBuilder, TokenSequence
@@ -560,8 +560,8 @@ def _random_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
 
 def _recorded_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
     """The package's recordings with their texts, as training would show them; random codes without a codec."""
+    from uniaudio2.api.model import UniAudio2
     from uniaudio2.demo import load_recordings
-    from uniaudio2.pipeline import UniAudio2
 
     if not open_folder(config.model).has("codec"):
         return _random_sequences(config, lm)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from uniaudio2.pipeline import UniAudio2
+    from uniaudio2.api.model import UniAudio2
 
 SPEAK = (
     ("speak_en", "en", "The train to the city leaves at half past seven."),

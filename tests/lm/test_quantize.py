@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_model import make_tiny_model
+from uniaudio2.api.model import UniAudio2
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.lm.quantize import (
@@ -19,7 +20,6 @@ from uniaudio2.lm.quantize import (
     quantize_weights,
 )
 from uniaudio2.lm.transformer import Embedding, Linear
-from uniaudio2.pipeline import UniAudio2
 
 KINDS = ("int8", "int4")
 

@@ -17,7 +17,7 @@ from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.tensors import load_tensors
-from uniaudio2.train.codec import (
+from uniaudio2.train.codec.stages import (
     ClipConfig,
     ClipSampler,
     CodecTrainConfig,

@@ -209,7 +209,7 @@ def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling:
     given: dict[str, Any] = {"batch_size": batch_size, "effort": effort, "reading": sampling if task == "asr" else {}}
     if model is None or isinstance(model, str | Path):
         return PipelineSubject.load(model, device=device, sampling=sampling, **given)
-    from uniaudio2.pipeline import UniAudio2
+    from uniaudio2.api.model import UniAudio2
 
     if isinstance(model, UniAudio2):  # asked first: it has a subject's methods by name, with other results
         return PipelineSubject.around(model, sampling=sampling, **given)

@@ -16,8 +16,8 @@ from torch import Tensor
 from uniaudio2.codes import AudioCodes
 
 if TYPE_CHECKING:
+    from uniaudio2.api.model import UniAudio2
     from uniaudio2.codec.codec import Kind
-    from uniaudio2.pipeline import UniAudio2
 
 
 @runtime_checkable
@@ -136,7 +136,7 @@ class PipelineSubject:
         **options: Any,
     ) -> PipelineSubject:
         """Load a model folder (None: the model in the package) with its text decoder, if it has one."""
-        from uniaudio2.pipeline import UniAudio2
+        from uniaudio2.api.model import UniAudio2
 
         model = UniAudio2.from_pretrained(source, device=device)
         return cls.around(model, **options)

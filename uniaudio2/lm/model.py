@@ -50,7 +50,7 @@ class LMConfig:
     # Attempts at a spoken sentence, of which the one is kept that the model itself hears best (E35).
     speech_attempts: int = 1
     # How a recording is transcribed: hypotheses that are followed at once, and from how many instants, spread over one
-    # reasoning frame, it is encoded; see uniaudio2.beam (E39).
+    # reasoning frame, it is encoded; see uniaudio2.engine.beam (E39).
     beams: int = 1
     hearings: int = 1
 

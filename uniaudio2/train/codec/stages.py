@@ -43,7 +43,7 @@ from uniaudio2.train.loop import TrainConfig, Trainer
 from uniaudio2.train.state import save_tensors
 
 SAMPLE_RATE = 24000
-SHIPPED_TOKENIZER = Path(__file__).parent.parent / "weights" / "nano" / "tokenizer.json"
+SHIPPED_TOKENIZER = Path(__file__).parents[2] / "weights" / "nano" / "tokenizer.json"
 UNIT = 9600  # samples; the shortest piece that both code rates divide
 
 

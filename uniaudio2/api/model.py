@@ -31,7 +31,6 @@ from uniaudio2.audio import (
     rms_dbfs,
     write_audio,
 )
-from uniaudio2.beam import beam_search
 from uniaudio2.checkpoint import SaveDtype, load_codec, load_lm, open_folder, push_to_hub, save_pretrained
 from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import (
@@ -43,7 +42,8 @@ from uniaudio2.codes import (
     reasoning_length,
     reconstruction_length,
 )
-from uniaudio2.generate import (
+from uniaudio2.engine.beam import beam_search
+from uniaudio2.engine.generate import (
     RECONSTRUCTION_PER_REASONING,
     Engine,
     GenerationRequest,

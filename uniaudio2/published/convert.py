@@ -32,7 +32,7 @@ from uniaudio2.checkpoint import (
 )
 from uniaudio2.config import ConfigError, config_to_dict, load_config
 from uniaudio2.files import write_text
-from uniaudio2.published import PublishedError, codec_config, lm_config, musicfm_config, read_sqcodec_config
+from uniaudio2.published.sizes import PublishedError, codec_config, lm_config, musicfm_config, read_sqcodec_config
 from uniaudio2.tensors import (
     INDEX_SUFFIX,
     LazyTensor,

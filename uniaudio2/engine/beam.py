@@ -4,7 +4,7 @@ Renderings are prompts that say the same in other rows, such as one recording en
 one of them garbles, the others often hold. Every rendering reads the same hypothesis, and the mean of their
 probabilities decides how it goes on.
 
-Choice: a loop of its own beside `uniaudio2.generate`, because hypotheses move between cache rows and nothing is drawn,
+Choice: a loop of its own beside `engine.generate`, because hypotheses move between cache rows and nothing is drawn,
 streamed or admitted midway; prefill, model step and results are the engine's.
 
 Shapes: R requests, W hypotheses each, H renderings, V text ids, P = R x W x H rows of the cache, in that
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from uniaudio2.generate import (
+from uniaudio2.engine.generate import (
     End,
     Engine,
     GenerationError,

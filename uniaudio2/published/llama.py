@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from uniaudio2.checkpoint import TOKENIZER_FILE
 from uniaudio2.config import ConfigError, load_config, preset_path, read_yaml, to_plain
-from uniaudio2.convert import (
+from uniaudio2.files import write_text
+from uniaudio2.published.convert import (
     ConversionError,
     ConversionReport,
     ConvertDtype,
@@ -26,8 +27,7 @@ from uniaudio2.convert import (
     write_parts,
     write_report,
 )
-from uniaudio2.files import write_text
-from uniaudio2.published import PublishedError
+from uniaudio2.published.sizes import PublishedError
 from uniaudio2.tensors import INDEX_SUFFIX, LazyTensor, TensorFileError, open_tensors
 
 

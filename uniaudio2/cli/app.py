@@ -35,13 +35,13 @@ from uniaudio2.batch import (
     collect_inputs,
     plan_outputs,
 )
+from uniaudio2.cli.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
 from uniaudio2.errors import describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
-from uniaudio2.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
 
 if TYPE_CHECKING:
+    from uniaudio2.api.model import UniAudio2
     from uniaudio2.audio import Recording
-    from uniaudio2.pipeline import UniAudio2
 
 app = typer.Typer(
     name="uniaudio2",
@@ -921,7 +921,7 @@ def assemble(
     if not part and not language_model:
         raise InputError("nothing to join: give --part for every codec stage, or --language-model")
     check_output_folder(out)
-    from uniaudio2.train.codec import SHIPPED_TOKENIZER
+    from uniaudio2.train.codec.stages import SHIPPED_TOKENIZER
     from uniaudio2.train.stages import assemble as join
 
     print(
@@ -957,7 +957,7 @@ def convert(
         if len(places) != 2:
             raise InputError("give: uniaudio2 convert llama SOURCE TARGET")
         check_output_folder(Path(places[1]))
-        from uniaudio2.convert_llama import convert_llama
+        from uniaudio2.published.llama import convert_llama
 
         report = convert_llama(
             places[0], places[1], preset=preset, dtype=cast(Any, dtype), overrides=overrides, seed=options.seed
@@ -966,7 +966,7 @@ def convert(
         if len(places) != 1:
             raise InputError("give: uniaudio2 convert SOURCE TARGET")
         check_output_folder(Path(places[0]))
-        from uniaudio2.convert import convert as convert_weights
+        from uniaudio2.published.convert import convert as convert_weights
 
         report = convert_weights(source, places[0], dtype=cast(Any, dtype), overrides=overrides)
     if options.as_json:

@@ -14,7 +14,7 @@ from uniaudio2.batch import InputError
 if TYPE_CHECKING:
     import torch
 
-    from uniaudio2.pipeline import UniAudio2
+    from uniaudio2.api.model import UniAudio2
 
 
 @dataclass
@@ -117,14 +117,14 @@ class Options:
 
     def load(self) -> "UniAudio2":
         """Load the model."""
-        from uniaudio2.pipeline import UniAudio2
+        from uniaudio2.api.model import UniAudio2
 
         return UniAudio2.from_pretrained(self.model, device=self.device)
 
     @property
     def place(self) -> "torch.device":
         """The device of that name; raises ValueError if it is not there."""
-        from uniaudio2.pipeline import choose_device
+        from uniaudio2.api.model import choose_device
 
         return choose_device(self.device)
 

@@ -1,0 +1,1 @@
+"""Published checkpoints: their sizes, and how they become model folders."""
