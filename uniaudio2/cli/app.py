@@ -983,7 +983,9 @@ def show_report(report: Any, as_json: bool, markdown: bool) -> None:
     if as_json:
         emit(report.to_dict())
     elif markdown:
-        print(report.markdown(), end="")
+        from uniaudio2.eval.results import from_report, render_result
+
+        print("\n".join(render_result(from_report(report))))
     else:
         from rich.console import Console
         from rich.table import Table
@@ -1002,15 +1004,24 @@ def show_report(report: Any, as_json: bool, markdown: bool) -> None:
 @takes("batch_size", "beams", "hearings", *MODEL_OPTIONS)
 def evaluate(
     task: Annotated[str, typer.Argument(help="asr, tts, audio_caption, tta, codec, reasoning; 'list' shows all.")],
-    data: Annotated[str | None, typer.Option("--data", help="Which data, such as fsdd; or a manifest.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A name of the list, a set's, or a manifest.")] = None,
     data_root: Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Where the sets lie.")] = None,
     corpus: Annotated[Path | None, typer.Option("--corpus", metavar="DIR", help="Synthetic corpus.")] = None,
+    unseen_speakers: Annotated[
+        bool, typer.Option("--unseen-speakers", help="Only speakers who are not in the train part of their set.")
+    ] = False,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Do not tell the recogniser the language of a clip.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Score only so many items.")] = None,
     normaliser: Annotated[str, typer.Option("--normaliser", help="Of texts: simple or whisper.")] = "simple",
     languages: Annotated[str, typer.Option("--languages", help="With commas, where there is a choice.")] = "en,zh,yue",
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Keep the audio that was scored.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="JSON", help="Write the full report.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Rows for a table of results.")] = False,
+    report_to: Annotated[
+        Path | None, typer.Option("--report-to", metavar="JSON", help="Write the figures for a page of results.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The figures as that page shows them.")] = False,
     best_of: Annotated[
         int | None,
         typer.Option(
@@ -1030,9 +1041,10 @@ def evaluate(
         for row in EVALUATIONS:
             print(f"{row.task}\t{row.data}\t{row.description}")
         return
-    find_evaluation(task, data)
-    if out is not None:
-        check_output_file(str(out))
+    find_evaluation(task, data, data_root)
+    for file in (out, report_to):
+        if file is not None:
+            check_output_file(str(file))
     sampling = {name: value for name, value in options.sampling.items() if name != "seed"}
     report = run_evaluation(
         task,
@@ -1045,6 +1057,8 @@ def evaluate(
         device=str(options.place),
         normaliser=normaliser,
         languages=tuple(name.strip() for name in languages.split(",") if name.strip()),
+        tell_language=not detect_language,
+        unseen_speakers=unseen_speakers,
         work=keep,
         out=out,
         progress=sys.stderr.isatty(),
@@ -1053,7 +1067,24 @@ def evaluate(
         effort=Effort(best_of=best_of, beams=options.beams, hearings=options.hearings),
         **sampling,
     )
+    if report_to is not None:
+        report.save_summary(report_to)
     show_report(report, options.as_json, markdown)
+
+
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="Files that evaluate --report-to wrote.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the page here.")] = None,
+) -> None:
+    """Render files of results as one page in Markdown; a file intro.md in the folder stands at its top."""
+    from uniaudio2.eval.results import page_of
+
+    if output is None:
+        print(page_of(folder), end="")
+    else:
+        check_output_file(str(output))
+        write_text(output, page_of(folder))
 
 
 @app.command()

@@ -216,7 +216,8 @@ def read_set(root: Path, name: str, *, split: str | None = None) -> list[Example
 def _to_example(data: dict[str, Any], name: str, folder: Path) -> Example:
     """Map a line of a set's own manifest to an `Example`."""
     language = {"cmn": "zh", "yue": "yue", "en": "en"}.get(data.get("language") or "")
-    kind = "speech" if name in SPEECH_SETS else "music" if name in ("sonic_pi", "librosa_clips") else "sound"
+    spoken = name in SPEECH_SETS or bool(data.get("text") and language)
+    kind = "speech" if spoken else "music" if name in ("sonic_pi", "librosa_clips") else "sound"
     label = data.get("label")
     if isinstance(label, dict):
         slots = ", ".join(f"{key}={value}" for key, value in sorted(label.get("slots", {}).items()))
