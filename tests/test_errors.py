@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import uniaudio2
-from uniaudio2.cli import app
+from uniaudio2.cli.app import execute
 from uniaudio2.errors import BUG_EXIT_CODE, CheckpointError, UserError, describe, is_expected
 
 PACKAGE = Path(uniaudio2.__file__).parent
@@ -44,7 +44,7 @@ def test_an_internal_error_shows_as_a_bug(monkeypatch: pytest.MonkeyPatch, capsy
         list(zip([1], [1, 2], strict=True))
 
     monkeypatch.setattr("uniaudio2.doctor.diagnose", fails)
-    assert app.execute(["doctor"]) == BUG_EXIT_CODE
+    assert execute(["doctor"]) == BUG_EXIT_CODE
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.strip().splitlines()[-1].startswith("error: ValueError: zip() argument 2")
@@ -56,7 +56,7 @@ def test_a_user_error_shows_as_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
         raise UserError("give a model folder")
 
     monkeypatch.setattr("uniaudio2.doctor.diagnose", fails)
-    assert app.execute(["doctor"]) == 1
+    assert execute(["doctor"]) == 1
     assert capsys.readouterr().err == "error: give a model folder\n"
 
 
