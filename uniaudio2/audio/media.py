@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 import tempfile
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import soundfile
 
@@ -73,12 +73,11 @@ def _by_pyav(path: str, name: str) -> BinaryIO:
 
 
 def _by_ffmpeg(program: str, path: str, name: str) -> BinaryIO:
-    out = tempfile.TemporaryFile()  # noqa: SIM115
-    safe = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]  # no playlist may open an address
-    command = [program, *safe, "-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", "pipe:1"]
-    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=False)
+    out = tempfile.NamedTemporaryFile()  # noqa: SIM115 (by name, since ffmpeg goes back to write the length)
+    safe = ["-nostdin", "-v", "error", "-protocol_whitelist", "file"]  # no playlist may open an address
+    command = [program, *safe, "-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", "-y"]
+    done = subprocess.run([*command, f"file:{out.name}"], stderr=subprocess.PIPE, check=False)  # noqa: S603
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise AudioError(f"{name}: cannot be decoded ({lines[-1].strip()}); convert it to WAV, FLAC or MP3")
-    out.seek(0)
-    return out
+    return cast(BinaryIO, out)
