@@ -127,7 +127,10 @@ def test_voices_that_do_not_differ_cost_little():
 def test_clusters_of_an_interval():
     values = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
     assert t.mean(values, clusters=["a"] * 6) == t.mean(values)  # one voice: its utterances are drawn
-    assert t.mean(values, clusters=[None] * 6).clusters == 6  # unnamed: each its own
+    assert t.mean(values, clusters=[None] * 6) == t.mean(values)  # nobody is named
+    assert t.mean(values, clusters=["a", "b", None, None, None, None]).clusters == 6  # unnamed: each its own
+    alike = [0.0, 1.0] * 3
+    assert t.mean(alike, clusters=list("aabbcc")).low == t.mean(alike).low  # three voices that happen to be alike
     both = t.mean(values, clusters=[("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("a", "c"), "d"])
     assert both.clusters == 4 and both.low < both.value < both.high
     assert t.mean([1.0, math.nan], clusters=["a", "b"]).clusters == 0  # only one is left

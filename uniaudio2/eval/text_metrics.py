@@ -95,7 +95,8 @@ def ratio(
         denominators: One for each item, such as its words.
         clusters: What each item belongs to. Clusters are then drawn instead of items, since items of one voice are
             alike and tell less about another voice than as many voices would. An item of several clusters counts as
-            often as the product of their draws. With fewer than two clusters items are drawn after all.
+            often as the product of their draws. The interval is never narrower than that of items, since three voices
+            that happen to be alike say little. With fewer than two clusters items alone are drawn.
         seed: Seed of the draws.
 
     Raises:
@@ -106,27 +107,30 @@ def ratio(
         raise ValueError(f"expected lists of equal length, not {top.shape}, {bottom.shape} and {len(clusters or ())}")
     if top.size == 0 or bottom.sum() == 0:
         return Rate(math.nan, math.nan, math.nan, int(top.size))
-    members, units = _members(clusters)
     rng = np.random.default_rng(seed)
-    draws = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        if units:
-            weights = np.bincount(rng.integers(0, units, units), minlength=units + 1)
-            weights[units] = 1
-            weights = weights[members].prod(axis=1)
-            above, below = (weights * top).sum(), (weights * bottom).sum()
-        else:
-            chosen = rng.integers(0, top.size, top.size)
-            above, below = top[chosen].sum(), bottom[chosen].sum()
-        draws[index] = above / below if below else math.nan
-    tail = _tail(units) if units else 0.025
-    low, high = np.nanquantile(draws, (tail, 1 - tail))
-    return Rate(float(top.sum() / bottom.sum()), float(low), float(high), int(top.size), units)
+    chosen = (rng.integers(0, top.size, top.size) for _ in range(RESAMPLES))
+    low, high = _interval([(top[draw].sum(), bottom[draw].sum()) for draw in chosen], 0.025)
+    members, units = _members(clusters)
+    if units:
+        drawn = (np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(RESAMPLES))
+        weights = [np.append(counts, 1)[members].prod(axis=1) for counts in drawn]
+        wide = _interval([((weight * top).sum(), (weight * bottom).sum()) for weight in weights], _tail(units))
+        low, high = min(low, wide[0]), max(high, wide[1])
+    return Rate(float(top.sum() / bottom.sum()), low, high, int(top.size), units)
+
+
+def _interval(draws: Sequence[tuple[float, float]], tail: float) -> tuple[float, float]:
+    """Quantiles of the drawn ratios; draws whose denominators are all zero are left out."""
+    values = [above / below if below else math.nan for above, below in draws]
+    low, high = np.nanquantile(values, (tail, 1 - tail))
+    return float(low), float(high)
 
 
 def _members(clusters: Sequence[Cluster] | None) -> tuple[NDArray[np.int64], int]:
     """Indices of every item's clusters (items, most clusters of one), filled up with the number of clusters."""
-    own = [(name,) if isinstance(name, str) else name or (f"item {i}",) for i, name in enumerate(clusters or ())]
+    if clusters is None or not any(clusters):
+        return np.zeros((0, 0), np.int64), 0
+    own = [(name,) if isinstance(name, str) else name or (f"item {i}",) for i, name in enumerate(clusters)]
     number = {name: index for index, name in enumerate(sorted({name for names in own for name in names}))}
     if len(number) < 2:
         return np.zeros((0, 0), np.int64), 0
@@ -159,8 +163,7 @@ def mean(values: Sequence[float], *, clusters: Sequence[Cluster] | None = None, 
 def accuracy(right: Sequence[bool], *, clusters: Sequence[Cluster] | None = None) -> Rate:
     """Share of right answers with Wilson's interval, which is sound at 0 %, at 100 % and for few items.
 
-    With ``clusters`` the interval is the bootstrap's over clusters where that is wider: where all answers are right, or
-    all wrong, no draw differs from another.
+    With ``clusters`` the interval is the bootstrap's over clusters where that is wider.
     """
     n, z = len(right), 1.959964
     if n == 0:
@@ -172,6 +175,8 @@ def accuracy(right: Sequence[bool], *, clusters: Sequence[Cluster] | None = None
     if clusters is None:
         return rate
     wide = ratio([float(ok) for ok in right], [1.0] * n, clusters=clusters)
+    if not wide.clusters:
+        return rate
     return replace(rate, low=min(rate.low, wide.low), high=max(rate.high, wide.high), clusters=wide.clusters)
 
 
