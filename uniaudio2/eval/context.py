@@ -126,16 +126,16 @@ class Context:
     def manifest(self, path: str | Path) -> list[Clip]:
         """The dev clips of a manifest, or all of them if it has no dev split."""
         examples = read_manifest(path)
-        return self._scored(examples, "dev") or [Clip(example, example.audio) for example in examples]
+        return self._scored(examples, "dev" if any(example.split == "dev" for example in examples) else None)
 
     def set_or_manifest(self, data: str) -> list[Clip]:
         """The clips of a manifest by its path, else of a set of recordings by its name."""
         return self.manifest(data) if Path(data).exists() else self.real(data)
 
-    def _scored(self, examples: Sequence[Example], split: str) -> list[Clip]:
-        """The clips of a split; whether their speakers are in the train split is kept in ``known_speakers``."""
-        train = {example.speaker for example in examples if example.split == "train" and example.speaker}
-        chosen = [example for example in examples if example.split == split]
+    def _scored(self, examples: Sequence[Example], split: str | None) -> list[Clip]:
+        """The clips of a split (None: all); whether their speakers are in another one is kept in ``known_speakers``."""
+        train = {example.speaker for example in examples if split and example.split == "train" and example.speaker}
+        chosen = [example for example in examples if split in (None, example.split)]
         if self.unseen_speakers:
             chosen = [example for example in chosen if example.speaker and example.speaker not in train]
         self.known_speakers |= {one.speaker: one.speaker in train for one in chosen if one.speaker and one.text}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uniaudio2.errors import UserError
 from uniaudio2.eval.report import Figure, Report
 
 WIDE = 4
@@ -24,7 +25,7 @@ WIDE = 4
 _UNITS = {"%": 0.01, "min": 60.0}
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError):
     """A file of results that cannot be read; the message names it and what is wrong."""
 
 

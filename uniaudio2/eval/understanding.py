@@ -162,7 +162,7 @@ def asr_read_english(context: Context) -> Result:
     """Read English, the LJ voice (heard in training) and all other voices apart."""
     clips = _with_text(context, context.real("read_english"), "read_english")
     groups = [("all", "en"), ("LJ", "en"), ("other voices", "en")]
-    return asr_sentences(context, clips, groups, {"all": "WER <= 75 %"})
+    return asr_sentences(context, clips, groups, {"all": "<= 75 %"})
 
 
 def asr_synth_held_out(context: Context) -> Result:
@@ -175,8 +175,8 @@ def asr_synth_held_out(context: Context) -> Result:
         groups.append((engine, "en"))
     for speaker, language in sorted({(str(c.example.speaker), str(c.example.language)) for c in clips}):
         groups.append((_VOICE + speaker, language))
-    targets = {"en": "WER <= 40 %", "espeak-ng": "WER <= 12 %", "zh": "CER <= 25 %", "yue": "CER <= 25 %"}
-    targets |= {"flite": "WER <= 25 %", "festival": "WER <= 25 %"}
+    targets = {"en": "<= 40 %", "espeak-ng": "<= 12 %", "zh": "<= 25 %", "yue": "<= 25 %"}
+    targets |= {"flite": "<= 25 %", "festival": "<= 25 %"}
     figures, items = asr_sentences(context, clips, groups, targets)
     context.notes.append("Sentences and voices are in no training split; figures of a language are over its voices.")
     return figures, items
