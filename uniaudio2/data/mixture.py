@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from uniaudio2.errors import UserError
 from uniaudio2.tasks import get_form, trained_forms
 
 SENTENCES = ("same_task", "same_voice", "same_text", "any")
 """How the segments of an auditory sentence belong together."""
 
 
-class MixtureError(ValueError):
+class MixtureError(UserError):
     """A mixture that cannot be drawn from the data at hand."""
 
 
@@ -53,7 +54,7 @@ class MixtureConfig:
                 raise MixtureError(f"weight of {name} must not be negative, got {weight}")
             try:
                 weights[get_form(name).name] = weight
-            except ValueError as error:
+            except UserError as error:
                 raise MixtureError(f"weights: {error}") from None
         object.__setattr__(self, "weights", weights)  # by the names of today
         if not any(self.weights.values()):

@@ -17,11 +17,12 @@ import torch
 from safetensors import safe_open
 
 from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, RECONSTRUCTION_RATE_HZ, SAMPLE_RATE, AudioCodes
+from uniaudio2.errors import UserError
 
 _HOPS = {"reasoning": REASONING_HOP, "reconstruction": RECONSTRUCTION_HOP}
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """Prepared codes that are missing, broken or do not belong together."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from uniaudio2.errors import UserError
 from uniaudio2.tasks.training import Audio, Source, Text, Training, Voice
 
 PartKind = Literal["text", "reasoning", "reconstruction", "voice"]
@@ -33,7 +34,7 @@ class Task:
     """One row of the table.
 
     Raises:
-        ValueError: If the row describes no task: nothing is predicted, or text and audio are predicted together, or an
+        UserError: If the row describes no task: nothing is predicted, or text and audio are predicted together, or an
             output is optional or a voice prompt, only one of the two prompt styles is given, or the training fills a
             value that the row has not.
     """
@@ -51,18 +52,16 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.outputs:
-            raise ValueError(f"task '{self.name}' predicts nothing: give it outputs")
+            raise UserError(f"task '{self.name}' predicts nothing: give it outputs")
         if len({part.kind == "text" for part in self.outputs}) != 1:
-            raise ValueError(f"task '{self.name}' predicts text and audio together: make it two tasks")
+            raise UserError(f"task '{self.name}' predicts text and audio together: make it two tasks")
         if any(part.optional or part.kind == "voice" for part in self.outputs):
-            raise ValueError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
+            raise UserError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
         if bool(self.short) != bool(self.prompts):
-            raise ValueError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
+            raise UserError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
         unknown = sorted(set(self.training.values) - set(self.values)) if self.training is not None else []
         if unknown:
-            raise ValueError(
-                f"task '{self.name}' has no value '{unknown[0]}' to train; it has {', '.join(self.values)}"
-            )
+            raise UserError(f"task '{self.name}' has no value '{unknown[0]}' to train; it has {', '.join(self.values)}")
 
     @property
     def makes_audio(self) -> bool:

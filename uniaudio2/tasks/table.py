@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 
+from uniaudio2.errors import UserError
 from uniaudio2.tasks.row import Form, Part, Task, audio_parts
 from uniaudio2.tasks.training import HeldOut, Sentence, Text, Training
 
@@ -325,7 +326,7 @@ def get_task(name: str | Task) -> Task:
     """The row of a task; names are matched without regard to case.
 
     Raises:
-        ValueError: If there is no such task; the message names the nearest and all others.
+        UserError: If there is no such task; the message names the nearest and all others.
     """
     if isinstance(name, Task):
         return name
@@ -333,7 +334,7 @@ def get_task(name: str | Task) -> Task:
     if task is None:
         near = difflib.get_close_matches(name.lower(), TASKS, n=1)
         hint = f"did you mean '{near[0]}'? Known" if near else "known"
-        raise ValueError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
+        raise UserError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
     return task
 
 
@@ -354,7 +355,7 @@ def get_form(name: str) -> Form:
     """The form of that name, ``TASK`` or ``TASK+VALUE``, or its name in earlier configs.
 
     Raises:
-        ValueError: If there is none that can be trained; the message names all.
+        UserError: If there is none that can be trained; the message names all.
     """
     name = _EARLIER_NAMES.get(name, name)
     for form in trained_forms():
@@ -365,7 +366,7 @@ def get_form(name: str) -> Form:
     what = (
         f"task {row!r} has no training in the task table" if row == name and row in TASKS else f"unknown task {name!r}"
     )
-    raise ValueError(f"{what}; those that can be trained: {known}")
+    raise UserError(f"{what}; those that can be trained: {known}")
 
 
 def held_out_groups(form: Form) -> tuple[HeldOut, ...]:
