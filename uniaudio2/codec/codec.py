@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from uniaudio2.codec.autoencoder import SQCodec, build_autoencoder, fold_weight_norm
 from uniaudio2.codec.autoencoder import rename_published as rename_published_autoencoder
+from uniaudio2.codec.contract import Codec, check_audio, unpad
 from uniaudio2.codec.dit import DiTConfig
 from uniaudio2.codec.features import AudioEncoder, FeatureInfo, build_encoder
 from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder, Solver
@@ -33,12 +34,14 @@ from uniaudio2.codec.reconstruction import rename_published as rename_published_
 from uniaudio2.codes import (
     LATENT_HOP,
     LATENT_RATE_HZ,
+    REASONING_HOP,
     REASONING_RATE_HZ,
     RECONSTRUCTION_HOP,
     RECONSTRUCTION_RATE_HZ,
     SAMPLE_RATE,
     UNIT,
     AudioCodes,
+    Stream,
     num_units,
     reasoning_length,
     reconstruction_length,
@@ -146,7 +149,7 @@ class CodecConfig:
             raise UserError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
 
 
-class ReasoningCodec(nn.Module):
+class ReasoningCodec(Codec):
     """Encodes 24 kHz mono audio as reasoning (5 Hz) and reconstruction (12.5 Hz) codes, and decodes it again.
 
     Children: ``encoders`` (frozen, by registered name), ``autoencoder`` (frozen here), ``reasoning``,
@@ -159,9 +162,17 @@ class ReasoningCodec(nn.Module):
         ValueError: If a name is not registered, two encoders serve one role, or a role is missing.
     """
 
+    config: CodecConfig
+    sample_rate = SAMPLE_RATE
+
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
+        quantizer, reconstruction = config.reasoning.quantizer, config.reconstruction
+        self.streams = (
+            Stream("reasoning", REASONING_HOP, quantizer.num_codebooks, quantizer.codebook_size),
+            Stream("reconstruction", RECONSTRUCTION_HOP, reconstruction.num_codebooks, reconstruction.codebook_size),
+        )
         self.autoencoder = build_autoencoder(config.autoencoder.name, config.autoencoder.config)
         if self.autoencoder.hop_length != LATENT_HOP:
             raise UserError(
@@ -245,30 +256,47 @@ class ReasoningCodec(nn.Module):
                 features.update(encoder(audio))
         return features
 
-    def encode(self, audio: Tensor, *, windows_at_once: int | None = None, fill: Fill = "silence") -> AudioCodes:
-        """Tokenise mono audio of any length.
+    def num_frames(self, num_samples: int) -> dict[str, int]:
+        """Frames of both streams for a clip of ``num_samples``; now and then one more than cover it."""
+        return {"reasoning": reasoning_length(num_samples), "reconstruction": reconstruction_length(num_samples)}
+
+    def encode_rows(self, audio: Tensor) -> AudioCodes:
+        """Codes of clips (B, 1, N) that fit one window, N a multiple of 0.4 s."""
+        return AudioCodes(*self._encode_rows(audio))
+
+    @overload
+    def encode(
+        self, audio: Tensor, lengths: None = None, *, windows_at_once: int | None = None, fill: Fill = "silence"
+    ) -> AudioCodes: ...
+    @overload
+    def encode(self, audio: Tensor, lengths: Sequence[int] | Tensor) -> list[AudioCodes]: ...
+    def encode(
+        self,
+        audio: Tensor,
+        lengths: Sequence[int] | Tensor | None = None,
+        *,
+        windows_at_once: int | None = None,
+        fill: Fill = "silence",
+    ) -> AudioCodes | list[AudioCodes]:
+        """Codes of mono audio of any length; see :meth:`Codec.encode`.
 
         Audio is encoded in windows of exactly 30 s; the last one is padded with silence to a multiple of 0.4 s.
-        Deterministic in evaluation mode.
 
         Args:
-            audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0; clips of one batch all have N samples.
+            audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0.
+            lengths: Samples of each clip, where clips are padded.
             windows_at_once: Windows (of 30 s, over batch and time) that are encoded together; bounds the memory. None
                 is one on a CPU, where more take more memory and no less time, else four.
             fill: "silence", or "repeat" for the published way, which fills windows by repeating the clip, always
                 encodes at least two, and lets windows drift by 10 ms each.
-
-        Returns:
-            ``reasoning`` (B, K, T_rea) and ``reconstruction`` (B, K, T_rec), int64, on the codec's device.
-
-        Raises:
-            ValueError: If ``audio`` is not (B, 1, N), is empty or holds values that are not finite.
         """
-        _check_audio(audio)
+        check_audio(audio, self.sample_rate)
+        if fill not in ("silence", "repeat"):
+            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+        if lengths is not None:
+            return self.encode_clips(unpad(audio, lengths))
         if fill == "repeat":
             return self._encode_repeated(audio, windows_at_once)
-        if fill != "silence":
-            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         return self.encode_stream([audio], windows_at_once=windows_at_once)
 
     def encode_stream(self, chunks: Iterable[Tensor], *, windows_at_once: int | None = None) -> AudioCodes:
@@ -357,14 +385,14 @@ class ReasoningCodec(nn.Module):
             num_samples,
         )
 
-    def codebook_vectors(self, branch: Literal["reasoning", "reconstruction"]) -> Tensor:
-        """What each code adds to the quantised vectors of a branch, without the projections' biases.
+    def codebook_vectors(self, stream: str) -> Tensor:
+        """What each code adds to the quantised vectors of a stream, without the projections' biases.
 
         Returns:
             (K, V, D): the sum over K of the entries of one frame is its quantised vector up to the biases.
         """
         groups: list[Any]
-        if branch == "reasoning":
+        if self.stream(stream).name == "reasoning":
             groups = [self.reasoning.quantizer]
         else:
             groups = [self.reconstruction.quantizers[name] for name in ("pronunciation", "structure", "acoustic")]
@@ -597,25 +625,12 @@ def _num_samples(codes: AudioCodes) -> int:
     return codes.reconstruction.shape[2] * RECONSTRUCTION_HOP if codes.num_samples is None else codes.num_samples
 
 
-def _check_audio(audio: Tensor) -> None:
-    """Refuse what cannot be encoded."""
-    if not isinstance(audio, Tensor) or audio.dim() != 3 or audio.shape[1] != 1:
-        shape = tuple(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
-        raise UserError(f"audio must be a tensor (B, 1, N), mono at 24 kHz, got {shape}")
-    if audio.shape[0] == 0 or audio.shape[2] == 0:
-        raise UserError(f"there is no audio to encode: shape {tuple(audio.shape)}")
-    if not audio.is_floating_point():
-        raise UserError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
-    if not bool(torch.isfinite(audio).all()):
-        raise UserError("audio holds values that are not finite (NaN or infinity)")
-
-
 def _windows(chunks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
     """Consecutive windows of ``length`` samples from pieces of any length; the last one may be shorter."""
     waiting: list[Tensor] = []
     available = 0
     for chunk in chunks:
-        _check_audio(chunk)
+        check_audio(chunk, SAMPLE_RATE)
         waiting.append(chunk)
         available += chunk.shape[2]
         if available < length:
