@@ -169,7 +169,7 @@ class LMDataset:
         """
         task, config = form.task, self.config
         given = item if condition is None else condition
-        values = {name: self._value(form, name, (given, item), rng, training) for name in form.values}
+        values = {name: self._value(form, name, given, item, rng, training) for name in form.values}
         if any(isinstance(source, Sentence) for source in form.sources.values()):
             return Segment(self.builder.example(task, values), form)
         language = _language(self.store.clips[item])
@@ -197,25 +197,26 @@ class LMDataset:
             return []
         return [phone for phone in (self.store.clips[index].phonemes or "").split() if phone in self.phones]
 
-    def _value(self, form: Form, name: str, clips: tuple[int, int], rng: np.random.Generator, training: bool) -> Value:
-        """One value of an example from the clips that give its inputs and its outputs."""
+    def _value(self, form: Form, name: str, given: int, item: int, rng: np.random.Generator, training: bool) -> Value:
+        """One value of an example: an input is taken from clip ``given``, an output from clip ``item``."""
         source, config = form.sources[name], self.config
-        given = {part.kind for part in form.inputs if part.value == name}
+        inputs = {part.kind for part in form.inputs if part.value == name}
         if isinstance(source, Sentence):
-            return self.text_ids(self.texts[clips[1]])
+            return self.text_ids(self.texts[item])
         if isinstance(source, Voice):
-            return self.store.voice(self._other_clip(clips[1], rng), rng, config.voice_prompt_s)
+            return self.store.voice(self._other_clip(item, rng), rng, config.voice_prompt_s)
         if isinstance(source, Text):
-            phrasings = self.store.clips[clips[0 if given else 1]].phrasings(source.name)
-            if training and not given and len(phrasings) > 1 and rng.random() < config.caption_variety:
-                return self.text_ids(_pick(phrasings[1:], rng))
-            chosen = _pick(phrasings, rng) if training and given else phrasings[0]
-            respelled = given and source.respelled and training and config.bpe_dropout > 0
-            return chosen if respelled else self.text_ids(chosen)
-        if not given or clips[0] == clips[1]:
-            return self.store.codes(clips[1], source.name)
-        streams = {kind: clips[0 if kind in given else 1] for kind in ("reasoning", "reconstruction")}
-        reasoning, reconstruction = (self.store.codes(clip, source.name) for clip in streams.values())
+            usual, *others = self.store.clips[given if inputs else item].phrasings(source.name)
+            if inputs and training:
+                chosen = _pick((usual, *others), rng)
+                return chosen if source.respelled and config.bpe_dropout > 0 else self.text_ids(chosen)
+            vary = training and others and rng.random() < config.caption_variety
+            return self.text_ids(_pick(others, rng) if vary else usual)
+        if not inputs or given == item:
+            return self.store.codes(item, source.name)
+        reasoning, reconstruction = (
+            self.store.codes(given if kind in inputs else item, source.name) for kind in ("reasoning", "reconstruction")
+        )
         return reasoning.reasoning[0], reconstruction.reconstruction[0]
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
