@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -43,13 +44,14 @@ from uniaudio2.codes import (
     reconstruction_length,
 )
 from uniaudio2.devices import choose_device
-from uniaudio2.engine.beam import beam_search
-from uniaudio2.engine.generate import (
+from uniaudio2.engine import (
     RECONSTRUCTION_PER_REASONING,
     Engine,
     GenerationRequest,
     GenerationResult,
     SamplingConfig,
+    beam_search,
+    derive_seed,
 )
 from uniaudio2.errors import UserError
 from uniaudio2.lm.loss import text_nats
@@ -82,7 +84,7 @@ SILENCE_CAPTION = "silence"
 MAX_SOUND_S = 10.0
 MOST_BEAMS, MOST_HEARINGS = 64, 16
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
-ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
+ENGINE_ROWS = 64  # cache rows of the engine: 8 sentences with 4 guided attempts each run together
 
 
 @dataclass(frozen=True)
@@ -332,6 +334,7 @@ class UniAudio2:
         tokenizer: Of the text stream; None for a codec alone.
         name: Shown in reports.
         folder: Where it came from.
+        compile: Whether the engine runs compiled code, see `Engine`.
     """
 
     def __init__(
@@ -342,12 +345,19 @@ class UniAudio2:
         *,
         name: str = "model",
         folder: Path | None = None,
+        compile: bool = False,
     ) -> None:
         self.codec, self.lm, self.tokenizer, self.name, self.folder = codec.eval(), lm, tokenizer, name, folder
+        self._compile, self._engine, self._making = compile, cast("Engine | None", None), threading.Lock()
 
     @classmethod
     def from_pretrained(
-        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | str | None = None
+        cls,
+        source: Path | str | None = None,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | str | None = None,
+        compile: bool = False,
     ) -> UniAudio2:
         """Load a model folder; without ``source``, the model in the package.
 
@@ -356,6 +366,8 @@ class UniAudio2:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             dtype: Of the weights in memory; None keeps what the loader chooses. ``"int8"`` or ``"int4"`` hold the
                 language model's in that form, see :func:`quantize_weights`.
+            compile: Compile the language model's steps when they are first needed. It takes a minute or two once and
+                pays for models that do not fit the processor's cache, and on a GPU; the shipped model is too small.
 
         Raises:
             ValueError: If the folder cannot be used, the device is not there, or the type is unknown.
@@ -378,7 +390,7 @@ class UniAudio2:
                 f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
                 "copy the one that it was trained with"
             )
-        return cls(codec, lm, tokenizer, name=name, folder=folder.path)
+        return cls(codec, lm, tokenizer, name=name, folder=folder.path, compile=compile)
 
     def save_pretrained(self, folder: Path | str, *, dtype: SaveDtype = "float32") -> Path:
         """Write codec, language model and tokenizer as a model folder; see `checkpoint.save_pretrained`.
@@ -483,7 +495,8 @@ class UniAudio2:
         return cast("list[AudioCodes]", results)
 
     def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(device=self.device).manual_seed(seed)
+        """Draws on the CPU, so that a seed gives the same noise on every device."""
+        return torch.Generator().manual_seed(seed)
 
     # ------------------------------------------------------------------------------------------- audio to text
 
@@ -624,11 +637,11 @@ class UniAudio2:
         self, asks: Sequence[_Ask], effort: _Effort, sampling: Mapping[str, Any]
     ) -> list[dict[str, str | AudioCodes]]:
         """The likeliest text for every ``effort.hearings`` consecutive requests together."""
-        lm, builder = self._need_lm()[0], self.sequences
+        builder = self.sequences
         requests = [self._request(builder, ask, sampling, _seed(sampling)) for ask in asks]
         groups = [requests[first : first + effort.hearings] for first in range(0, len(requests), effort.hearings)]
         results = beam_search(
-            Engine(lm, builder),
+            self.engine,
             [group[0] for group in groups],
             renderings=[[request.prompt for request in group[1:]] for group in groups],
             beams=effort.beams,
@@ -724,11 +737,11 @@ class UniAudio2:
                     values["voice"] = prompt
                 limits = _speech_limits(speaking_time_s(words))
                 asks += [_Ask(task, values, sentence.language, limits)] * attempts
-                seeds += [seed + number + attempt * ATTEMPT_SEEDS for attempt in range(attempts)]
+                seeds += [derive_seed(seed, number, attempt) for attempt in range(attempts)]
             made = [cast(AudioCodes, answer["audio"]) for answer in self._generate(asks, sampling, seeds=seeds)]
             for number, sentence in enumerate(batch, first):
                 mine = slice((number - first) * attempts, (number - first + 1) * attempts)
-                waves = [self.decode(codes, seed=seed + number, steps=steps) for codes in made[mine]]
+                waves = [self.decode(codes, seed=derive_seed(seed, number), steps=steps) for codes in made[mine]]
                 best = self._best_heard(waves, asks[mine.start])
                 pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
                 yield _with_pause(waves[best], pause_s), made[mine][best]
@@ -915,6 +928,15 @@ class UniAudio2:
         lm, tokenizer = self._need_lm()
         return SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
 
+    @property
+    def engine(self) -> Engine:
+        """The engine that serves all requests to this model, from any thread; made when it is first needed."""
+        lm, _ = self._need_lm()
+        with self._making:
+            if self._engine is None:
+                self._engine = Engine(lm, self.sequences, max_batch=ENGINE_ROWS, compile=self._compile)
+            return self._engine
+
     def _need_lm(self) -> tuple[AudioLM, TextTokenizer]:
         if self.lm is None or self.tokenizer is None:
             raise UserError(f"model {self.name!r} is a codec alone: it can encode and decode only")
@@ -928,11 +950,10 @@ class UniAudio2:
         Every request draws from a seed of its own, so its result does not depend on the others; without ``seeds`` all
         have the one of ``sampling``.
         """
-        lm, builder = self._need_lm()[0], self.sequences
+        builder = self.sequences
         drawn = [_seed(sampling)] * len(asks) if seeds is None else seeds
         requests = [self._request(builder, ask, sampling, seed) for ask, seed in zip(asks, drawn, strict=True)]
-        engine = Engine(lm, builder, max_batch=sum(2 if request.guided else 1 for request in requests))
-        return [_outputs(result) for result in engine.generate(requests)]
+        return [_outputs(result) for result in self.engine.generate(requests)]
 
     def _request(
         self, builder: SequenceBuilder, ask: _Ask, sampling: Mapping[str, Any], seed: int
