@@ -333,7 +333,7 @@ class Trainer:
         for name, extra in wanted.items():
             if importlib.util.find_spec(name) is None:
                 raise TrainingError(
-                    f"stage {self.stage.name!r} needs the package {name}; install it with pip install 'uniaudio2[{extra}]'"
+                    f"stage {self.stage.name!r} needs the package {name}: pip install 'uniaudio2[{extra}]'"
                 )
 
     def _start_workers(self) -> Prefetcher:
