@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from uniaudio2.errors import UserError
+
 POSITIVE = ("steps", "lr", "muon_lr", "accumulate", "log_every", "keep_checkpoints", "workers", "prefetch_batches")
 POSITIVE = (*POSITIVE, "timeout_minutes")
 NOT_NEGATIVE = ("warmup_steps", "weight_decay", "grad_clip", "eval_every", "save_every", "threads", "seed")
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
     """Training cannot start or go on for a reason that the user can mend."""
 
 

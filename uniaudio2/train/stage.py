@@ -1,4 +1,4 @@
-"""What the trainer asks of a stage, and how a stage and its batches come to a device."""
+"""What the trainer asks of a stage, and how a stage and its batches are moved to a device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-from uniaudio2.train.config import TrainingError
 
 T = TypeVar("T")
 Parameters = Iterable[nn.Parameter] | Iterable[Mapping[str, Any]]
@@ -59,22 +57,6 @@ class Stage(Protocol):
     def export(self, out_dir: Path) -> None:
         """Write the stage's result to ``out_dir``; called with averaged weights if there are any."""
         ...
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that ``train.device`` names; of several CUDA devices the one of this process.
-
-    Raises:
-        TrainingError: If it is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("train.device is cuda, but torch sees no CUDA device; use cpu or auto")
-    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
 
 
 def place(stage: Stage, device: torch.device) -> None:

@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.devices import choose_device
+from uniaudio2.errors import CheckpointError
 from uniaudio2.train.config import TrainConfig, TrainingError, TrainResult
 from uniaudio2.train.distributed import ProcessGroup
 from uniaudio2.train.identity import differences, flat_config
 from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from uniaudio2.train.report import Reporter, Window, to_stderr
-from uniaudio2.train.stage import Stage, choose_device, place, to_device
+from uniaudio2.train.stage import Stage, place, to_device
 from uniaudio2.train.state import (
-    CheckpointError,
     amend_checkpoint,
     checkpoint_folders,
     load_optimizer,
@@ -89,7 +90,9 @@ class Trainer:
         self.stage = stage
         self.out_dir = Path(config.out_dir)
         self.group = ProcessGroup.from_environment()
-        self.device = choose_device(config.device, self.group.local_rank)
+        self.device = choose_device(config.device)
+        if self.device.type == "cuda" and self.group.size > 1:
+            self.device = torch.device("cuda", self.group.local_rank)
         if config.accumulate % self.group.size:
             raise TrainingError(
                 f"train.accumulate={config.accumulate} cannot be dealt out to {self.group.size} processes; "

@@ -163,17 +163,17 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
         Names of the tensors that were loaded.
 
     Raises:
-        ValueError: If a file is missing, or holds a tensor that the codec has not or has in another shape.
+        TrainingError: If a file is missing, or holds a tensor that the codec has not or has in another shape.
     """
     own = dict(codec.state_dict())
     loaded: set[str] = set()
     for file in files:
         if not Path(file).is_file():
-            raise ValueError(f"{file} is not there: run the earlier stage that exports it first")
+            raise TrainingError(f"{file} is not there: run the earlier stage that exports it first")
         tensors = load_file(file)
         for name, value in tensors.items():
             if name not in own or own[name].shape != value.shape:
-                raise ValueError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
+                raise TrainingError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
         codec.load_state_dict(tensors, strict=False)
         loaded |= tensors.keys()
     return loaded

@@ -14,6 +14,7 @@ from uniaudio2.codes import SAMPLE_RATE, UNIT
 from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
+from uniaudio2.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ClipSampler:
 
     def __init__(self, corpus: Corpus, keep: Sequence[int], config: ClipConfig) -> None:
         if not keep:
-            raise ValueError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
+            raise UserError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
         self.corpus, self.config = corpus, config
         self.index = np.asarray(keep)
         examples = [corpus.examples[i] for i in keep]
