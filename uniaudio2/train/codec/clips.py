@@ -65,7 +65,7 @@ class ClipSampler:
         return weight
 
     def draw(self, rng: np.random.Generator) -> tuple[list[int], np.ndarray, list[int]]:
-        """A batch: corpus indices, waves (B, N), float32, padded to a multiple of 0.4 s or the crop, and their lengths."""
+        """A batch: corpus indices, waves (B, N), padded to a multiple of 0.4 s or the crop, and their own lengths."""
         config = self.config
         if config.crop_s:
             size = max(1, round(config.batch_seconds / config.crop_s))
