@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-PartKind = Literal["text", "reasoning", "reconstruction", "voice"]
+PartKind = str
+"""``text``, ``audio`` (all streams of a recording in order), ``voice``, or the name of one stream of the codec."""
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a sequence."""
 
-    kind: PartKind  # voice: reconstruction codes of a short recording, between the voice prompt's begin and end
+    kind: PartKind  # voice: codes of a short recording's last stream, between the voice prompt's begin and end
     value: str  # name of the value that fills it, such as "transcription" or "audio"
     tag: str | None = None  # text only: written between <tag> and </tag>
     optional: bool = False  # may be left out
@@ -74,9 +75,9 @@ def required(parts: Iterable[Part]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.value for part in parts if not part.optional))
 
 
-def audio_parts(value: str) -> tuple[Part, Part]:
-    """Both streams of a recording, reasoning first."""
-    return Part("reasoning", value), Part("reconstruction", value)
+def audio_parts(value: str) -> tuple[Part, ...]:
+    """All streams of a recording, in the codec's order."""
+    return (Part("audio", value),)
 
 
 def _text(value: str, tag: str | None = None) -> Part:
