@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 from uniaudio2.tensors import TensorFileError, load_torch
 
@@ -49,7 +50,7 @@ _FORMAT = "uniaudio2-codes"
 _VERSION = "1"
 
 
-class CodesError(ValueError):
+class CodesError(UserError):
     """Codes or a file of codes that cannot be used."""
 
 

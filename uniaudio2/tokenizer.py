@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, Stream
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TAGS = ("think", "answer", "transcription", "lyric", "caption")
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
     """A tokenizer file or an id that cannot be used."""
 
 
@@ -55,7 +56,7 @@ class TextTokens:
     def tag(self, name: str) -> tuple[int, int]:
         """Begin and end id of a tag such as ``transcription``."""
         if name not in TAGS:
-            raise ValueError(f"unknown tag '{name}'; known: {', '.join(TAGS)}")
+            raise UserError(f"unknown tag '{name}'; known: {', '.join(TAGS)}")
         return getattr(self, f"{name}_begin"), getattr(self, f"{name}_end")
 
     def ids(self) -> frozenset[int]:
@@ -95,12 +96,12 @@ class StreamTokens:
             if getattr(self, name) == -1:
                 object.__setattr__(self, name, value)
         if self.hop_length < 1 or size < 1:
-            raise ValueError(f"stream '{self.name}' needs at least one code and one sample per frame")
+            raise UserError(f"stream '{self.name}' needs at least one code and one sample per frame")
         for name in ("bos", "eos", "pad"):
             check_id(f"{self.name}_{name}", getattr(self, name), self.num_ids)
         begin = min(self.bos, self.eos, self.pad)
         if size > begin:
-            raise ValueError(f"{self.name}_codebook_size must be at most {begin}, the first special id of {self.name}")
+            raise UserError(f"{self.name}_codebook_size must be at most {begin}, the first special id of {self.name}")
 
 
 def check_id(name: str, value: int, limit: int) -> None:
@@ -110,7 +111,7 @@ def check_id(name: str, value: int, limit: int) -> None:
         ValueError: If it does not lie in [0, limit).
     """
     if not 0 <= value < limit:
-        raise ValueError(f"{name} must be in [0, {limit}), got {value}")
+        raise UserError(f"{name} must be in [0, {limit}), got {value}")
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,10 @@ class AudioVocabulary:
 
     def __post_init__(self) -> None:
         if self.num_codebooks < 1 or not self.streams:
-            raise ValueError("an audio vocabulary needs at least one stream and one codebook")
+            raise UserError("an audio vocabulary needs at least one stream and one codebook")
         names = [stream.name for stream in self.streams]
         if len(set(names)) != len(names) or {"text", "audio", "voice"} & set(names):
-            raise ValueError(f"streams need different names, none of them text, audio or voice, got {', '.join(names)}")
+            raise UserError(f"streams need different names, none of them text, audio or voice, got {', '.join(names)}")
         for number, name in enumerate(("voice_bos", "voice_eos")):
             if getattr(self, name) == -1:
                 object.__setattr__(self, name, self.fine.codebook_size + 3 + number)
@@ -148,7 +149,7 @@ class AudioVocabulary:
         """
         books = {stream.num_codebooks for stream in streams}
         if len(books) != 1:
-            raise ValueError(f"a language model needs as many codebooks in every stream, got {sorted(books)}")
+            raise UserError(f"a language model needs as many codebooks in every stream, got {sorted(books)}")
         tokens = (StreamTokens(stream.name, stream.hop_length, stream.codebook_size) for stream in streams)
         return cls(books.pop(), tuple(tokens))
 
@@ -184,7 +185,7 @@ class AudioVocabulary:
                 return stream, shift
             shift += stream.num_ids
         known = ", ".join(stream.name for stream in self.streams)
-        raise ValueError(f"this model knows no stream '{name}'; its codec has {known}")
+        raise UserError(f"this model knows no stream '{name}'; its codec has {known}")
 
     def is_code(self, name: str, ids: Tensor) -> Tensor:
         """Which ids (...) stand for codes proper of a stream, bool (...)."""
@@ -200,7 +201,7 @@ class AudioVocabulary:
         wanted = [(own.name, own.hop_length, self.num_codebooks, own.codebook_size) for own in self.streams]
         found = [(one.name, one.hop_length, one.num_codebooks, one.codebook_size) for one in streams]
         if wanted != found:
-            raise ValueError(
+            raise UserError(
                 "the language model was trained with another codec: its streams (name, samples per frame, codebooks, "
                 f"size) are {wanted}, those of this codec {found}"
             )
@@ -368,7 +369,7 @@ class TextTokenizer:
         """
         if dropout > 0.0:
             if rng is None:
-                raise ValueError("BPE dropout needs rng, a random.Random")
+                raise UserError("BPE dropout needs rng, a random.Random")
             ids = self._encode_with_dropout(text, dropout, rng)
         else:
             ids = []

@@ -46,6 +46,7 @@ from uniaudio2.codes import (
     reasoning_length,
     reconstruction_length,
 )
+from uniaudio2.errors import UserError
 
 AUTOENCODER_LATENTS = "autoencoder_latents"
 """Name in a preset of the encoder that is the codec's own autoencoder, for the role "acoustic"."""
@@ -80,13 +81,13 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         if self.encode_units < 1:
-            raise ValueError(f"encode_units must be at least 1, got {self.encode_units}")
+            raise UserError(f"encode_units must be at least 1, got {self.encode_units}")
         most = self.decode_codes // 2
         if not 1 <= self.overlap_codes <= most:
-            raise ValueError(f"overlap_codes must lie in 1..{most} (half of decode_codes), got {self.overlap_codes}")
+            raise UserError(f"overlap_codes must lie in 1..{most} (half of decode_codes), got {self.overlap_codes}")
         most = LATENTS_PER_CODE * self.overlap_codes
         if not 1 <= self.context_latents <= most:
-            raise ValueError(f"context_latents must lie in 1..{most} (the overlap), got {self.context_latents}")
+            raise UserError(f"context_latents must lie in 1..{most} (the overlap), got {self.context_latents}")
 
     @property
     def hop_codes(self) -> int:
@@ -106,9 +107,9 @@ class SamplingDefaults:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+            raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.noise_scale < 0:
-            raise ValueError(f"noise_scale must not be negative, got {self.noise_scale}")
+            raise UserError(f"noise_scale must not be negative, got {self.noise_scale}")
 
 
 class DecodeOptions(TypedDict, total=False):
@@ -141,11 +142,11 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         if not self.encoders:
-            raise ValueError("encoders must name at least one registered encoder")
+            raise UserError("encoders must name at least one registered encoder")
         if self.encoders.get(AUTOENCODER_LATENTS):
-            raise ValueError(f"the encoder '{AUTOENCODER_LATENTS}' takes no values")
+            raise UserError(f"the encoder '{AUTOENCODER_LATENTS}' takes no values")
         if self.flow.frames_per_code != LATENTS_PER_CODE:
-            raise ValueError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
+            raise UserError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
 
 
 class ReasoningCodec(Codec):
@@ -174,7 +175,7 @@ class ReasoningCodec(Codec):
         )
         self.autoencoder = build_autoencoder(config.autoencoder.name, config.autoencoder.config)
         if self.autoencoder.hop_length != LATENT_HOP:
-            raise ValueError(
+            raise UserError(
                 f"the autoencoder must have {LATENT_HOP} samples per latent frame, it has {self.autoencoder.hop_length}"
             )
         self.autoencoder.requires_grad_(False)
@@ -225,7 +226,7 @@ class ReasoningCodec(Codec):
         """Note the features that an encoder gives."""
         for role, info in infos.items():
             if role in self.feature_info:
-                raise ValueError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
+                raise UserError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
             self.feature_info[role] = info
 
     # Encoding
@@ -245,7 +246,7 @@ class ReasoningCodec(Codec):
             ValueError: If the shape is another.
         """
         if audio.dim() != 3 or audio.shape[1] != 1 or audio.shape[2] == 0 or audio.shape[2] % UNIT:
-            raise ValueError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
+            raise UserError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
         features: dict[str, Tensor] = {}
         if AUTOENCODER_LATENTS in self.config.encoders and (roles is None or "acoustic" in roles):
             features["acoustic"] = self.autoencoder.encode(audio)
@@ -291,7 +292,7 @@ class ReasoningCodec(Codec):
         """
         check_audio(audio, self.sample_rate)
         if fill not in ("silence", "repeat"):
-            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         if lengths is not None:
             return self.encode_clips(unpad(audio, lengths))
         if fill == "repeat":
@@ -331,7 +332,7 @@ class ReasoningCodec(Codec):
                 flush()
         flush()
         if num_samples == 0:
-            raise ValueError("there is no audio to encode (0 samples)")
+            raise UserError("there is no audio to encode (0 samples)")
         return AudioCodes(
             torch.cat(reasoning, dim=2)[:, :, : reasoning_length(num_samples)],
             torch.cat(reconstruction, dim=2)[:, :, : reconstruction_length(num_samples)],
@@ -442,12 +443,12 @@ class ReasoningCodec(Codec):
         )
         kind = options.pop("kind", "speech")
         if kind not in ("speech", "sound"):
-            raise ValueError(f"kind must be 'speech' or 'sound', got {kind!r}")
+            raise UserError(f"kind must be 'speech' or 'sound', got {kind!r}")
         defaults = (self.config.sound_sampling if kind == "sound" else None) or self.config.sampling
         chosen = replace(defaults, **{name: value for name, value in options.items() if value is not None})
         self._check_codes(codes, chosen.with_reasoning)
         if fill not in ("silence", "repeat"):
-            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         remaining = _num_samples(codes)
         if remaining == 0:
             return
@@ -521,7 +522,7 @@ class ReasoningCodec(Codec):
             quantizer = config.reasoning.quantizer
             check_codes(codes.reasoning, quantizer.num_codebooks, quantizer.codebook_size, "reasoning codes")
             if codes.reasoning.shape[2] == 0 and codes.reconstruction.shape[2] > 0:
-                raise ValueError("there are no reasoning codes to decode with; use with_reasoning=False")
+                raise UserError("there are no reasoning codes to decode with; use with_reasoning=False")
 
     # Published weights
 
@@ -590,7 +591,7 @@ def finish_published(state: Mapping[str | None, Tensor], *, wanted: Iterable[str
             finished[name] = value[0]
         elif kind == "initialised":
             if not bool(value.reshape(())):
-                raise ValueError(f"{name}: this codebook was never initialised; the file holds no trained codec")
+                raise UserError(f"{name}: this codebook was never initialised; the file holds no trained codec")
             finished[name] = value.reshape(()).bool()
     return finished
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import AudioCodes, Stream
+from uniaudio2.errors import UserError
 
 __all__ = ["AudioCodes", "Codec", "DecoderSession", "Stream", "check_audio"]
 
@@ -81,7 +82,7 @@ class Codec(nn.Module, ABC):
         for stream in self.streams:
             if stream.name == name:
                 return stream
-        raise ValueError(f"this codec has no stream '{name}'; it has {', '.join(s.name for s in self.streams)}")
+        raise UserError(f"this codec has no stream '{name}'; it has {', '.join(s.name for s in self.streams)}")
 
     def num_frames(self, num_samples: int) -> dict[str, int]:
         """Frames of every stream for a clip of ``num_samples``."""
@@ -151,7 +152,7 @@ class Codec(nn.Module, ABC):
         for piece in pieces:
             check_audio(piece, self.sample_rate)
         if not pieces:
-            raise ValueError("there is no audio to encode (0 samples)")
+            raise UserError("there is no audio to encode (0 samples)")
         audio = torch.cat(pieces, dim=2).to(self.device)
         num_samples = audio.shape[2]
         return self._cut(self.encode_rows(nn.functional.pad(audio, (0, -num_samples % self.unit))), num_samples)
@@ -189,7 +190,7 @@ class Codec(nn.Module, ABC):
         Raises:
             ValueError: If the codec has none.
         """
-        raise ValueError(f"this codec has no vectors for the codes of the stream '{stream}'")
+        raise UserError(f"this codec has no vectors for the codes of the stream '{stream}'")
 
 
 class _WaitingSession:
@@ -232,7 +233,7 @@ def unpad(audio: Tensor, lengths: Sequence[int] | Tensor) -> list[Tensor]:
     """
     counts = [int(length) for length in lengths]
     if len(counts) != len(audio) or not all(0 < count <= audio.shape[2] for count in counts):
-        raise ValueError(f"lengths must be {len(audio)} numbers in 1..{audio.shape[2]}, got {counts}")
+        raise UserError(f"lengths must be {len(audio)} numbers in 1..{audio.shape[2]}, got {counts}")
     return [clip[:, :count] for clip, count in zip(audio, counts, strict=True)]
 
 
@@ -244,10 +245,10 @@ def check_audio(audio: Tensor, sample_rate: int) -> None:
     """
     if not isinstance(audio, Tensor) or audio.dim() != 3 or audio.shape[1] != 1:
         shape = tuple(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
-        raise ValueError(f"audio must be a tensor (B, 1, N), mono at {sample_rate / 1000:g} kHz, got {shape}")
+        raise UserError(f"audio must be a tensor (B, 1, N), mono at {sample_rate / 1000:g} kHz, got {shape}")
     if audio.shape[0] == 0 or audio.shape[2] == 0:
-        raise ValueError(f"there is no audio to encode: shape {tuple(audio.shape)}")
+        raise UserError(f"there is no audio to encode: shape {tuple(audio.shape)}")
     if not audio.is_floating_point():
-        raise ValueError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
+        raise UserError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
     if not bool(torch.isfinite(audio).all()):
-        raise ValueError("audio holds values that are not finite (NaN or infinity)")
+        raise UserError("audio holds values that are not finite (NaN or infinity)")
