@@ -14,9 +14,7 @@ from torch import Tensor
 from uniaudio2.audio import read_audio
 from uniaudio2.errors import UserError
 from uniaudio2.tasks import KINDS
-
-LANGUAGES = ("en", "zh", "yue")
-"""Languages of speech: English, Mandarin, Cantonese."""
+from uniaudio2.text import LANGUAGES
 
 _LANGUAGE_ALIASES = {"cmn": "zh", "zh-cn": "zh", "zh-hk": "yue", "en-us": "en", "en-gb": "en"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import soundfile
 
 from uniaudio2.data.example import Example, ManifestError, example_from_json
 from uniaudio2.files import write_text
+from uniaudio2.text import normalise_text
 
 __all__ = [
     "Example",
     "ManifestError",
     "ManifestReport",
+    "add_phonemes",
     "example_from_json",
     "manifest_path",
     "read_manifest",
@@ -89,6 +91,37 @@ def manifest_path(path: str | Path) -> Path:
 def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
     """Write a manifest under a temporary name and rename it; the examples' paths are written as they are."""
     write_text(path, "".join(json.dumps(example.to_json(), ensure_ascii=False) + "\n" for example in examples))
+
+
+def add_phonemes(path: str | Path, say: Callable[[str, str], str | None]) -> tuple[int, list[str]]:
+    """Write the phones of every transcribed clip into a manifest where they are missing; nothing else is changed.
+
+    Args:
+        path: Manifest file or folder; written anew, whole or not at all.
+        say: (text, language) → phones separated by spaces, or None where it cannot tell.
+
+    Returns:
+        How many clips got phones, and the ids of those that have a text and got none.
+
+    Raises:
+        ManifestError: If there is no manifest or a line is wrong.
+    """
+    file = manifest_path(path)
+    examples = {example.id: example for example in read_manifest(file)}
+    done: list[str] = []
+    left: list[str] = []
+    lines: list[str] = []
+    for line in file.read_bytes().decode("utf-8-sig").splitlines():
+        row = json.loads(line) if line.strip() else {"id": ""}
+        example = examples.get(row["id"])
+        if example is not None and example.text and not example.phonemes:
+            language = example.language
+            phones = say(normalise_text(example.text, language), language) if language else None
+            (done if phones else left).append(example.id)
+            line = json.dumps({**row, "phonemes": phones}, ensure_ascii=False) if phones else line
+        lines.append(line + "\n")
+    write_text(file, "".join(lines))
+    return len(done), left
 
 
 @dataclass(frozen=True)

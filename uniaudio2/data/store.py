@@ -235,7 +235,7 @@ class CodeStore:
                 self.clips.append(self._clip(row))
 
     def _clip(self, row: dict[str, Any]) -> Clip:
-        """A line of labels; its stretches of codes are noted. In format 1 the line holds the frames of its one audio."""
+        """A line of labels; its stretches of codes are noted. In format 1 the line has the frames of its one audio."""
         audios: dict[str, int] = {}
         for name, place in row.get("audios", {"audio": row}).items():
             frames = [place.get("frames", row)[stream] for stream in self.hops]
