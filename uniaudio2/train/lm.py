@@ -39,7 +39,9 @@ from uniaudio2.train.auxiliary import (
     phones_of,
     spoken_texts,
 )
-from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
+from uniaudio2.train.config import TrainConfig, TrainingError
+from uniaudio2.train.identity import fingerprint, flat_config
+from uniaudio2.train.stage import to_device
 from uniaudio2.train.state import mean_state, save_tensors
 
 AUXILIARY_FILE = "auxiliary.safetensors"
@@ -203,6 +205,11 @@ class LMStage:
         lm = self.model.lm
         hidden = [m.weight for m in lm.modules() if isinstance(m, nn.Linear) and m is not lm.text_head]
         return [{"params": params, "lr_scale": share, "hidden": hidden} for share, params in groups.items()]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run: its config, and a fingerprint of the codes and texts."""
+        places = (*self.config.data.codes, *self.config.data.texts)
+        return {**flat_config(self.config), "data": fingerprint(places, ("codes.json", "codes-*.jsonl"))}
 
     def batch(self, step: int, seed: int) -> LMBatch:
         """Batch ``step`` of the dataset, which was made with the same seed."""
@@ -437,8 +444,3 @@ def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
             )
         spread = vectors.var(1).sum(0).mean().sqrt()  # of a sum over the streams, codes taken as independent
         table[:, first : first + vectors.shape[1]] = (vectors - vectors.mean(1, keepdim=True)) / spread
-
-
-def train(config: LMTrainConfig) -> TrainResult:
-    """Run one stage to its end (or resume it); the model is written to ``<out_dir>/export``."""
-    return Trainer(config.train, LMStage(config)).run()
