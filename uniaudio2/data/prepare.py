@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors.numpy import save
+from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, resample
 from uniaudio2.codec.contract import AudioCodes, Codec, Stream
@@ -164,13 +165,13 @@ class _Batches:
         if batch:
             yield batch
 
-    def __call__(self, number: int) -> list[tuple[_Item, str, np.ndarray]]:
-        """Batch ``number``: examples, names of audios, samples (N,) at the codec's rate."""
+    def __call__(self, number: int) -> list[tuple[_Item, str, Tensor]]:
+        """Batch ``number``: examples, names of audios, samples (1, N) at the codec's rate."""
         if number >= len(self.batches):
             return []
         return [(item, name, self._wave(item, name)) for item, name in self.batches[number][1]]
 
-    def _wave(self, item: _Item, name: str) -> np.ndarray:
+    def _wave(self, item: _Item, name: str) -> Tensor:
         wave = np.asarray(self.source.wave(item.index, name), dtype=np.float32).reshape(-1)
         if item.speed != 1.0 and self.change_speed is not None:
             wave = self.change_speed(wave, item.speed)
@@ -178,10 +179,9 @@ class _Batches:
             example = self.source.examples[item.index]
             key = int(_unit_hash(example.id, self.config.seed) * 2**63)
             wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
-        wave = np.asarray(wave, dtype=np.float32).reshape(-1)
-        if self.sample_rate != SAMPLE_RATE:
-            wave = resample(torch.from_numpy(wave)[None], SAMPLE_RATE, self.sample_rate)[0].numpy()
-        return wave if len(wave) else np.zeros(1, dtype=np.float32)
+        samples = torch.from_numpy(np.array(wave, dtype=np.float32).reshape(1, -1))
+        samples = resample(samples, SAMPLE_RATE, self.sample_rate)
+        return samples if samples.numel() else torch.zeros(1, 1)
 
 
 def codec_fingerprint(codec: Codec) -> str:
@@ -255,8 +255,7 @@ def _encode(codec: Codec, batches: _Batches, target: Path, num_shards: int, say:
         with torch.inference_mode(), precise:
             for number, (shard, _) in enumerate(batches.batches):
                 audios = next(prefetcher)
-                waves = [torch.from_numpy(wave)[None] for _, _, wave in audios]
-                clips = codec.encode_clips(waves, batch_s=config.batch_s)
+                clips = codec.encode_clips([wave for _, _, wave in audios], batch_s=config.batch_s)
                 for (item, name, _), codes in zip(audios, clips, strict=True):
                     done.setdefault(item, {})[name] = codes.to("cpu")
                     seconds += codes.duration_s
