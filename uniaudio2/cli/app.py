@@ -785,12 +785,23 @@ def data_synth(
 @takes("as_json")
 def data_validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL), or the folder that holds it.")],
+    phonemes: Annotated[
+        bool, typer.Option("--phonemes", help="Write the phones of every text into the manifest where it has none.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
     """Check a manifest against its audio; problems are listed one per line."""
-    from uniaudio2.data.manifest import validate
+    from uniaudio2.data.manifest import add_phonemes, validate
 
+    if phonemes:
+        from uniaudio2.data.synth.engines import phonemes as spoken
+
+        made, left = add_phonemes(manifest, spoken)
+        say(f"phones written for {made} clips")
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            say(f"no phones, for want of a language or of a known reading: {', '.join(left[:5])}{more}")
     report = validate(manifest)
     if options.as_json:
         counts = [{"split": s, "kind": k, "language": la, "clips": n} for (s, k, la), n in report.counts.items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniaudio2.codes import RECONSTRUCTION_RATE_HZ
+from uniaudio2.codes import AudioCodes
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
@@ -144,7 +144,7 @@ class LMDataset:
             elif isinstance(source, Text):
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             else:
-                rows += int(self.config.voice_prompt_s * RECONSTRUCTION_RATE_HZ) + 2
+                rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
         return rows
 
     # ---------------------------------------------------------------- building
@@ -213,13 +213,12 @@ class LMDataset:
                 return chosen if source.respelled and config.bpe_dropout > 0 else self.text_ids(chosen)
             vary = training and others and rng.random() < config.caption_variety
             return self.text_ids(_pick(others, rng) if vary else usual)
+        codes = self.store.codes(item, source.name)
         if not inputs or given == item:
-            return self.store.codes(item, source.name)
-        reasoning, reconstruction = (
-            self.store.codes(given if {kind, "audio"} & inputs else item, source.name)
-            for kind in ("reasoning", "reconstruction")
-        )
-        return reasoning.reasoning[0], reconstruction.reconstruction[0]
+            return codes
+        others = self.store.codes(given, source.name)
+        streams = {kind: (others if {kind, "audio"} & inputs else codes)[kind] for kind in codes.streams}
+        return AudioCodes.of(streams, codes.hops, sample_rate=codes.sample_rate)
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
         """Another clip of the same voice."""
