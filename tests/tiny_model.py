@@ -6,7 +6,7 @@ import torch
 
 from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.config import load_config, preset_path, read_yaml
 from uniaudio2.lm.model import AudioLM, LMConfig
 
 
@@ -28,4 +28,5 @@ def make_tiny_model(folder: Path) -> Path:
         for parameter in lm.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
-    return save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    facts = {"generation": read_yaml(preset_path("generation", "tiny"))}
+    return save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE, facts=facts)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from uniaudio2.config import ConfigError, dump_config, load_config, read_yaml, to_plain
+from uniaudio2.config import ConfigError, dump_config, load_config, preset_path, read_yaml, to_plain
 from uniaudio2.files import replacing, write_text
 from uniaudio2.tensors import LazyTensor, TensorFileError, open_tensors, save_tensors, summarise
 
@@ -35,7 +35,10 @@ VERSION = 1
 CONFIG_FILE = "config.yaml"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "MODEL_CARD.md"
-DEFAULT_FOLDER = Path(__file__).parent / "weights" / "nano"
+SHIPPED = Path(__file__).parent / "weights"
+DEFAULT_FOLDER = SHIPPED / "nano"
+FACTS = ("generation", "trained_tasks")  # sections about the use of a model, read by `uniaudio2.api.settings`
+_MOVED = {"beams": "beams", "hearings": "shifts", "speech_attempts": "speech_attempts"}  # once in the section "lm"
 SCALE_SUFFIX = ".scale"
 MIN_ROW_VALUES = 16  # shorter rows are not worth a scale of their own
 MODEL_ERRORS = (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
@@ -114,14 +117,16 @@ def open_folder(source: Path | str | None = None, *, revision: str | None = None
     """Find a model folder and read its config.
 
     Args:
-        source: A folder, a Hugging Face hub id (``owner/name``; needs the extra ``published``), or None for the model
-            shipped with the package.
+        source: A folder, the name of a shipped model, a Hugging Face hub id (``owner/name``; needs the extra
+            ``published``), or None for the default among the shipped models.
         revision: Branch, tag or commit for a hub id.
 
     Raises:
         CheckpointError: If there is no such folder or it is not a model folder.
     """
     path = DEFAULT_FOLDER if source is None else Path(source)
+    if not path.exists() and (SHIPPED / path / CONFIG_FILE).is_file() and path.name == str(path):
+        path = SHIPPED / path
     if not path.exists() and isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         path = _download(source, revision)
     if not path.exists():
@@ -147,7 +152,19 @@ def open_folder(source: Path | str | None = None, *, revision: str | None = None
         raise CheckpointError(
             f"{file}: version {version!r} is not known; update uniaudio2 (this one reads 1 to {VERSION})"
         )
+    _move_generation(config)
     return ModelFolder(path, config)
+
+
+def _move_generation(config: dict[str, Any]) -> None:
+    """Give folders from before the section ``generation`` one, with what they were tuned for."""
+    lm = config.get("lm")
+    if not isinstance(lm, dict):
+        return
+    moved = {name: lm.pop(old, 1) for old, name in _MOVED.items()}
+    if "generation" not in config:
+        tuned = read_yaml(preset_path("generation", "nano")) if lm.get("prompt_style") == "short" else {}
+        config["generation"] = to_plain({**tuned, **moved})
 
 
 def _download(repo: str, revision: str | None) -> Path:
@@ -502,7 +519,16 @@ def save_pretrained(model: Any, folder: Path | str, *, dtype: SaveDtype = "float
         raise CheckpointError(f"cannot save a {type(model).__name__}: it is no part of a model and has no codec or lm")
     tokenizer = getattr(model, "tokenizer", None)
     text_decoder = getattr(model, "text_decoder", None)
-    return save_parts(folder, codec=codec, lm=lm, text_decoder=text_decoder, tokenizer=tokenizer, dtype=dtype)
+    facts = getattr(model, "facts", None)
+    return save_parts(
+        folder,
+        codec=codec,
+        lm=lm,
+        text_decoder=text_decoder,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        facts=None if facts is None or lm is None else facts.sections(),
+    )
 
 
 def part_of(model: Any) -> Part | None:
@@ -523,6 +549,7 @@ def save_parts(
     tokenizer: Any = None,
     card: str | None = None,
     dtype: SaveDtype = "float32",
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the given parts into a model folder and leave the others as they are.
 
@@ -534,6 +561,7 @@ def save_parts(
         tokenizer: The path of a ``tokenizer.json``, or an object with ``save(path)``.
         card: Text of ``MODEL_CARD.md``.
         dtype: See :func:`save_pretrained`.
+        facts: Sections about the use of the model, see :data:`FACTS`.
 
     Returns:
         The folder.
@@ -552,7 +580,7 @@ def save_parts(
         _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
     if card is not None:
         write_text(folder / CARD_FILE, card)
-    write_folder_config(folder, sections)
+    write_folder_config(folder, {**sections, **(facts or {})})
     return folder
 
 
@@ -566,7 +594,7 @@ def write_folder_config(folder: Path | str, sections: Mapping[str, Any]) -> None
     folder = Path(folder)
     old = open_folder(folder).config if (folder / CONFIG_FILE).exists() else {}
     merged = {"format": FORMAT, "version": VERSION}
-    for part in (*PARTS, *LONE_PARTS):
+    for part in (*PARTS, *LONE_PARTS, *FACTS):
         if part in sections:
             merged[part] = to_plain(sections[part])
         elif part in old:

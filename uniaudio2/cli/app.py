@@ -320,7 +320,7 @@ def transcribe(files: Files, *, options: Options) -> None:
             language=options.language,
             batch_size=options.batch_size,
             beams=options.beams,
-            hearings=options.hearings,
+            shifts=options.hearings,
             **options.sampling,
         ),
     )
@@ -1050,7 +1050,7 @@ def evaluate(
         progress=sys.stderr.isatty(),
         command=command_line(),
         batch_size=options.batch_size,
-        effort=Effort(best_of=best_of, beams=options.beams, hearings=options.hearings),
+        effort=Effort(best_of=best_of, beams=options.beams, shifts=options.hearings),
         **sampling,
     )
     show_report(report, options.as_json, markdown)

@@ -47,12 +47,6 @@ class LMConfig:
     # Choice: "short" prompts are one tag and a language ("tts en"), because every prompt position costs a small model
     # time; "full" prompts are drawn from the task's paraphrases and end in two line ends, as published.
     prompt_style: Literal["short", "full"] = "full"
-    # Attempts at a spoken sentence, of which the one is kept that the model itself hears best (E35).
-    speech_attempts: int = 1
-    # How a recording is transcribed: hypotheses that are followed at once, and from how many instants, spread over one
-    # reasoning frame, it is encoded; see uniaudio2.engine.beam (E39).
-    beams: int = 1
-    hearings: int = 1
 
     def __post_init__(self) -> None:
         widths = {self.understanding.width, self.backbone.width, self.generation.width}
@@ -60,9 +54,6 @@ class LMConfig:
             raise ValueError(f"experts and backbone must have one width, got {sorted(widths)}")
         if max(self.text.ids()) >= self.text_vocab_size:
             raise ValueError(f"text_vocab_size {self.text_vocab_size} has no room for id {max(self.text.ids())}")
-        for name in ("speech_attempts", "beams", "hearings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
