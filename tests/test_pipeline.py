@@ -10,12 +10,13 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.api.inputs import choose_device, load_waveform
+from uniaudio2.api.inputs import load_waveform
 from uniaudio2.api.request import generate
 from uniaudio2.api.results import AudioResult, join_texts
 from uniaudio2.api.speak import ATTEMPT_SEEDS
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
+from uniaudio2.devices import choose_device
 from uniaudio2.engine.beam import beam_search
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.tasks import TASKS

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from numbers import Real
 
+from uniaudio2.errors import UserError
+
 
 def check_number(
     name: str,
@@ -30,14 +32,14 @@ def check_number(
     """
     kind = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, int if whole else Real):
-        raise ValueError(f"{name} must be {kind}, got {value!r}")
+        raise UserError(f"{name} must be {kind}, got {value!r}")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {value}")
+        raise UserError(f"{name} must be a finite number, got {value}")
     if number < least or (above and number == least):
-        raise ValueError(f"{name} must be {'above' if above else 'at least'} {least:g}, got {value}")
+        raise UserError(f"{name} must be {'above' if above else 'at least'} {least:g}, got {value}")
     if number > most:
-        raise ValueError(f"{name} must be at most {most:g}, got {value}")
+        raise UserError(f"{name} must be at most {most:g}, got {value}")
 
 
 def check_optional(name: str, value: object, least: float = -math.inf, most: float = math.inf, **how: bool) -> None:

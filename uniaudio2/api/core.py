@@ -8,18 +8,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from uniaudio2.api.inputs import AudioInput, choose_device, open_recording
+from uniaudio2.api.inputs import AudioInput, open_recording
 from uniaudio2.api.settings import ModelFacts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.checkpoint import SaveDtype, load_codec, load_lm, open_folder, push_to_hub, save_pretrained
 from uniaudio2.checks import check_optional
 from uniaudio2.codec.quantize import check_codes
-from uniaudio2.codes import UNIT, AudioCodes, num_units, reasoning_length, reconstruction_length
+from uniaudio2.codes import AudioCodes
+from uniaudio2.devices import choose_device
+from uniaudio2.errors import UserError
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tokenizer import TextTokenizer
@@ -87,7 +89,7 @@ class Core:
         place = choose_device(device)
         quantized, dtype = (dtype, None) if isinstance(dtype, str) else (None, dtype)
         if quantized is not None and quantized not in QUANTIZED_TYPES:
-            raise ValueError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
+            raise UserError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
         folder = open_folder(source)
         name = folder.path.resolve().name
         facts = ModelFacts.read(folder.config, name=name, where=str(folder.path / "config.yaml"))
@@ -99,7 +101,7 @@ class Core:
             quantize_weights(lm, quantized)
         tokenizer = TextTokenizer.load(folder.tokenizer, lm.config.text)
         if tokenizer.vocab_size > lm.config.text_vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
                 "copy the one that it was trained with"
             )
@@ -112,7 +114,7 @@ class Core:
             ValueError: If the language model's weights are held in 8 or 4 bits, which cannot be turned back.
         """
         if self.lm is not None and any(isinstance(module, QuantizedLinear) for module in self.lm.modules()):
-            raise ValueError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
+            raise UserError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
         return save_pretrained(self, folder, dtype=dtype)
 
     def push_to_hub(self, repo: str, *, dtype: SaveDtype = "float32", private: bool = True) -> str:
@@ -133,7 +135,7 @@ class Core:
             ValueError: If the model is a codec alone.
         """
         if self.lm is None or self.tokenizer is None:
-            raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
+            raise UserError(f"model {self.name!r} is a codec alone: it can encode and decode only")
         return self.lm, self.tokenizer
 
     @property
@@ -147,27 +149,8 @@ class Core:
         return self.codec.encode_stream(block[None] for block in open_recording(audio, sample_rate).blocks())
 
     def encode_many(self, clips: Sequence[Tensor], *, batch_s: float = 60.0) -> list[AudioCodes]:
-        """Codes of several waveforms (1, N); those of one padded length are encoded together, with equal results."""
-        groups: dict[int, list[int]] = {}
-        for index, clip in enumerate(clips):
-            groups.setdefault(num_units(clip.shape[-1]), []).append(index)
-        results: list[AudioCodes | None] = [None] * len(clips)
-        for units, members in groups.items():
-            at_once = max(1, int(batch_s / (units * UNIT / SAMPLE_RATE)))
-            for start in range(0, len(members), at_once):
-                part = members[start : start + at_once]
-                padded = [
-                    torch.nn.functional.pad(clips[index], (0, units * UNIT - clips[index].shape[-1])) for index in part
-                ]
-                codes = self.codec.encode(torch.stack(padded).to(self.device))
-                for row, index in enumerate(part):
-                    length = clips[index].shape[-1]
-                    results[index] = AudioCodes(
-                        codes.reasoning[row : row + 1, :, : reasoning_length(length)],
-                        codes.reconstruction[row : row + 1, :, : reconstruction_length(length)],
-                        length,
-                    )
-        return cast("list[AudioCodes]", results)
+        """Codes of several waveforms (1, N), each as if it were alone; see `Codec.encode_clips`."""
+        return self.codec.encode_clips(clips, batch_s=batch_s)
 
     def decode(self, codes: AudioCodes, **options: Unpack[DecodeOptions]) -> Tensor:
         """Turn the codes of one clip into a waveform (1, N) of the exact length; options as for `decode_stream`."""
@@ -201,15 +184,15 @@ class Core:
             ValueError: At once, if there are several clips, or codes or an option are out of range.
         """
         if len(codes) != 1:
-            raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
+            raise UserError(f"one clip at a time, got a batch of {len(codes)}")
         if codes.reconstruction.shape[-1] == 0:
-            raise ValueError("there is nothing to hear in these codes: they have no reconstruction frames")
+            raise UserError("there is nothing to hear in these codes: they have no reconstruction frames")
         check_decoding(steps, seed)
         check_optional("guidance", guidance, 0.0, 100.0)
         check_optional("temperature", temperature, 0.0, 100.0)
         for name, value, known in (("kind", kind, ("speech", "sound")), ("solver", solver, ("euler", "midpoint"))):
             if value is not None and value not in known:
-                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+                raise UserError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
         meaning = self.codec.config.reasoning.quantizer  # checked here because decoding may leave this stream out
         check_codes(codes.reasoning, meaning.num_codebooks, meaning.codebook_size, "reasoning codes")
         pieces = self.codec.decode_stream(

@@ -1,4 +1,4 @@
-"""What users hand over as audio and as a device, turned into what the package works with.
+"""What users hand over as audio, turned into what the package works with.
 
 Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 """
@@ -18,31 +18,6 @@ from uniaudio2.checks import check_number
 
 MAX_SAMPLE_RATE = 1_000_000  # Hz
 AudioInput: TypeAlias = "str | PathLike[str] | Recording | Tensor | np.ndarray[Any, Any]"
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: If the name is unknown or the device is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices; use --device cpu")
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there: this is no Apple GPU or torch was built without it; use cpu")
-    elif device.type not in ("cpu", "mps"):
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
-    return device
 
 
 def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recording:

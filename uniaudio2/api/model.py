@@ -8,7 +8,7 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias, Unpack, overload
+from typing import TypeAlias, Unpack, cast, overload
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from uniaudio2.speech_text import plan_speech
 from uniaudio2.tasks import Task, get_task
 from uniaudio2.text import check_language
 
-Recordings: TypeAlias = "list[AudioInput] | tuple[AudioInput, ...]"
+Recordings: TypeAlias = Sequence[AudioInput]
 
 
 class UniAudio2(Core):
@@ -36,10 +36,10 @@ class UniAudio2(Core):
     """
 
     @overload
-    def transcribe(self, audio: Recordings, **options: Unpack[TranscribeOptions]) -> list[TextResult]: ...
+    def transcribe(self, audio: AudioInput, **options: Unpack[TranscribeOptions]) -> TextResult: ...
 
     @overload
-    def transcribe(self, audio: AudioInput, **options: Unpack[TranscribeOptions]) -> TextResult: ...
+    def transcribe(self, audio: Recordings, **options: Unpack[TranscribeOptions]) -> list[TextResult]: ...
 
     def transcribe(
         self,
@@ -81,10 +81,10 @@ class UniAudio2(Core):
         return self._describe(audio, sample_rate, Listening(row, code, chunk_s, batch_size, effort), sampling, progress)
 
     @overload
-    def caption(self, audio: Recordings, **options: Unpack[CaptionOptions]) -> list[TextResult]: ...
+    def caption(self, audio: AudioInput, **options: Unpack[CaptionOptions]) -> TextResult: ...
 
     @overload
-    def caption(self, audio: AudioInput, **options: Unpack[CaptionOptions]) -> TextResult: ...
+    def caption(self, audio: Recordings, **options: Unpack[CaptionOptions]) -> list[TextResult]: ...
 
     def caption(
         self,
@@ -116,7 +116,7 @@ class UniAudio2(Core):
         """Both ways from audio to text, for one recording or a list of them."""
         _ = self.parts
         self.facts.check_trained(how.row)
-        given = audio if isinstance(audio, list | tuple) else [audio]
+        given = cast("Recordings", audio if isinstance(audio, list | tuple) else [audio])
         results = describe(self, [open_recording(one, sample_rate) for one in given], how, sampling, progress)
         return results if isinstance(audio, list | tuple) else results[0]
 

@@ -22,6 +22,7 @@ from uniaudio2.engine.generate import (
     GenerationResult,
     SamplingConfig,
 )
+from uniaudio2.errors import UserError
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import Task, get_task
 
@@ -154,7 +155,7 @@ def search_effort(config: GenerationConfig, beams: int | None, shifts: int | Non
     check_optional("beams", beams, 1, MOST_BEAMS, whole=True)
     check_optional("shifts", shifts, 1, MOST_SHIFTS, whole=True)
     if draws and max(beams or 1, shifts or 1) > 1:
-        raise ValueError("beams and shifts look for the likeliest text: leave out temperature, top-k and top-p")
+        raise UserError("beams and shifts look for the likeliest text: leave out temperature, top-k and top-p")
     return Effort(
         beams if beams is not None else 1 if draws else config.beams,
         shifts if shifts is not None else 1 if draws else config.shifts,
@@ -204,13 +205,13 @@ def build_request(core: Core, builder: SequenceBuilder, ask: Ask, sampling: Samp
     if guidance is None:
         guidance = defaults.guidance if row.guidance else 1.0
     elif guidance != 1.0 and not row.guidance:
-        raise ValueError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
+        raise UserError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
     prompt = builder.prompt(row, ask.values, shots=ask.shots, language=ask.language)
     most_positions = core.parts[0].config.max_positions
     room = most_positions - len(prompt) - 8
     if room < 16:
         remedy = "fewer or shorter shots, or shorter audio or text" if ask.shots else "shorter audio or text"
-        raise ValueError(
+        raise UserError(
             f"the input of task {row.name!r} is too long for this model ({len(prompt)} positions of "
             f"{most_positions}): give {remedy}"
         )
@@ -236,7 +237,7 @@ def _limits_within(row: Task, limits: Limits, room: int) -> dict[str, tuple[int,
     longest = max(1, int(room / (1 + RECONSTRUCTION_PER_REASONING)) - 4)
     if limits.exact:
         if frames["reasoning"][1] > longest:
-            raise ValueError(
+            raise UserError(
                 f"{limits.max_audio_s:g} s of audio are more than this model makes at once: "
                 f"give at most {longest / REASONING_RATE_HZ:g} s"
             )

@@ -26,6 +26,7 @@ from uniaudio2.api.results import AudioResult
 from uniaudio2.api.settings import GenerationConfig
 from uniaudio2.api.speak import spoken, voice_prompt
 from uniaudio2.codes import AudioCodes, published_pair
+from uniaudio2.errors import UserError
 from uniaudio2.speech_text import check_text, detect_language, speaking_time_s
 from uniaudio2.tasks import Part, Task, required
 
@@ -97,10 +98,10 @@ def check_names(row: Task, parts: Sequence[Part], values: Mapping[str, Any]) -> 
     side = "output" if parts == row.outputs else "input"
     unknown = [name for name in values if name not in kinds]
     if unknown:
-        raise ValueError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
+        raise UserError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
     missing = [name for name in required(parts) if name not in values]
     if missing:
-        raise ValueError(f"task {row.name!r} needs {' and '.join(missing)}")
+        raise UserError(f"task {row.name!r} needs {' and '.join(missing)}")
     return kinds
 
 
@@ -117,12 +118,12 @@ def read_values(
     for name, value in values.items():
         if kinds[name] == "text":
             if not isinstance(value, str):
-                raise ValueError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
+                raise UserError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
             words = check_text(value, purpose=f"for {name!r}")
             read[name] = spoken(core, words, language or detect_language(words))
         elif kinds[name] == "voice":
             if isinstance(value, AudioCodes):
-                raise ValueError(f"{name!r} of task {row.name!r} must be a recording, got codes")
+                raise UserError(f"{name!r} of task {row.name!r} must be a recording, got codes")
             read[name] = voice_prompt(core, load_waveform(value, sample_rate))
         else:
             codes = stored_codes(value)
@@ -148,14 +149,14 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
         ValueError: If it is no pair, or a side of it cannot be used.
     """
     if not isinstance(shot, tuple | list) or len(shot) != 2:
-        raise ValueError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
+        raise UserError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
     try:
         inputs, outputs = (
             read_values(core, row, parts, _by_name(row, parts, side), language, sample_rate)
             for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
         )
-    except ValueError as error:
-        raise ValueError(f"shot {number}: {error}") from None
+    except UserError as error:
+        raise UserError(f"shot {number}: {error}") from None
     for name in inputs.keys() & outputs.keys():  # one recording, whose streams lie on both sides
         given, made = inputs[name], outputs[name]
         first = any(part.kind == "reasoning" and part.value == name for part in row.inputs)
@@ -173,9 +174,9 @@ def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
         return {names[0]: side}
     if names:
         wanted = " and ".join(names)
-        raise ValueError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
+        raise UserError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
     if side is not None:
-        raise ValueError(f"task {row.name!r} takes no input: give None in its place")
+        raise UserError(f"task {row.name!r} takes no input: give None in its place")
     return {}
 
 

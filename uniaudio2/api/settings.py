@@ -12,6 +12,7 @@ from typing import Any
 from uniaudio2.checks import check_number
 from uniaudio2.config import load_config
 from uniaudio2.engine.generate import SamplingConfig
+from uniaudio2.errors import UserError
 from uniaudio2.tasks import Task
 
 MOST_BEAMS, MOST_SHIFTS, MOST_ATTEMPTS = 64, 16, 64
@@ -122,7 +123,7 @@ class ModelFacts:
         """
         name = task if isinstance(task, str) else task.name
         if self.trained_tasks is not None and name not in self.trained_tasks:
-            raise ValueError(
+            raise UserError(
                 f"model {self.name!r} was not trained for task {name!r}, only for {', '.join(self.trained_tasks)}; "
                 "--untrained (in Python untrained=True) runs it all the same"
             )

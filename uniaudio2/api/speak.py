@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -20,7 +20,7 @@ from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.checks import check_number, check_optional
-from uniaudio2.codes import RECONSTRUCTION_HOP, AudioCodes
+from uniaudio2.codes import AudioCodes
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
@@ -160,8 +160,8 @@ def generate_sound(
     words = spoken(core, check_description(text), "en")
     codes = cast(AudioCodes, generate(core, [Ask("tta", {"caption": words}, None, limits)], sampling)[0]["audio"])
     if duration_s is not None:
-        covered = codes.reconstruction.shape[-1] * RECONSTRUCTION_HOP
-        codes = replace(codes, num_samples=min(round(duration_s * SAMPLE_RATE), covered))
+        wanted = min(round(duration_s * SAMPLE_RATE), codes.covered_samples)
+        codes = AudioCodes.of(codes.streams, codes.hops, wanted, sample_rate=codes.sample_rate)
     seed = seed_of(sampling)
     return AudioResult(core.decode(codes, seed=seed, kind="sound", steps=steps), text, seed, (codes,))
 
