@@ -669,6 +669,9 @@ def run_task(
         float | None,
         typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Run a row also that the model was not trained for.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
@@ -695,6 +698,7 @@ def run_task(
         shots=shots,
         language=options.language,
         max_duration_s=max_seconds,
+        untrained=untrained,
         steps=options.steps,
         **options.sampling,
     )
