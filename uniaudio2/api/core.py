@@ -6,9 +6,10 @@ Shapes: ``B`` batch, ``N`` samples, ``K`` codebooks, ``T`` codec frames. A wavef
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from uniaudio2.checks import check_optional
 from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import AudioCodes
 from uniaudio2.devices import choose_device
+from uniaudio2.engine import Engine
 from uniaudio2.errors import UserError
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from uniaudio2.codec.flow_matching import Solver
     from uniaudio2.lm.model import AudioLM
 
+ENGINE_ROWS = 64  # cache rows of the engine: 8 sentences with 4 guided attempts each run together
 MOST_STEPS = 1000
+DTYPES: dict[str, torch.dtype | None] = {"float32": torch.float32, "bfloat16": torch.bfloat16, **dict.fromkeys(QUANTIZED_TYPES)}
+"""Names of types of weights; 8 and 4 bits are made of what the loader chooses."""
 MOST_SEED = 2**63 - 1
 
 
@@ -56,6 +61,7 @@ class Core:
         name: Shown in reports.
         folder: Where it came from.
         facts: What its folder says about its use; None: the defaults.
+        compile: Whether the engine runs compiled code, see `Engine`.
     """
 
     def __init__(
@@ -67,29 +73,40 @@ class Core:
         name: str = "model",
         folder: Path | None = None,
         facts: ModelFacts | None = None,
+        compile: bool = False,
     ) -> None:
         self.codec, self.lm, self.tokenizer, self.name, self.folder = codec.eval(), lm, tokenizer, name, folder
         self.facts = facts or ModelFacts(name=name)
+        self._compile, self._engine, self._making = compile, cast("Engine | None", None), threading.Lock()
 
     @classmethod
     def from_pretrained(
-        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | str | None = None
+        cls,
+        source: Path | str | None = None,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | str | None = None,
+        compile: bool = False,
     ) -> Self:
         """Load a model folder; without ``source``, the model in the package.
 
         Args:
             source: Folder with ``config.yaml`` and weights, the name of a shipped model, or a hub id ``owner/name``.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-            dtype: Of the weights in memory; None keeps what the loader chooses. ``"int8"`` or ``"int4"`` hold the
-                language model's in that form, see :func:`quantize_weights`.
+            dtype: Of the weights in memory, a torch type or its name; None keeps what the loader chooses. ``"int8"`` or
+                ``"int4"`` hold the language model's in that form, see :func:`quantize_weights`.
+            compile: Compile the language model's steps when they are first needed. It takes a minute or two once and
+                pays for models that do not fit the processor's cache, and on a GPU; the shipped model is too small.
 
         Raises:
             ValueError: If the folder cannot be used, the device is not there, or the type is unknown.
         """
         place = choose_device(device)
-        quantized, dtype = (dtype, None) if isinstance(dtype, str) else (None, dtype)
-        if quantized is not None and quantized not in QUANTIZED_TYPES:
-            raise UserError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
+        quantized = dtype if isinstance(dtype, str) and dtype in QUANTIZED_TYPES else None
+        if isinstance(dtype, str):
+            if dtype not in DTYPES:
+                raise UserError(f"unknown dtype {dtype!r}; give a torch dtype or one of: {', '.join(DTYPES)}")
+            dtype = DTYPES[dtype]
         folder = open_folder(source)
         name = folder.path.resolve().name
         facts = ModelFacts.read(folder.config, name=name, where=str(folder.path / "config.yaml"))
@@ -105,7 +122,7 @@ class Core:
                 f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
                 "copy the one that it was trained with"
             )
-        return cls(codec, lm, tokenizer, name=name, folder=folder.path, facts=facts)
+        return cls(codec, lm, tokenizer, name=name, folder=folder.path, facts=facts, compile=compile)
 
     def save_pretrained(self, folder: Path | str, *, dtype: SaveDtype = "float32") -> Path:
         """Write codec, language model, tokenizer and facts as a model folder; see `checkpoint.save_pretrained`.
@@ -143,6 +160,15 @@ class Core:
         """Builds this model's sequences: prompts, training examples and batches of them."""
         lm, tokenizer = self.parts
         return SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that serves all requests to this model, from any thread; made when it is first needed."""
+        lm, _ = self.parts
+        with self._making:
+            if self._engine is None:
+                self._engine = Engine(lm, self.sequences, max_batch=ENGINE_ROWS, compile=self._compile)
+            return self._engine
 
     def encode(self, audio: AudioInput, *, sample_rate: int = SAMPLE_RATE) -> AudioCodes:
         """Turn audio of any length into codes, (1, K, T) each; deterministic, in constant memory for files."""
@@ -202,7 +228,7 @@ class Core:
             solver=solver,
             noise_scale=temperature,
             kind=kind,
-            generator=torch.Generator(device=self.device).manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed),  # on the CPU: the same noise on every device
         )
         return (piece[0].cpu() for piece in pieces)
 

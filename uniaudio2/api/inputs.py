@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniaudio2.audio import MAX_CHANNELS, SAMPLE_RATE, AudioError, Recording, open_audio, resample, rms_dbfs
+from uniaudio2.audio import SAMPLE_RATE, AudioError, Recording, open_audio, resample, rms_dbfs
 from uniaudio2.checks import check_number
 
+MAX_CHANNELS = 64  # more rows than this are samples the wrong way round
 MAX_SAMPLE_RATE = 1_000_000  # Hz
 AudioInput: TypeAlias = "str | PathLike[str] | Recording | Tensor | np.ndarray[Any, Any]"
 

@@ -14,13 +14,12 @@ from uniaudio2.api.core import Core
 from uniaudio2.api.settings import MOST_BEAMS, MOST_SHIFTS, Drawing, GenerationConfig
 from uniaudio2.checks import check_optional
 from uniaudio2.codes import REASONING_RATE_HZ, RECONSTRUCTION_RATE_HZ, AudioCodes
-from uniaudio2.engine.beam import beam_search
-from uniaudio2.engine.generate import (
+from uniaudio2.engine import (
     RECONSTRUCTION_PER_REASONING,
-    Engine,
     GenerationRequest,
     GenerationResult,
     SamplingConfig,
+    beam_search,
 )
 from uniaudio2.errors import UserError
 from uniaudio2.sequence import SequenceBuilder
@@ -170,20 +169,19 @@ def generate(
     Every request draws from a seed of its own, so its result does not depend on the others; without ``seeds`` all
     have the one of ``sampling``.
     """
-    lm, builder = core.parts[0], core.sequences
+    builder = core.sequences
     drawn = [seed_of(sampling)] * len(asks) if seeds is None else seeds
     requests = [build_request(core, builder, ask, sampling, seed) for ask, seed in zip(asks, drawn, strict=True)]
-    engine = Engine(lm, builder, max_batch=sum(2 if request.guided else 1 for request in requests))
-    return [outputs_of(result) for result in engine.generate(requests)]
+    return [outputs_of(result) for result in core.engine.generate(requests)]
 
 
 def search(core: Core, asks: Sequence[Ask], effort: Effort, sampling: Sampling) -> list[Answer]:
     """The likeliest text for every ``effort.shifts`` consecutive requests together."""
-    lm, builder = core.parts[0], core.sequences
+    builder = core.sequences
     requests = [build_request(core, builder, ask, sampling, seed_of(sampling)) for ask in asks]
     groups = [requests[first : first + effort.shifts] for first in range(0, len(requests), effort.shifts)]
     results = beam_search(
-        Engine(lm, builder),
+        core.engine,
         [group[0] for group in groups],
         renderings=[[request.prompt for request in group[1:]] for group in groups],
         beams=effort.beams,

@@ -11,7 +11,7 @@ from typing import Any
 
 from uniaudio2.checks import check_number
 from uniaudio2.config import load_config
-from uniaudio2.engine.generate import SamplingConfig
+from uniaudio2.engine import SamplingConfig
 from uniaudio2.errors import UserError
 from uniaudio2.tasks import Task
 

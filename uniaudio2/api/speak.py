@@ -5,7 +5,6 @@ Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,12 +20,12 @@ from uniaudio2.api.settings import MOST_ATTEMPTS
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
+from uniaudio2.engine import derive_seed
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
 from uniaudio2.text import TextError, normalise_text
 
-ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence
 MIN_SOUND_S = 0.2
 FADE_S = 0.005
 
@@ -91,26 +90,15 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
             core,
             [ask for ask in asks for _ in range(how.attempts)],
             how.sampling,
-            seeds=[
-                piece_seed(seed, number) + attempt * ATTEMPT_SEEDS
-                for number, _ in batch
-                for attempt in range(how.attempts)
-            ],
+            seeds=[derive_seed(seed, number, attempt) for number, _ in batch for attempt in range(how.attempts)],
         )
         made = [cast(AudioCodes, answer["audio"]) for answer in answers]
         for (number, sentence), ask in zip(batch, asks, strict=True):
             mine, made = made[: how.attempts], made[how.attempts :]
-            waves = [core.decode(codes, seed=piece_seed(seed, number), steps=how.steps) for codes in mine]
+            waves = [core.decode(codes, seed=derive_seed(seed, number), steps=how.steps) for codes in mine]
             best = best_heard(core, waves, ask)
             pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
             yield _with_pause(waves[best], pause_s), mine[best]
-
-
-def piece_seed(seed: int, number: int) -> int:
-    """Seed of one sentence of a text: that of the text for the first, one without relation to it for the others."""
-    if number == 0:
-        return seed
-    return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=7).digest(), "big")
 
 
 def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:

@@ -23,11 +23,9 @@ import typer
 
 from uniaudio2 import __version__
 from uniaudio2.batch import (
-    AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     PUBLISHED_CODES,
     STANDARD_STREAM,
-    WRITABLE_AUDIO,
     InputError,
     Item,
     check_output_file,
@@ -39,6 +37,7 @@ from uniaudio2.batch import (
 from uniaudio2.cli.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
 from uniaudio2.errors import BUG_EXIT_CODE, UserError, describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
+from uniaudio2.formats import AUDIO_SUFFIXES, WRITABLE_AUDIO
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2
