@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 ENGINE_ROWS = 64  # cache rows of the engine: 8 sentences with 4 guided attempts each run together
 MOST_STEPS = 1000
-DTYPES: dict[str, torch.dtype | None] = {"float32": torch.float32, "bfloat16": torch.bfloat16, **dict.fromkeys(QUANTIZED_TYPES)}
+DTYPES: dict[str, torch.dtype | None] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    **dict.fromkeys(QUANTIZED_TYPES),
+}
 """Names of types of weights; 8 and 4 bits are made of what the loader chooses."""
 MOST_SEED = 2**63 - 1
 

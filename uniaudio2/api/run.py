@@ -186,8 +186,11 @@ def row_limits(config: GenerationConfig, row: Task, inputs: Mapping[str, Any]) -
     text = " ".join(value for value in inputs.values() if isinstance(value, str))
     if not row.makes_audio:
         return text_limits(config, longest_s) if longest_s else Limits(max_tokens=config.max_text_tokens)
-    if row.name in ("tts", "yue_tts"):
+    least, most = config.sound_time_s
+    if row.length_rule == "spoken":
         return speech_limits(config, speaking_time_s(text))
-    if longest_s and not text:  # audio in, audio out: about as long as what came in
+    if row.length_rule == "sound":
+        return Limits(min_audio_s=least, max_audio_s=most)
+    if row.length_rule == "copied":  # audio in, audio out: about as long as what came in
         return Limits(max_audio_s=longest_s * 1.5 + 1.0)
-    return Limits(max_audio_s=max(config.sound_time_s[1], 2.0 * speaking_time_s(text)))
+    return Limits(max_audio_s=max(most, 2.0 * speaking_time_s(text)))
