@@ -10,10 +10,11 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.api.model import ATTEMPT_SEEDS, AudioResult, choose_device, join_texts, load_waveform
+from uniaudio2.api.model import AudioResult, join_texts, load_waveform
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
-from uniaudio2.engine.beam import beam_search
+from uniaudio2.devices import choose_device
+from uniaudio2.engine import beam_search, derive_seed
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.tasks import TASKS
 
@@ -231,6 +232,26 @@ def test_a_search_that_makes_no_sense(model):
     model.transcribe(noise(1.0), beams=2, top_k=1)  # nothing is drawn here
 
 
+def test_no_sentence_draws_what_another_draws_at_another_seed(model):
+    seeds = {
+        derive_seed(seed, sentence, attempt) for seed in range(30) for sentence in range(30) for attempt in range(4)
+    }
+    assert len(seeds) == 30 * 30 * 4 and derive_seed(7, 0) == 7
+    said = [model.speak("Hello. Hello.", best_of=1, seed=seed) for seed in (0, 1)]
+    assert not torch.equal(said[0].codes[1].reasoning, said[1].codes[0].reasoning)
+    assert torch.equal(said[0].codes[0].reasoning, model.speak("Hello.", best_of=1, seed=0).codes[0].reasoning)
+
+
+def test_every_device_gets_the_same_noise(model):
+    assert model._generator(3).device.type == "cpu"
+
+
+def test_all_calls_share_one_engine(model):
+    first = model.engine
+    model.speak("Hello.", best_of=1)
+    assert model.engine is first and first.compiled is False
+
+
 def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch):
     tried = []
 
@@ -239,7 +260,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
         return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
     monkeypatch.setattr("uniaudio2.api.model.text_nats", heard)
-    alone = [model.speak("Hello.", best_of=1, seed=2 + attempt * ATTEMPT_SEEDS) for attempt in range(3)]
+    alone = [model.speak("Hello.", best_of=1, seed=derive_seed(2, 0, attempt)) for attempt in range(3)]
     assert not tried
     result = model.speak("Hello.", best_of=3, seed=2)
     assert tried == [3]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -42,14 +43,17 @@ from uniaudio2.codes import (
     reasoning_length,
     reconstruction_length,
 )
-from uniaudio2.engine.beam import beam_search
-from uniaudio2.engine.generate import (
+from uniaudio2.devices import choose_device
+from uniaudio2.engine import (
     RECONSTRUCTION_PER_REASONING,
     Engine,
     GenerationRequest,
     GenerationResult,
     SamplingConfig,
+    beam_search,
+    derive_seed,
 )
+from uniaudio2.errors import UserError
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder, voice_codes
@@ -80,7 +84,7 @@ SILENCE_CAPTION = "silence"
 MAX_SOUND_S = 10.0
 MOST_BEAMS, MOST_HEARINGS = 64, 16
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
-ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one sentence, beyond any number of sentences
+ENGINE_ROWS = 64  # cache rows of the engine: 8 sentences with 4 guided attempts each run together
 
 
 @dataclass(frozen=True)
@@ -152,31 +156,6 @@ class SpeechResult(AudioResult):
         """Plain values for JSON."""
         languages = sorted({sentence.language for sentence in self.sentences})
         return {**super().to_dict(), "language": "+".join(languages), "sentences": len(self.sentences)}
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: If the name is unknown or the device is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices; use --device cpu")
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there: this is no Apple GPU or torch was built without it; use cpu")
-    elif device.type not in ("cpu", "mps"):
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
-    return device
 
 
 def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recording:
@@ -305,9 +284,9 @@ def _seed(sampling: Mapping[str, Any]) -> int:
 
 def _check_count(name: str, count: int, most: int | None = None) -> None:
     if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
+        raise UserError(f"{name} must be at least 1, got {count}")
     if most is not None and count > most:
-        raise ValueError(f"{name} must be at most {most}, got {count}")
+        raise UserError(f"{name} must be at most {most}, got {count}")
 
 
 def _drawing(defaults: _Defaults, sampling: Mapping[str, Any]) -> SamplingConfig:
@@ -355,6 +334,7 @@ class UniAudio2:
         tokenizer: Of the text stream; None for a codec alone.
         name: Shown in reports.
         folder: Where it came from.
+        compile: Whether the engine runs compiled code, see `Engine`.
     """
 
     def __init__(
@@ -365,12 +345,19 @@ class UniAudio2:
         *,
         name: str = "model",
         folder: Path | None = None,
+        compile: bool = False,
     ) -> None:
         self.codec, self.lm, self.tokenizer, self.name, self.folder = codec.eval(), lm, tokenizer, name, folder
+        self._compile, self._engine, self._making = compile, cast("Engine | None", None), threading.Lock()
 
     @classmethod
     def from_pretrained(
-        cls, source: Path | str | None = None, *, device: str = "auto", dtype: torch.dtype | str | None = None
+        cls,
+        source: Path | str | None = None,
+        *,
+        device: str = "auto",
+        dtype: torch.dtype | str | None = None,
+        compile: bool = False,
     ) -> UniAudio2:
         """Load a model folder; without ``source``, the model in the package.
 
@@ -379,6 +366,8 @@ class UniAudio2:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             dtype: Of the weights in memory; None keeps what the loader chooses. ``"int8"`` or ``"int4"`` hold the
                 language model's in that form, see :func:`quantize_weights`.
+            compile: Compile the language model's steps when they are first needed. It takes a minute or two once and
+                pays for models that do not fit the processor's cache, and on a GPU; the shipped model is too small.
 
         Raises:
             ValueError: If the folder cannot be used, the device is not there, or the type is unknown.
@@ -386,7 +375,7 @@ class UniAudio2:
         place = choose_device(device)
         quantized, dtype = (dtype, None) if isinstance(dtype, str) else (None, dtype)
         if quantized is not None and quantized not in QUANTIZED_TYPES:
-            raise ValueError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
+            raise UserError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
         folder = open_folder(source)
         name = folder.path.resolve().name
         codec = load_codec(folder, device=place, dtype=dtype)
@@ -397,11 +386,11 @@ class UniAudio2:
             quantize_weights(lm, quantized)
         tokenizer = TextTokenizer.load(folder.tokenizer, lm.config.text)
         if tokenizer.vocab_size > lm.config.text_vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
                 "copy the one that it was trained with"
             )
-        return cls(codec, lm, tokenizer, name=name, folder=folder.path)
+        return cls(codec, lm, tokenizer, name=name, folder=folder.path, compile=compile)
 
     def save_pretrained(self, folder: Path | str, *, dtype: SaveDtype = "float32") -> Path:
         """Write codec, language model and tokenizer as a model folder; see `checkpoint.save_pretrained`.
@@ -410,7 +399,7 @@ class UniAudio2:
             ValueError: If the language model's weights are held in 8 or 4 bits, which cannot be turned back.
         """
         if self.lm is not None and any(isinstance(module, QuantizedLinear) for module in self.lm.modules()):
-            raise ValueError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
+            raise UserError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
         return save_pretrained(self, folder, dtype=dtype)
 
     def push_to_hub(self, repo: str, *, dtype: SaveDtype = "float32", private: bool = True) -> str:
@@ -465,9 +454,9 @@ class UniAudio2:
             ValueError: If there are several clips, or codes or an option are out of range.
         """
         if len(codes) != 1:
-            raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
+            raise UserError(f"one clip at a time, got a batch of {len(codes)}")
         if codes.reconstruction.shape[-1] == 0:
-            raise ValueError("there is nothing to hear in these codes: they have no reconstruction frames")
+            raise UserError("there is nothing to hear in these codes: they have no reconstruction frames")
         meaning = self.codec.config.reasoning.quantizer  # checked here because decoding may leave this stream out
         check_codes(codes.reasoning, meaning.num_codebooks, meaning.codebook_size, "reasoning codes")
         pieces = self.codec.decode_stream(
@@ -506,7 +495,8 @@ class UniAudio2:
         return cast("list[AudioCodes]", results)
 
     def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(device=self.device).manual_seed(seed)
+        """Draws on the CPU, so that a seed gives the same noise on every device."""
+        return torch.Generator().manual_seed(seed)
 
     # ------------------------------------------------------------------------------------------- audio to text
 
@@ -554,7 +544,7 @@ class UniAudio2:
         _check_count("beams", 1 if beams is None else beams, MOST_BEAMS)
         _check_count("hearings", 1 if hearings is None else hearings, MOST_HEARINGS)
         if draws and max(beams or 1, hearings or 1) > 1:
-            raise ValueError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
+            raise UserError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
         return _Effort(
             beams if beams is not None else 1 if draws else config.beams,
             hearings if hearings is not None else 1 if draws else config.hearings,
@@ -647,11 +637,11 @@ class UniAudio2:
         self, asks: Sequence[_Ask], effort: _Effort, sampling: Mapping[str, Any]
     ) -> list[dict[str, str | AudioCodes]]:
         """The likeliest text for every ``effort.hearings`` consecutive requests together."""
-        lm, builder = self._need_lm()[0], self.sequences
+        builder = self.sequences
         requests = [self._request(builder, ask, sampling, _seed(sampling)) for ask in asks]
         groups = [requests[first : first + effort.hearings] for first in range(0, len(requests), effort.hearings)]
         results = beam_search(
-            Engine(lm, builder),
+            self.engine,
             [group[0] for group in groups],
             renderings=[[request.prompt for request in group[1:]] for group in groups],
             beams=effort.beams,
@@ -747,11 +737,11 @@ class UniAudio2:
                     values["voice"] = prompt
                 limits = _speech_limits(speaking_time_s(words))
                 asks += [_Ask(task, values, sentence.language, limits)] * attempts
-                seeds += [seed + number + attempt * ATTEMPT_SEEDS for attempt in range(attempts)]
+                seeds += [derive_seed(seed, number, attempt) for attempt in range(attempts)]
             made = [cast(AudioCodes, answer["audio"]) for answer in self._generate(asks, sampling, seeds=seeds)]
             for number, sentence in enumerate(batch, first):
                 mine = slice((number - first) * attempts, (number - first + 1) * attempts)
-                waves = [self.decode(codes, seed=seed + number, steps=steps) for codes in made[mine]]
+                waves = [self.decode(codes, seed=derive_seed(seed, number), steps=steps) for codes in made[mine]]
                 best = self._best_heard(waves, asks[mine.start])
                 pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
                 yield _with_pause(waves[best], pause_s), made[mine][best]
@@ -790,7 +780,7 @@ class UniAudio2:
             ValueError: If the text is empty or the duration is not above 0.
         """
         if duration_s is not None and not duration_s > 0:
-            raise ValueError(f"duration_s must be above 0, got {duration_s}")
+            raise UserError(f"duration_s must be above 0, got {duration_s}")
         words = self._spoken(check_description(text), "en")
         answer = self._generate([_Ask("tta", {"caption": words}, None, _sound_limits(duration_s))], sampling)[0]
         codes = cast(AudioCodes, answer["audio"])
@@ -863,15 +853,15 @@ class UniAudio2:
         side = "output" if parts == row.outputs else "input"
         unknown = [name for name in values if name not in kinds]
         if unknown:
-            raise ValueError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
+            raise UserError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
         missing = [name for name in required(parts) if name not in values]
         if missing:
-            raise ValueError(f"task {row.name!r} needs {' and '.join(missing)}")
+            raise UserError(f"task {row.name!r} needs {' and '.join(missing)}")
         read: dict[str, Any] = {}
         for name, value in values.items():
             if kinds[name] == "text":
                 if not isinstance(value, str):
-                    raise ValueError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
+                    raise UserError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
                 words = check_text(value, purpose=f"for {name!r}")
                 read[name] = self._spoken(words, language or detect_language(words))
             elif kinds[name] == "voice":
@@ -895,14 +885,14 @@ class UniAudio2:
     ) -> dict[str, Any]:
         """One example as the sequence builder wants it: all values of the row by name."""
         if not isinstance(shot, tuple | list) or len(shot) != 2:
-            raise ValueError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
+            raise UserError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
         try:
             inputs, outputs = (
                 self._read_values(row, parts, _by_name(row, parts, side), language, sample_rate)
                 for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
             )
-        except ValueError as error:
-            raise ValueError(f"shot {number}: {error}") from None
+        except UserError as error:
+            raise UserError(f"shot {number}: {error}") from None
         for name in inputs.keys() & outputs.keys():  # one recording, whose streams lie on both sides
             given, made = inputs[name], outputs[name]
             first = any(part.kind == "reasoning" and part.value == name for part in row.inputs)
@@ -938,9 +928,18 @@ class UniAudio2:
         lm, tokenizer = self._need_lm()
         return SequenceBuilder(tokenizer, lm.config.audio, text=lm.config.text, prompt_style=lm.config.prompt_style)
 
+    @property
+    def engine(self) -> Engine:
+        """The engine that serves all requests to this model, from any thread; made when it is first needed."""
+        lm, _ = self._need_lm()
+        with self._making:
+            if self._engine is None:
+                self._engine = Engine(lm, self.sequences, max_batch=ENGINE_ROWS, compile=self._compile)
+            return self._engine
+
     def _need_lm(self) -> tuple[AudioLM, TextTokenizer]:
         if self.lm is None or self.tokenizer is None:
-            raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
+            raise UserError(f"model {self.name!r} is a codec alone: it can encode and decode only")
         return self.lm, self.tokenizer
 
     def _generate(
@@ -951,11 +950,10 @@ class UniAudio2:
         Every request draws from a seed of its own, so its result does not depend on the others; without ``seeds`` all
         have the one of ``sampling``.
         """
-        lm, builder = self._need_lm()[0], self.sequences
+        builder = self.sequences
         drawn = [_seed(sampling)] * len(asks) if seeds is None else seeds
         requests = [self._request(builder, ask, sampling, seed) for ask, seed in zip(asks, drawn, strict=True)]
-        engine = Engine(lm, builder, max_batch=sum(2 if request.guided else 1 for request in requests))
-        return [_outputs(result) for result in engine.generate(requests)]
+        return [_outputs(result) for result in self.engine.generate(requests)]
 
     def _request(
         self, builder: SequenceBuilder, ask: _Ask, sampling: Mapping[str, Any], seed: int
@@ -972,13 +970,13 @@ class UniAudio2:
         if guidance is None:
             guidance = defaults.guidance if row.guidance else 1.0
         elif guidance != 1.0 and not row.guidance:
-            raise ValueError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
+            raise UserError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
         prompt = builder.prompt(row, ask.values, shots=ask.shots, language=ask.language)
         limits = ask.limits.frames()
         room = self._need_lm()[0].config.max_positions - len(prompt) - 8
         if room < 16:
             remedy = "fewer or shorter shots, or shorter audio or text" if ask.shots else "shorter audio or text"
-            raise ValueError(
+            raise UserError(
                 f"the input of task {row.name!r} is too long for this model ({len(prompt)} positions of "
                 f"{room + len(prompt) + 8}): give {remedy}"
             )
@@ -1002,9 +1000,11 @@ def _limits(row: Task, inputs: Mapping[str, Any]) -> _Limits:
     text = _all_text(inputs)
     if not row.makes_audio:
         return _text_limits(longest_s) if longest_s else _Limits(max_tokens=512)
-    if row.name in ("tts", "yue_tts"):
+    if row.length_rule == "spoken":
         return _speech_limits(speaking_time_s(text))
-    if longest_s and not text:  # audio in, audio out: about as long as what came in
+    if row.length_rule == "sound":
+        return _sound_limits(None)
+    if row.length_rule == "copied":  # audio in, audio out: about as long as what came in
         return _Limits(max_audio_s=longest_s * 1.5 + 1.0)
     return _Limits(max_audio_s=max(MAX_SOUND_S, 2.0 * speaking_time_s(text)))
 
@@ -1018,9 +1018,9 @@ def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
         return {names[0]: side}
     if names:
         wanted = " and ".join(names)
-        raise ValueError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
+        raise UserError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
     if side is not None:
-        raise ValueError(f"task {row.name!r} takes no input: give None in its place")
+        raise UserError(f"task {row.name!r} takes no input: give None in its place")
     return {}
 
 

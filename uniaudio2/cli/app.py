@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,9 @@ import typer
 
 from uniaudio2 import __version__
 from uniaudio2.batch import (
-    AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     PUBLISHED_CODES,
     STANDARD_STREAM,
-    WRITABLE_AUDIO,
     InputError,
     Item,
     check_output_file,
@@ -36,8 +35,9 @@ from uniaudio2.batch import (
     plan_outputs,
 )
 from uniaudio2.cli.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
-from uniaudio2.errors import describe, is_disk_full, is_expected
+from uniaudio2.errors import BUG_EXIT_CODE, UserError, describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
+from uniaudio2.formats import AUDIO_SUFFIXES, WRITABLE_AUDIO
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2
@@ -620,7 +620,7 @@ def read_shot(task: Any, number: int, shot: str) -> tuple[dict[str, str], dict[s
     for parts, words in zip((task.inputs, task.outputs), both, strict=True):
         try:
             sides.append(read_values(task, parts, _assignments(task, parts, words)))
-        except ValueError as error:
+        except UserError as error:
             raise InputError(f"--shot {number}: {error}") from None
     return sides[0], sides[1]
 
@@ -925,7 +925,7 @@ def assemble(
     if not part and not language_model:
         raise InputError("nothing to join: give --part for every codec stage, or --language-model")
     check_output_folder(out)
-    from uniaudio2.train.codec.stages import SHIPPED_TOKENIZER
+    from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE
     from uniaudio2.train.stages import assemble as join
 
     print(
@@ -935,7 +935,7 @@ def assemble(
             parts=part or (),
             text_decoder=text_decoder,
             language_models=language_model or (),
-            tokenizer=SHIPPED_TOKENIZER,
+            tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE,
             card=card.read_text(encoding="utf-8") if card else None,
             dtype=cast(Any, dtype),
         )
@@ -1260,8 +1260,12 @@ def execute(arguments: Sequence[str]) -> int:
             say(f"error: {' '.join(error.format_message().split())}")  # type: ignore[attr-defined]
             say(f"see: {context.command_path if context else 'uniaudio2'} --help")
             return 2
-        if os.environ.get("UNIAUDIO2_TRACEBACK") or not is_expected(error):
+        if os.environ.get("UNIAUDIO2_TRACEBACK"):
             raise
+        if not is_expected(error):
+            traceback.print_exception(error)
+            say(f"error: {describe(error)}")
+            return BUG_EXIT_CODE
         if is_disk_full(error):
             _silence_stdout()
         say(f"error: {describe(error)}")

@@ -9,6 +9,7 @@ Shapes: L slots (one per running request), P rows of the caches (a guided reques
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import os
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.lm.model import AudioLM, LMCache
 from uniaudio2.lm.quantize import BLOCK_ROWS
 from uniaudio2.lm.transformer import KVCache
@@ -34,13 +36,14 @@ MAX_LINK = 4  # end of text, end tag, begin tag, begin of text
 DEFAULT_LIMITS = {"text": (0, 500), "reasoning": (1, 250), "reconstruction": (1, 625)}  # 50 s of audio
 RECONSTRUCTION_PER_REASONING = 2.5  # frames: 12.5 Hz over 5 Hz
 LOOP_IDS = 48  # last ids or frames that the loop guard looks at: 4 periods of 12 ids, or 40 frames
+ATTEMPT_SEEDS = 1_000_003  # distance of the seeds of several attempts at one piece
 GRAPH_POSITIONS = 256  # a recorded CUDA graph attends to a multiple of so many positions
 _ENDS = {1: "end", 2: "length"}
 
 End = Literal["end", "length", "loop", "cancelled"]
 
 
-class GenerationError(ValueError):
+class GenerationError(UserError):
     """A request that cannot be served."""
 
 
@@ -173,6 +176,17 @@ class StreamEvent:
     codes: Tensor | None  # new codes (K, n)
     text: str | None  # the part's whole text so far
     result: GenerationResult | None = None  # set on the last event of the request
+
+
+def derive_seed(seed: int, piece: int, attempt: int = 0) -> int:
+    """Seed of one attempt at one piece of a longer request, such as a sentence of a text.
+
+    The first piece has the request's own seed; the others' are hashed, so that no piece draws what a piece of another
+    seed draws, as it would if the number of the piece were added. Attempts lie further apart than users' seeds.
+    """
+    if piece:
+        seed = int.from_bytes(hashlib.sha256(f"{seed}/{piece}".encode()).digest()[:7], "big")
+    return seed + attempt * ATTEMPT_SEEDS
 
 
 # -- drawing ids ---------------------------------------------------------------------------------------------------

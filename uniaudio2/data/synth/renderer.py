@@ -18,6 +18,7 @@ from uniaudio2.data.sources import SETS, read_set
 from uniaudio2.data.synth.sentences import TEXT_SOURCES, Sentence, has_sentences, load_sentences
 from uniaudio2.data.synth.templates import built_in_sentences
 from uniaudio2.data.synth.voices import Voice, Wave, remedy
+from uniaudio2.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,11 +86,11 @@ class Material:
         return missing is None
 
     def check(self, *, available: bool) -> None:
-        """Raise ValueError if something was left out; with ``available`` only log it."""
+        """Raise UserError if something was left out; with ``available`` only log it."""
         if not self.left_out:
             return
         if not available:
-            raise ValueError(
+            raise UserError(
                 f"this preset needs what is not here: {'; '.join(self.left_out)}. Sentences and recordings belong in "
                 "one folder (--data-root DIR or UNIAUDIO2_DATA); --available makes what can be made without them, with "
                 "built-in sentences"

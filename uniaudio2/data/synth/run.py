@@ -26,6 +26,7 @@ from uniaudio2.data.sources import data_root_if_any
 from uniaudio2.data.synth.presets import PRESETS
 from uniaudio2.data.synth.renderer import Group, Material, Renderer
 from uniaudio2.data.synth.voices import Wave
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
 
 GAP_S = 0.05
@@ -136,13 +137,13 @@ def synthesise(
         Path of the manifest.
 
     Raises:
-        ValueError: If the preset is unknown, the given data folder is not there, or, unless ``available``, sentences,
+        UserError: If the preset is unknown, the given data folder is not there, or, unless ``available``, sentences,
             recordings or a synthesiser are missing; the message names all of them and where they are had.
     """
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
     if workers < 0:
-        raise ValueError(f"workers must be >= 0, not {workers}")
+        raise UserError(f"workers must be >= 0, not {workers}")
     out = Path(out_dir)
     material = Material(data_root_if_any(data_root))
     units = plan_units(PRESETS[preset], material, seed=seed)

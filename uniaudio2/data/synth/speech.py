@@ -19,6 +19,7 @@ from uniaudio2.data.synth.engines.espeak import phonemes, restart_espeak
 from uniaudio2.data.synth.renderer import Clip, Group, Material
 from uniaudio2.data.synth.sentences import Sentence, common_words
 from uniaudio2.data.synth.voices import Voice, Wave, engine, synthesise, voice_group
+from uniaudio2.errors import UserError
 
 HOUSE_VOICES = {
     "en": Voice("flite", "slt"),
@@ -143,7 +144,7 @@ def plan_speech(
         Tasks by group name; a pure function of the arguments. No sentence of dev is in train.
 
     Raises:
-        ValueError: If a group is unknown, or no sentence is left for it.
+        UserError: If a group is unknown, or no sentence is left for it.
     """
     hours = {name: amount for name, amount in speech.hours.items() if amount > 0}
     groups: dict[str, list[SpeechTask]] = {}
@@ -169,7 +170,7 @@ def _plan_groups(
     if not hours:
         return {}
     if not sentences:
-        raise ValueError(f"no {language} sentence is left for a preset that starts this far into the list")
+        raise UserError(f"no {language} sentence is left for a preset that starts this far into the list")
     sample = sentences[:5000]
     mean_s = _SECONDS_PER_CHAR[language] * sum(len(s.text) for s in sample) / max(len(sample), 1)
     counts = {name: round(amount * 3600 / mean_s) for name, amount in hours.items()}

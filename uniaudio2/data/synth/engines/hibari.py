@@ -40,7 +40,10 @@ class _Engine:
             raise ValueError(f"hibari has no voice {voice.name!r}; only heart lies in its package")
         speaker, speed = _hibari(), voice.rate / NORMAL_RATE
         # Its breath is noise: a seed from the text makes it the same each time.
-        return [(np.asarray(speaker(text, speed, zlib.crc32(text.encode())), np.float32), speaker.sample_rate) for text in texts]
+        return [
+            (np.asarray(speaker(text, speed, zlib.crc32(text.encode())), np.float32), speaker.sample_rate)
+            for text in texts
+        ]
 
 
 ENGINES = (_Engine(),)
