@@ -16,13 +16,14 @@ from torch import Tensor
 from uniaudio2.audio import read_audio, write_audio
 from uniaudio2.data.manifest import Example, read_manifest
 from uniaudio2.data.sources import find_data_root, read_set
+from uniaudio2.errors import UserError
 from uniaudio2.eval.subject import Subject
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An evaluation that cannot be run; the message says what is missing or allowed."""
 
 
@@ -82,7 +83,7 @@ class Context:
 
     @cached_property
     def root(self) -> Path:
-        """The data folder; raises ValueError if there is none."""
+        """The data folder; raises UserError if there is none."""
         return find_data_root(self.data_root)
 
     def sample(self, items: Sequence[Item], default: int | None = None) -> list[Item]:
@@ -144,7 +145,7 @@ class Context:
         text = self.root / "text"
         try:
             groups = plan_speech(Speech({}), lambda language: load_sentences(text, language, seed=0), 0)
-        except ValueError as error:
+        except UserError as error:
             raise EvaluationError(f"no unseen sentences: {error}; give --corpus DIR or --data-root DIR") from error
         return groups.get(f"dev_{language}", [])
 

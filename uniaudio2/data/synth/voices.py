@@ -17,6 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from uniaudio2.errors import UserError
+
 Wave = NDArray[np.floating]
 """Mono samples (N,) in [-1, 1]."""
 
@@ -30,7 +32,7 @@ NORMAL_RATE = 175
 """An engine's own pace, words a minute."""
 
 
-class SynthesiserMissing(ValueError):  # noqa: N818 - the name says what is wrong
+class SynthesiserMissing(UserError):  # noqa: N818 - the name says what is wrong
     """A synthesiser is not installed; the message names the package that holds it."""
 
 
@@ -97,7 +99,7 @@ class SpeechEngine(Protocol):
         ...
 
     def speak(self, texts: Sequence[str], voice: Voice) -> list[Spoken]:
-        """Speak texts in order; raises `SynthesiserMissing` or, for a voice that it never has, ValueError.
+        """Speak texts in order; raises `SynthesiserMissing` or, for a voice that it never has, UserError.
 
         No text at all is a question whether the voice speaks here.
         """
@@ -117,17 +119,17 @@ def engines() -> dict[str, SpeechEngine]:
 
 
 def engine(name: str) -> SpeechEngine:
-    """An engine by name; raises ValueError if it is unknown."""
+    """An engine by name; raises UserError if it is unknown."""
     if name not in engines():
-        raise ValueError(f"unknown speech engine {name!r}; known are {', '.join(sorted(engines()))}")
+        raise UserError(f"unknown speech engine {name!r}; known are {', '.join(sorted(engines()))}")
     return engines()[name]
 
 
 def voice_group(name: str) -> VoiceGroup:
-    """A group of training voices by name; raises ValueError if it is unknown."""
+    """A group of training voices by name; raises UserError if it is unknown."""
     known = {key: group for item in engines().values() for key, group in item.groups().items()}
     if name not in known:
-        raise ValueError(f"unknown group of voices {name!r}; known are {', '.join(sorted(known))}")
+        raise UserError(f"unknown group of voices {name!r}; known are {', '.join(sorted(known))}")
     return known[name]
 
 
@@ -143,7 +145,7 @@ def synthesise(texts: Sequence[str], voice: Voice) -> list[Spoken]:
 
     Raises:
         SynthesiserMissing: If the program or the voice is not installed.
-        ValueError: If the engine or the voice is unknown.
+        UserError: If the engine or the voice is unknown.
     """
     return engine(voice.engine).speak(texts, voice)
 

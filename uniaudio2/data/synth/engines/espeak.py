@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniaudio2.data.synth.voices import Spoken, SynthesiserMissing, Voice, VoiceGroup
+from uniaudio2.errors import UserError
 
 _ESPEAK_RATE, _ESPEAK_PITCH, _ESPEAK_RANGE = 1, 3, 4  # espeak_PARAMETER in speak_lib.h
 _ESPEAK_SYNCHRONOUS = 2
@@ -102,7 +103,7 @@ class _Espeak:
         if self.version.startswith(("1.50", "1.51")):
             name = re.sub(r"^cmn(?=$|\+)", "cmn-latn-pinyin", name)
         if self._lib.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ValueError(f"espeak-ng {self.version} has no voice {name!r}")
+            raise UserError(f"espeak-ng {self.version} has no voice {name!r}")
 
     def synthesise(self, text: str, voice: Voice) -> Spoken:
         """Speak a text: samples and their rate in Hz."""
@@ -220,10 +221,10 @@ def phonemes(text: str, language: str) -> str | None:
 
     Raises:
         SynthesiserMissing: If espeak-ng is not installed.
-        ValueError: If the language is unknown.
+        UserError: If the language is unknown.
     """
     if language not in ("en", "zh", "yue"):
-        raise ValueError(f"unknown language {language!r}; known are en, zh and yue")
+        raise UserError(f"unknown language {language!r}; known are en, zh and yue")
     raw = espeak().phonemes(text, language, ipa=language == "en")
     if "(" in raw:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uniaudio2.data.synth.voices import NORMAL_RATE, Spoken, SynthesiserMissing, Voice, VoiceGroup
+from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -37,7 +38,7 @@ class _Engine:
 
     def speak(self, texts: Sequence[str], voice: Voice) -> list[Spoken]:
         if voice.name != "heart":
-            raise ValueError(f"hibari has no voice {voice.name!r}; only heart lies in its package")
+            raise UserError(f"hibari has no voice {voice.name!r}; only heart lies in its package")
         speaker, speed = _hibari(), voice.rate / NORMAL_RATE
         # Its breath is noise: a seed from the text makes it the same each time.
         return [

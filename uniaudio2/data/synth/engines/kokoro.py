@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniaudio2.data.synth.voices import NORMAL_RATE, SILENCE, Spoken, SynthesiserMissing, Voice, VoiceGroup
+from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -76,7 +77,7 @@ def _style(folder: Path, voice: str) -> NDArray[np.float32]:
         file = folder / "voices" / f"{name}.bin"
         if not file.is_file():
             known = ", ".join(sorted(path.stem for path in file.parent.glob("*.bin")))
-            raise ValueError(f"Kokoro has no voice {name!r}; {folder} holds {known}")
+            raise UserError(f"Kokoro has no voice {name!r}; {folder} holds {known}")
         rows.append(np.fromfile(file, "<f4").reshape(-1, 256))
     return np.asarray(np.mean(rows, axis=0), np.float32)
 
