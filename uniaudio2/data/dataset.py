@@ -139,7 +139,8 @@ class LMDataset:
         for part in (*form.inputs, *form.task.outputs):
             source = sources[part.value]
             if isinstance(source, Audio):
-                rows += self.store.frames(index, source.name)[part.kind] + 2
+                frames = self.store.frames(index, source.name)
+                rows += sum(frames[stream] + 2 for stream in (frames if part.kind == "audio" else (part.kind,)))
             elif isinstance(source, Text):
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             else:
@@ -215,7 +216,8 @@ class LMDataset:
         if not inputs or given == item:
             return self.store.codes(item, source.name)
         reasoning, reconstruction = (
-            self.store.codes(given if kind in inputs else item, source.name) for kind in ("reasoning", "reconstruction")
+            self.store.codes(given if {kind, "audio"} & inputs else item, source.name)
+            for kind in ("reasoning", "reconstruction")
         )
         return reasoning.reasoning[0], reconstruction.reconstruction[0]
 

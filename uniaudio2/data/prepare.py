@@ -252,7 +252,7 @@ def prepare(
         with torch.inference_mode(), precise:
             for number, (shard, _) in enumerate(batches.batches):
                 for audio, lengths, items in next(prefetcher):
-                    codes: Any = codec.encode(torch.from_numpy(audio).to(device))  # type: ignore[operator]
+                    codes: Any = codec.encode(torch.as_tensor(audio).to(device))  # type: ignore[operator]
                     reasoning = codes.reasoning.cpu().numpy()
                     reconstruction = codes.reconstruction.cpu().numpy()
                     for row, (length, item) in enumerate(zip(lengths, items, strict=True)):
