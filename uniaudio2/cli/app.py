@@ -764,6 +764,9 @@ def data_synth(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]"),
     ] = None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Leave out what is missing here; built-in sentences for missing lists.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep the shards that are finished.")] = True,
     *,
     options: Options,
@@ -780,6 +783,7 @@ def data_synth(
             workers=workers,
             resume=resume,
             data_root=data_root,
+            available=available,
             progress=lambda done, total, clips: show(done, total),
         )
     print(manifest)
