@@ -17,15 +17,10 @@ PACKAGE = Path(uniaudio2.__file__).parent
 
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
-<<<<<<< HEAD
-    {"config", "errors", "formats", "text_english", "files", "devices", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
-    {"codec", "lm", "sequence", "voice_activity"},
-=======
     {"config", "errors", "formats", "files", "devices", "tensors", "audio", "codes", "text", "text_english"}
     | {"checks", "tokenizer", "tasks"},
     {"storage"},
-    {"codec", "lm", "sequence"},
->>>>>>> origin/main
+    {"codec", "lm", "sequence", "voice_activity"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},

@@ -65,7 +65,7 @@ def test_blocks_do_not_matter() -> None:
 def test_a_word_is_found_wherever_it_is(name: str, before_s: float, level_db: float | None) -> None:
     said = word(name)
     audio = torch.cat([silence(before_s, level_db), said, silence(2.0, level_db)], 1)
-    (found,) = find_speech(Recording.of(audio))
+    (found,) = find_speech(Recording.of(audio), 0.3)
     start = round(before_s * SAMPLE_RATE)
     assert start - 0.3 * SAMPLE_RATE <= found.start < found.end <= start + said.shape[1] + 0.4 * SAMPLE_RATE
     assert found.first >= start - SAMPLE_RATE and found.last <= audio.shape[1]
@@ -73,19 +73,19 @@ def test_a_word_is_found_wherever_it_is(name: str, before_s: float, level_db: fl
 
 @pytest.mark.parametrize("level_db", [None, -60.0, -40.0, -20.0])
 def test_nobody_speaks_in_silence_and_noise(level_db: float | None) -> None:
-    assert find_speech(Recording.of(silence(4.0, level_db))) == []
+    assert find_speech(Recording.of(silence(4.0, level_db)), 0.3) == []
 
 
 def test_short_silence_is_left_alone() -> None:
     audio = torch.cat([silence(0.4), word("digit_seven"), silence(0.4)], 1)
-    (found,) = find_speech(Recording.of(audio))
+    (found,) = find_speech(Recording.of(audio), 0.3)
     assert (found.first, found.last) == (0, audio.shape[1])
 
 
 def test_stretches_are_cut_out_whatever_the_blocks() -> None:
     gap = silence(3.0)
     audio = torch.cat([word(WORDS[0]), gap, word(WORDS[1]), gap, word(WORDS[2])], 1)
-    stretches = find_speech(Recording.of(audio))
+    stretches = find_speech(Recording.of(audio), 0.3)
     assert len(stretches) == 3
     for size in (1000, 50_000, audio.shape[1]):
         taken = [torch.cat(list(blocks), 1) for _, blocks in cut(audio.split(size, dim=1), stretches)]
@@ -105,5 +105,5 @@ def test_words_of_real_users(shared: Path) -> None:
     path = shared / "cases" / "words_at_5_25_45.flac"
     if not path.exists():
         pytest.skip("the file is kept beside the checkout only")
-    starts = [stretch.start / SAMPLE_RATE for stretch in find_speech(open_audio(path))]
+    starts = [stretch.start / SAMPLE_RATE for stretch in find_speech(open_audio(path), 0.3)]
     assert np.allclose(starts, [5.5, 25.5, 45.5], atol=0.6)

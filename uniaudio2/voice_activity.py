@@ -32,7 +32,6 @@ RATE = 16_000  # Hz, of the detector
 FRAME = 512  # samples of one decision
 CONTEXT = 64  # samples before a frame that the decision sees
 FRAME_S = FRAME / RATE
-THRESHOLD = 0.3  # Choice: of 1 900 training clips of speech in 14 sets .5 misses one in fifty digits, .3 none
 GAP_S = 1.0  # pauses up to this long do not divide
 KEPT_S = 1.0  # silence up to this long at either end is left alone
 MARGIN_S = 0.5  # what is left of longer silence
@@ -128,7 +127,7 @@ class Speech:
     last: int  # one past it
 
 
-def find_speech(recording: Recording, *, threshold: float = THRESHOLD) -> list[Speech]:
+def find_speech(recording: Recording, threshold: float) -> list[Speech]:
     """Where somebody speaks in a recording, in order.
 
     Pauses up to a second do not divide, and silence up to a second stays at either end: trimming is for what would
