@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack, cast, overload
+from typing import Any, Self, Unpack, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ from uniaudio2.codes import (
     reconstruction_length,
 )
 from uniaudio2.errors import UserError
+from uniaudio2.storage.load import LoadOptions, load_part
 
 __all__ = [
     "CodecConfig",
@@ -127,11 +128,9 @@ class ReasoningCodec(Codec):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> ReasoningCodec:
-        """Load a codec from a model folder; the shipped one without ``source``. See `checkpoint.load_codec`."""
-        from uniaudio2.checkpoint import load_codec
-
-        return load_codec(source, **options) if source is not None else load_codec(**options)
+    def from_pretrained(cls, source: str | Path | None = None, **options: Unpack[LoadOptions]) -> Self:
+        """Load a codec from a model folder; the shipped one without ``source``. See `storage.load.load_part`."""
+        return load_part(source, "codec", CodecConfig, cls, **options)
 
     def train(self, mode: bool = True) -> ReasoningCodec:
         """Set training mode for the trained parts; encoders and autoencoder stay in evaluation mode."""

@@ -114,22 +114,6 @@ REASONING_CODEC = "reasoning_codec"
 CODECS = Registry("codec", {REASONING_CODEC: "uniaudio2.codec.codec"})
 
 
-def codec_of_section(section: Mapping[str, Any], *, where: str | None = None) -> tuple[Any, type[Any]]:
-    """The config and the class that a ``codec`` section of a preset or model folder means.
-
-    Args:
-        section: ``{name, config}``; values without a name are those of the ReasoningCodec.
-        where: What error messages call the section.
-
-    Raises:
-        ConfigError: If the name is not registered or the values do not fit.
-    """
-    chosen = RegisteredConfig(REASONING_CODEC, dict(section))
-    if "name" in section:
-        chosen = load_config(RegisteredConfig, section, name=where)
-    return CODECS.config(chosen.name, chosen.config, where=where), CODECS.classes(chosen.name)[1]
-
-
 def codec_section(codec: Any) -> dict[str, Any]:
     """The ``codec`` section that rebuilds a codec.
 
