@@ -6,8 +6,9 @@ import torch
 
 from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.config import load_config, preset_path, read_yaml
 from uniaudio2.lm.model import AudioLM, LMConfig
+from uniaudio2.storage.folder import write_folder_config
 
 
 def make_tiny_model(folder: Path) -> Path:
@@ -28,4 +29,6 @@ def make_tiny_model(folder: Path) -> Path:
         for parameter in lm.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
-    return save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    write_folder_config(folder, {"generation": read_yaml(preset_path("generation", "tiny"))})
+    return folder

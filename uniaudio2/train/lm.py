@@ -168,6 +168,11 @@ class LMStage:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
         before = _folders(config.init_from)[0] if config.init_from else None
         self.phones = load_phones(before) or store.phones(PHONE_IDS - 1)
+        if config.losses.ctc > 0 and not self.phones and any(clip.text for clip in store.clips):
+            raise TrainingError(
+                "no clip has phonemes, which losses.ctc needs: add them by `uniaudio2 data validate CORPUS --phonemes` "
+                "and prepare the codes again, or set losses.ctc, losses.reading and losses.foresight to 0"
+            )
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
         if config.data.joined:
             store.join(config.data.joined, config.data.joined_s, seed)
