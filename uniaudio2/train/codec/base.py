@@ -122,15 +122,14 @@ def trainable_encoder(codec: ReasoningCodec, role: str) -> tuple[str, Expert]:
     Raises:
         TrainingError: If none gives the role, or the one that does is not an expert that is trained here.
     """
-    for name, encoder in codec.encoders.items():
-        if role in encoder.feature_info:  # pyright: ignore[reportOperatorIssue]
-            if not isinstance(encoder, Expert):
-                raise TrainingError(
-                    f"encoder '{name}', which gives '{role}', is a finished one; choose another codec preset"
-                )
-            encoder.unfreeze()
-            return name, encoder
-    raise TrainingError(f"no encoder of the codec preset gives '{role}': nothing to train in this stage")
+    name, _ = codec.roles.get(role, ("", ""))
+    if name not in codec.encoders:
+        raise TrainingError(f"no encoder of the codec preset gives '{role}': nothing to train in this stage")
+    encoder = codec.encoders[name]
+    if not isinstance(encoder, Expert):
+        raise TrainingError(f"encoder '{name}', which gives '{role}', is a finished one; choose another codec preset")
+    encoder.unfreeze()
+    return name, encoder
 
 
 def phone_inventory(corpus: Corpus, min_count: int = 30, limit: int | None = None) -> list[str]:
