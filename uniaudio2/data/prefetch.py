@@ -41,6 +41,11 @@ class _Batches(Dataset[tuple[bool, Any]]):
             return False, traceback.format_exc()
 
 
+def _as_it_is(item: tuple[bool, Any]) -> tuple[bool, Any]:
+    """The library would turn arrays into tensors."""
+    return item
+
+
 def _start_worker(_number: int) -> None:
     """Ctrl-C is the trainer's business; SIGTERM ends a worker, whatever the trainer does with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -58,6 +63,7 @@ def _in_processes(batches: _Batches, start: int, workers: int, depth: int) -> It
         DataLoader(
             batches,
             batch_size=None,
+            collate_fn=_as_it_is,
             sampler=itertools.count(start),  # pyright: ignore[reportArgumentType]
             num_workers=workers,
             prefetch_factor=depth,
