@@ -124,6 +124,7 @@ class Prefetcher:
     ) -> None:
         batches = _Batches(make)
         self._next = start
+        self._threads = set(threading.enumerate())
         self._source: Any = None
         if mode == "process" and sys.platform in ("linux", "darwin"):
             try:
@@ -156,3 +157,6 @@ class Prefetcher:
         stop = getattr(source, "_shutdown_workers", None) or getattr(source, "close", None)
         if stop is not None:
             stop()
+        for thread in set(threading.enumerate()) - self._threads:
+            if thread.name == "QueueFeederThread":  # of the library, on its way out
+                thread.join(timeout=5)
