@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ from uniaudio2.codes import (
     reconstruction_length,
 )
 from uniaudio2.errors import UserError
+from uniaudio2.storage.load import LoadOptions, load_part
 
 AUTOENCODER_LATENTS = "autoencoder_latents"
 """Name in a preset of the encoder that is the codec's own autoencoder, for the role "acoustic"."""
@@ -198,11 +199,9 @@ class ReasoningCodec(Codec):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> ReasoningCodec:
-        """Load a codec from a model folder; the shipped one without ``source``. See `checkpoint.load_codec`."""
-        from uniaudio2.checkpoint import load_codec
-
-        return load_codec(source, **options) if source is not None else load_codec(**options)
+    def from_pretrained(cls, source: str | Path | None = None, **options: Unpack[LoadOptions]) -> Self:
+        """Load a codec from a model folder; the shipped one without ``source``. See `storage.load.load_part`."""
+        return load_part(source, "codec", CodecConfig, cls, **options)
 
     def train(self, mode: bool = True) -> ReasoningCodec:
         """Set training mode for the trained parts; encoders and autoencoder stay in evaluation mode."""
