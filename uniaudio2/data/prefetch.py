@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class _Batches(Dataset[tuple[bool, Any]]):
             return False, traceback.format_exc()
 
 
-def _as_it_is(item: tuple[bool, Any]) -> tuple[bool, Any]:
+def _as_it_is(item: Any) -> Any:
     """The library would turn arrays into tensors."""
     return item
 
@@ -59,19 +60,20 @@ def _in_processes(batches: _Batches, start: int, workers: int, depth: int) -> It
     Raises:
         pickle.PicklingError, AttributeError, TypeError: If fresh processes are needed and ``make`` cannot be pickled.
     """
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            sampler=itertools.count(start),  # pyright: ignore[reportArgumentType]
-            num_workers=workers,
-            prefetch_factor=depth,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # its seed for the workers is not drawn from the run's
-            multiprocessing_context="spawn" if torch.cuda.is_initialized() else "fork",
-        )
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        sampler=itertools.count(start),  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        prefetch_factor=depth,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its seed for the workers is not drawn from the run's
+        multiprocessing_context="spawn" if torch.cuda.is_initialized() else "fork",
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got pickle error")  # a thread takes over
+        return iter(loader)
 
 
 class _Thread:
