@@ -52,7 +52,7 @@ class Evaluation:
         """What of `Effort` it depends on."""
         listens = self.task in ("asr", "speed") or (self.task == "tts" and self.run is not generation.tts_voices)
         speaks = self.task in ("tts", "speed")
-        return frozenset((*(("beams", "hearings") if listens else ()), *(("best_of",) if speaks else ())))
+        return frozenset((*(("beams", "shifts") if listens else ()), *(("best_of",) if speaks else ())))
 
 
 TEXT = "edit distance to the transcript (jiwer)"
@@ -244,7 +244,7 @@ def _check(
     unknown = sorted(set(languages) - {"en", "zh", "yue"})
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
-    misplaced = sorted({"best_of", "beams", "hearings"} & sampling.keys())
+    misplaced = sorted({"best_of", "beams", "shifts"} & sampling.keys())
     if misplaced:
         raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
     for name, value in effort.given().items():
