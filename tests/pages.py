@@ -18,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def main(page: Path, folder: Path) -> None:
     os.chdir(folder)
     for name in files_of(page):
         _MAKERS[name](Path(name))
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+    page_module = sys.modules["page"] = types.ModuleType("page")  # a module, so that dataclasses find their types
     printed = ""
     for block in blocks_of(page):
         place = f"{page.name}:{block.line}"
@@ -90,7 +91,7 @@ def main(page: Path, folder: Path) -> None:
             wanted = ".*".join(map(re.escape, block.code.strip().split("…")))
             assert re.fullmatch(wanted, printed.strip(), flags=re.DOTALL), f"{place}: printed\n{printed}"
         elif block.reason is None and block.language == "python":
-            printed = _python(block.code, place, namespace)
+            printed = _python(block.code, place, page_module.__dict__)
         elif block.reason is None and block.language == "sh":
             printed = "".join(_command(command, place) for command in commands_of(block))
 
@@ -98,7 +99,7 @@ def main(page: Path, folder: Path) -> None:
 def _python(code: str, place: str, namespace: dict[str, Any]) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, place, "exec"), namespace)
+        exec(compile(code, place, "exec", dont_inherit=True), namespace)
     return out.getvalue()
 
 
@@ -164,7 +165,7 @@ def _twenty_clips(path: Path) -> None:
 
 _MAKERS = {
     "speech.wav": _recording("keyword_computer.opus"),
-    "dog.wav": _recording("sound_dog.opus"),
+    "rooster.wav": _recording("sound_rooster.opus"),
     "voice.wav": _recording("voice_sonnet.opus", 0, 3),
     "one.wav": _recording("digit_nine.opus"),
     "two.wav": _recording("digit_seven.opus"),

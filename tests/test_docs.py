@@ -136,3 +136,9 @@ def test_a_page_that_lies_is_found(tmp_path: Path) -> None:
                               capture_output=True)  # fmt: skip
         assert (done.returncode == 0) is fine
         shutil.rmtree(work)
+
+
+def test_the_reference_of_config_keys_is_current(run_python: Any) -> None:
+    code = "import sys; sys.path.insert(0, 'docs'); from config_reference import PAGE, page; print(PAGE.read_text() == page())"
+    done = run_python(f"import os; os.chdir({str(REPOSITORY)!r}); {code}")
+    assert done.stdout.strip() == "True", f"run: python docs/config_reference.py\n{done.stderr}"

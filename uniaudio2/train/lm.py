@@ -98,7 +98,8 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    # Folder with lm.safetensors (an earlier stage's export); of several, with commas, the mean; null: fresh weights.
+    # Folder with lm.safetensors (an earlier stage's export, or a model folder; nano: the shipped one); of several, with
+    # commas, the mean; null: fresh weights.
     init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
@@ -366,7 +367,9 @@ def load_lm_config(name: str) -> LMConfig:
 
 
 def _folders(names: str) -> list[Path]:
-    return [Path(name.strip()) for name in names.split(",")]
+    """Folders by their paths, with commas; ``nano`` is the shipped model."""
+    folders = [Path(name.strip()) for name in names.split(",")]
+    return [DEFAULT_FOLDER if str(path) == DEFAULT_FOLDER.name and not path.exists() else path for path in folders]
 
 
 def load_stage_weights(model: LMModel, folders: Sequence[Path]) -> None:
