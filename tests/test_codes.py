@@ -1,6 +1,7 @@
 import os
 import pickle
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from uniaudio2.codes import (
     UNIT,
     AudioCodes,
     CodesError,
+    Stream,
     num_units,
     reasoning_length,
     reconstruction_length,
@@ -235,3 +237,59 @@ def test_bad_published_files_are_refused(tmp_path: Path) -> None:
         AudioCodes.load(tmp_path / "a_semantic.pt")
     with pytest.raises(CodesError, match="not a readable safetensors file.*NAME_reason.pt and NAME_semantic.pt"):
         AudioCodes.load((tmp_path / "a_semantic.pt").rename(tmp_path / "codes.pt"))
+
+
+def test_equality_compares_everything() -> None:
+    codes = make()
+    assert codes == make()
+    changed = codes.reconstruction.clone()
+    changed[0, 0, 0] += 1
+    assert codes != AudioCodes(codes.reasoning, changed, codes.num_samples)
+    assert codes != make(None) and codes != codes[:1] and codes != "codes"
+    assert AudioCodes.of({"acoustic": changed}, {"acoustic": 1920}) != AudioCodes.of(
+        {"acoustic": changed}, {"acoustic": 960}
+    )
+    assert pickle.loads(pickle.dumps(codes)) == codes
+
+
+def test_slices_of_the_batch() -> None:
+    codes = make(batch=3)
+    assert codes[1:] == AudioCodes(codes.reasoning[1:], codes.reconstruction[1:], codes.num_samples)
+    assert codes[:0].reasoning.shape == (0, 8, 4)
+    assert torch.equal(codes["reasoning"], codes.reasoning)
+    with pytest.raises(CodesError, match="no stream 'acoustic'"):
+        codes["acoustic"]
+
+
+def test_time_is_cut_and_joined_in_units() -> None:
+    codes = make(19_000)
+    first, last = codes.slice_units(0, 1), codes.slice_units(1)
+    assert (first.num_samples, last.num_samples) == (UNIT, 19_000 - UNIT)
+    assert first.reasoning.shape[2] == 2 and first.reconstruction.shape[2] == 5
+    assert AudioCodes.concatenate([first, last]) == codes
+    assert AudioCodes.concatenate([make(None), make(None)]).num_samples is None
+    with pytest.raises(CodesError, match="are not within the 2"):
+        codes.slice_units(1, 3)
+    with pytest.raises(CodesError, match="only the last part may end within a unit"):
+        AudioCodes.concatenate([codes, codes])
+    with pytest.raises(CodesError, match="cannot be joined"):
+        AudioCodes.concatenate([first, last[:1]])
+
+
+def test_other_streams_are_kept_in_files(tmp_path: Path) -> None:
+    streams = (Stream("coarse", 3200, 1, 64, sample_rate=16_000), Stream("fine", 640, 4, 2048, sample_rate=16_000))
+    codes = AudioCodes.of({"coarse": torch.ones(1, 1, 3).long(), "fine": torch.ones(1, 4, 15).long()}, streams, 9000)
+    codes.save(tmp_path / "a.safetensors")
+    loaded = AudioCodes.load(tmp_path / "a.safetensors")
+    assert loaded == codes and list(loaded.streams) == ["coarse", "fine"]
+    assert loaded.unit == 3200 and loaded.duration_s == 9000 / 16_000
+    with pytest.raises(CodesError, match="published files hold the streams"):
+        codes.save(tmp_path / "a_reason.pt")
+
+
+def test_a_stream_knows_its_rates() -> None:
+    stream = Stream("acoustic", 1920, 8, 512)
+    assert stream.rate_hz == Fraction(25, 2) and stream.bit_rate == 900.0
+    assert [stream.num_frames(n) for n in (1, 1920, 1921)] == [1, 1, 2]
+    with pytest.raises(CodesError, match="hop_length"):
+        Stream("acoustic", 0, 8, 512)

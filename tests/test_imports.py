@@ -17,7 +17,7 @@ PACKAGE = Path(uniaudio2.__file__).parent
 
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
-    {"config", "errors", "files", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
+    {"config", "errors", "files", "devices", "tensors", "audio", "codes", "text", "tokenizer", "tasks"},
     {"codec", "lm", "sequence"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},

@@ -10,9 +10,10 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.api.model import AudioResult, choose_device, join_texts, load_waveform
+from uniaudio2.api.model import AudioResult, join_texts, load_waveform
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
+from uniaudio2.devices import choose_device
 from uniaudio2.engine import beam_search, derive_seed
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.tasks import TASKS

@@ -24,6 +24,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ _PAUSE_HOP_S = 0.01
 _WRITE_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """An audio file or waveform that cannot be used; the message names the file and the remedy."""
 
 

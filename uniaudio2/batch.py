@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from uniaudio2.errors import UserError
+
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"})
 WRITABLE_AUDIO = (".wav", ".flac")
 PUBLISHED_CODES = "_reason.pt"  # names the published pair; NAME_semantic.pt lies beside it
@@ -17,7 +19,7 @@ CODES_SUFFIXES = frozenset({".safetensors", PUBLISHED_CODES})
 STANDARD_STREAM = "-"
 
 
-class InputError(ValueError):
+class InputError(UserError):
     """One input or output path that cannot be used; the message names it and the remedy."""
 
 

@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from uniaudio2.checkpoint import load_lm, open_folder
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.engine.generate import Engine, Generation, GenerationRequest, SamplingConfig
+from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.lm.quantize import GROUP_SIZES, QUANTIZED_TYPES, quantize_weights
 from uniaudio2.sequence import Prompt, SequenceBuilder, TokenSequence
@@ -33,7 +34,7 @@ PROFILED_FRAMES = 2  # times the frames between two looks at the device
 WARM_FRAMES = 3  # frames before the timed run: compiling, first allocations
 
 
-class BenchError(ValueError):
+class BenchError(UserError):
     """Settings that cannot be measured."""
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from uniaudio2.config import ConfigError, dump_config, load_config, read_yaml, to_plain
+from uniaudio2.errors import CheckpointError, UserError
 from uniaudio2.files import replacing, write_text
 from uniaudio2.tensors import LazyTensor, TensorFileError, open_tensors, save_tensors, summarise
 
@@ -43,10 +44,6 @@ MODEL_ERRORS = (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError, 
 
 SaveDtype = Literal["float32", "bf16", "int8"]
 Part = Literal["codec", "lm", "text_decoder"]
-
-
-class CheckpointError(ValueError):
-    """A model folder or its weights cannot be used: says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -340,7 +337,7 @@ class SizeLimit(TorchFunctionMode):
             self._values -= math.prod(size for size in sizes if isinstance(size, int))
             self._tensors -= 1
             if self._values < 0 or self._tensors < 0:
-                raise ValueError("its sizes make a model far larger than its weights")
+                raise UserError("its sizes make a model far larger than its weights")
         return func(*args, **kwargs)
 
 

@@ -1,23 +1,29 @@
-"""Codes of a clip: the two streams that the codec makes of audio, their rates and lengths, and their files.
+"""Codes of a clip: the named streams that a codec makes of audio, their rates and lengths, and their files.
 
 Codes are raw codebook indices. Tokens (with the language model's offsets) are made of them elsewhere. A file is one
 safetensors file, or the published pair ``NAME_reason.pt`` and ``NAME_semantic.pt`` beside it.
 
-Shapes: ``B`` batch, ``N`` audio samples, ``K`` codebooks, ``T_rea`` 5 Hz frames, ``T_rec`` 12.5 Hz frames.
+Shapes: ``B`` batch, ``N`` audio samples, ``K`` codebooks, ``T`` frames of a stream (of the ReasoningCodec: ``T_rea`` at
+5 Hz, ``T_rec`` at 12.5 Hz).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 from uniaudio2.tensors import TensorFileError, load_torch
 
@@ -34,16 +40,50 @@ LATENT_HOP = round(SAMPLE_RATE / LATENT_RATE_HZ)
 """Samples per latent frame, 960."""
 UNIT = 9600
 """Samples of an encoding unit, 0.4 s: the least common multiple of the hops (2, 5 and 10 frames)."""
+REASONING_CODEC_HOPS = {"reasoning": REASONING_HOP, "reconstruction": RECONSTRUCTION_HOP}
+"""Streams of the ReasoningCodec in order, with their samples per frame."""
 
 PUBLISHED_ENDINGS = {"reasoning": "_reason.pt", "reconstruction": "_semantic.pt"}
 """How the published files of the two streams are called."""
 
 _FORMAT = "uniaudio2-codes"
-_VERSION = 1
+_VERSION = "1"
 
 
-class CodesError(ValueError):
+class CodesError(UserError):
     """Codes or a file of codes that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of codes that a codec makes."""
+
+    name: str  # such as "reasoning"
+    hop_length: int  # samples per frame
+    num_codebooks: int  # K
+    codebook_size: int  # codes lie in [0, codebook_size)
+    sample_rate: int = SAMPLE_RATE  # of the audio, Hz
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise CodesError(f"a stream's name must be a word of letters, digits and _, got {self.name!r}")
+        for name in ("hop_length", "num_codebooks", "codebook_size", "sample_rate"):
+            if getattr(self, name) < 1:
+                raise CodesError(f"{name} of the stream '{self.name}' must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def rate_hz(self) -> Fraction:
+        """Frames per second, exactly."""
+        return Fraction(self.sample_rate, self.hop_length)
+
+    @property
+    def bit_rate(self) -> float:
+        """Bits per second when every code takes as many as its codebook needs."""
+        return float(self.rate_hz) * self.num_codebooks * math.log2(self.codebook_size)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that cover ``num_samples`` samples."""
+        return -(-num_samples // self.hop_length)
 
 
 def reasoning_length(num_samples: int) -> int:
@@ -65,21 +105,68 @@ def num_units(num_samples: int) -> int:
     return -(-num_samples // UNIT)
 
 
-@dataclass(frozen=True)
 class AudioCodes:
-    """Both code streams of one or several clips of equal length.
+    """All code streams of one or several clips of equal length; never changed.
+
+    ``AudioCodes(reasoning, reconstruction, num_samples)`` are those of the ReasoningCodec, `of` makes any others.
+    ``codes["name"]`` is a stream (B, K, T), ``codes[0]`` a clip, ``codes[2:5]`` several clips; ``a == b`` tells whether
+    all is equal, on whatever device. In time, codes are cut by `slice_units` and joined by `concatenate`, both in whole
+    units: the shortest stretches in which every stream has a whole number of frames.
+
+    Args:
+        reasoning: (B, K, T_rea) int64, 5 Hz.
+        reconstruction: (B, K, T_rec) int64, 12.5 Hz.
+        num_samples: Samples of the clip; None means as many as the codes cover.
 
     Raises:
         CodesError: If a stream is not (B, K, T) int64, if B differs, or if ``num_samples`` does not fit.
     """
 
-    reasoning: Tensor  # (B, K, T_rea) int64, 5 Hz
-    reconstruction: Tensor  # (B, K, T_rec) int64, 12.5 Hz
-    num_samples: int | None = None  # samples of the clip at 24 kHz; None means as many as the codes cover
+    __slots__ = ("hops", "num_samples", "sample_rate", "streams")
+    streams: dict[str, Tensor]  # name -> (B, K, T) int64, in the order in which a language model reads them
+    hops: dict[str, int]  # name -> samples per frame
+    num_samples: int | None
+    sample_rate: int  # Hz
 
-    def __post_init__(self) -> None:
-        for name in ("reasoning", "reconstruction"):
-            codes = getattr(self, name)
+    def __init__(self, reasoning: Tensor, reconstruction: Tensor, num_samples: int | None = None) -> None:
+        streams = {"reasoning": reasoning, "reconstruction": reconstruction}
+        self._set(streams, REASONING_CODEC_HOPS, num_samples, SAMPLE_RATE)
+
+    @classmethod
+    def of(
+        cls,
+        streams: Mapping[str, Tensor],
+        hops: Mapping[str, int] | Sequence[Stream],
+        num_samples: int | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> AudioCodes:
+        """Codes of any streams.
+
+        Args:
+            streams: Name -> (B, K, T) int64, in order.
+            hops: Name -> samples per frame; or a codec's streams, which also tell the sample rate.
+            num_samples: As above.
+            sample_rate: Of the audio, Hz.
+
+        Raises:
+            CodesError: As above.
+        """
+        if not isinstance(hops, Mapping):
+            sample_rate = hops[0].sample_rate if hops else sample_rate
+            hops = {stream.name: stream.hop_length for stream in hops}
+        codes = cls.__new__(cls)
+        codes._set(streams, hops, num_samples, sample_rate)
+        return codes
+
+    def _set(
+        self, streams: Mapping[str, Tensor], hops: Mapping[str, int], num_samples: int | None, sample_rate: int
+    ) -> None:
+        self.streams, self.hops = dict(streams), {name: hops.get(name, 0) for name in streams}
+        self.num_samples, self.sample_rate = num_samples, sample_rate
+        if not streams:
+            raise CodesError("codes need at least one stream")
+        for name, codes in streams.items():
             if not isinstance(codes, Tensor) or codes.dim() != 3:
                 shape = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
                 raise CodesError(f"{name} codes must be a tensor (B, K, T), got {shape}")
@@ -87,36 +174,135 @@ class AudioCodes:
                 raise CodesError(f"{name} codes must be int64, got {codes.dtype}")
             if codes.numel() and codes.device.type != "meta" and int(codes.min()) < 0:
                 raise CodesError(f"{name} codes must not be negative, got {int(codes.min())}")
-        if self.reasoning.shape[0] != self.reconstruction.shape[0]:
-            raise CodesError(
-                f"both streams must have the same batch size, got {self.reasoning.shape[0]} and "
-                f"{self.reconstruction.shape[0]}"
-            )
-        if self.num_samples is not None:
-            covered = self.reconstruction.shape[2] * RECONSTRUCTION_HOP
-            if not 0 <= self.num_samples <= covered:
-                raise CodesError(f"num_samples must lie in 0..{covered} for these codes, got {self.num_samples}")
+            if self.hops[name] < 1:
+                raise CodesError(f"the samples per frame of the stream '{name}' are not given")
+        sizes = [codes.shape[0] for codes in streams.values()]
+        if len(set(sizes)) > 1:
+            raise CodesError(f"all streams must have the same batch size, got {' and '.join(map(str, sizes))}")
+        if num_samples is not None and not 0 <= num_samples <= self.covered_samples:
+            raise CodesError(f"num_samples must lie in 0..{self.covered_samples} for these codes, got {num_samples}")
 
-    def __len__(self) -> int:
-        return self.reasoning.shape[0]
+    @property
+    def reasoning(self) -> Tensor:
+        """Codes (B, K, T_rea) of the ReasoningCodec's 5 Hz stream."""
+        return self["reasoning"]
 
-    def __getitem__(self, index: int) -> AudioCodes:
-        """The codes of one clip, batch size 1."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
-        index %= len(self)
-        return AudioCodes(self.reasoning[index : index + 1], self.reconstruction[index : index + 1], self.num_samples)
+    @property
+    def reconstruction(self) -> Tensor:
+        """Codes (B, K, T_rec) of the ReasoningCodec's 12.5 Hz stream."""
+        return self["reconstruction"]
+
+    @property
+    def unit(self) -> int:
+        """Samples of a unit: the least common multiple of the streams' samples per frame."""
+        return math.lcm(*self.hops.values())
+
+    @property
+    def covered_samples(self) -> int:
+        """Samples that the frames cover, by the stream with the shortest ones."""
+        finest = min(self.hops, key=self.hops.__getitem__)
+        return self.streams[finest].shape[2] * self.hops[finest]
 
     @property
     def duration_s(self) -> float:
         """Seconds of audio."""
-        if self.num_samples is not None:
-            return self.num_samples / SAMPLE_RATE
-        return self.reconstruction.shape[2] / RECONSTRUCTION_RATE_HZ
+        return (self.covered_samples if self.num_samples is None else self.num_samples) / self.sample_rate
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(codes.shape)}" for name, codes in self.streams.items())
+        return f"AudioCodes({shapes}, num_samples={self.num_samples})"
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return next(iter(self.streams.values())).shape[0]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether streams, their order and rates, all codes and the number of samples are the same."""
+        if not isinstance(other, AudioCodes):
+            return NotImplemented
+        about = (tuple(self.hops.items()), self.num_samples, self.sample_rate)
+        return about == (tuple(other.hops.items()), other.num_samples, other.sample_rate) and all(
+            torch.equal(codes, other.streams[name].to(codes.device)) for name, codes in self.streams.items()
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as tensors, which may be equal, are no keys
+
+    @overload
+    def __getitem__(self, index: str) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: int | slice) -> AudioCodes: ...
+    def __getitem__(self, index: str | int | slice) -> Tensor | AudioCodes:
+        """A stream by name, the codes of one clip (batch size 1), or of a slice of the clips."""
+        if isinstance(index, str):
+            if index not in self.streams:
+                raise CodesError(f"these codes have no stream '{index}'; they have {', '.join(self.streams)}")
+            return self.streams[index]
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"clip {index} of {len(self)}")
+            index = slice(index % len(self), index % len(self) + 1)
+        return self._with({name: codes[index] for name, codes in self.streams.items()}, self.num_samples)
+
+    def _with(self, streams: Mapping[str, Tensor], num_samples: int | None) -> AudioCodes:
+        """Other codes of the same kind."""
+        return AudioCodes.of(streams, self.hops, num_samples, sample_rate=self.sample_rate)
 
     def to(self, device: torch.device | str) -> AudioCodes:
         """The same codes on another device."""
-        return AudioCodes(self.reasoning.to(device), self.reconstruction.to(device), self.num_samples)
+        return self._with({name: codes.to(device) for name, codes in self.streams.items()}, self.num_samples)
+
+    def slice_units(self, start: int, stop: int | None = None) -> AudioCodes:
+        """The part in time from unit ``start`` up to unit ``stop`` (not included; None: to the end).
+
+        Args:
+            start: First unit, from 0. A unit has `unit` samples: 0.4 s for the ReasoningCodec.
+            stop: One behind the last unit; the last one of a clip may be cut short.
+
+        Raises:
+            CodesError: If the part is not within the clip.
+        """
+        length = self.covered_samples if self.num_samples is None else self.num_samples
+        most = -(-length // self.unit)
+        stop = most if stop is None else stop
+        if not 0 <= start <= stop <= most:
+            raise CodesError(
+                f"units {start} to {stop} are not within the {most} of these codes ({self.unit} samples each)"
+            )
+        streams = {}
+        for name, codes in self.streams.items():
+            frames = self.unit // self.hops[name]
+            streams[name] = codes[:, :, start * frames : None if stop == most else stop * frames]
+        samples = None if self.num_samples is None else min(length, stop * self.unit) - min(length, start * self.unit)
+        return self._with(streams, samples)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[AudioCodes]) -> AudioCodes:
+        """Codes one after another in time.
+
+        Args:
+            parts: With the same streams and clips. All but the last are whole units, so that the streams stay in step.
+
+        Raises:
+            CodesError: If there is none, if streams or batches differ, or one but the last is cut within a unit.
+        """
+        if not parts:
+            raise CodesError("there are no codes to join")
+        first = parts[0]
+        for part in parts:
+            if (part.hops, part.sample_rate, len(part)) != (first.hops, first.sample_rate, len(first)):
+                raise CodesError(f"codes of other streams or other batches cannot be joined: {first!r} and {part!r}")
+        for part in parts[:-1]:
+            lengths = {codes.shape[2] * part.hops[name] for name, codes in part.streams.items()}
+            lengths |= set() if part.num_samples is None else {part.num_samples}
+            if len(lengths) > 1 or max(lengths) % first.unit:
+                raise CodesError(
+                    f"only the last part may end within a unit of {first.unit} samples: pad the audio before encoding, "
+                    f"or cut {part!r} by slice_units"
+                )
+        known = any(part.num_samples is not None for part in parts)
+        samples = sum(part.covered_samples if part.num_samples is None else part.num_samples for part in parts)
+        streams = {name: torch.cat([part.streams[name] for part in parts], dim=2) for name in first.streams}
+        return first._with(streams, samples if known else None)
 
     def save(self, path: str | Path) -> None:
         """Write a file; complete or not at all.
@@ -126,14 +312,16 @@ class AudioCodes:
                 of samples; any other name a safetensors file (16-bit integers where they suffice).
 
         Raises:
-            CodesError: If the file cannot be written, or the pair is asked for several clips.
+            CodesError: If the file cannot be written, or the pair is asked for several clips or other streams.
         """
         pair = published_pair(path)
         if pair is not None:
             self._save_published(pair)
             return
-        tensors = {name: _smallest(getattr(self, name)) for name in ("reasoning", "reconstruction")}
-        about = {"format": _FORMAT, "version": str(_VERSION), "num_samples": json.dumps(self.num_samples)}
+        tensors = {name: _smallest(codes) for name, codes in self.streams.items()}
+        about = {"format": _FORMAT, "version": _VERSION, "num_samples": json.dumps(self.num_samples)}
+        if self.hops != REASONING_CODEC_HOPS or self.sample_rate != SAMPLE_RATE:
+            about |= {"hops": json.dumps(self.hops), "sample_rate": json.dumps(self.sample_rate)}
         _write_atomically(Path(path), save(tensors, metadata=about))
 
     @classmethod
@@ -155,41 +343,37 @@ class AudioCodes:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
-                names = set(file.keys())
-                if about.get("format") != _FORMAT or names != {"reasoning", "reconstruction"}:
-                    raise CodesError(f"{path}: holds no audio codes; make them with 'uniaudio2 encode'")
-                if about.get("version") != str(_VERSION):
-                    raise CodesError(
-                        f"{path}: written in version {about.get('version')}, this program reads {_VERSION}"
-                    )
-                tensors = {name: file.get_tensor(name) for name in names}
+                hops, sample_rate = _described(about, set(file.keys()), path)
+                streams = {name: file.get_tensor(name) for name in hops}
         except SafetensorError as error:
             hint = f"; the published pair is named NAME{' and NAME'.join(PUBLISHED_ENDINGS.values())}"
             hint = hint if path.suffix == ".pt" else ""
             raise CodesError(f"{path}: not a readable safetensors file ({error}){hint}") from None
         except OSError as error:
             raise CodesError(f"{path}: cannot be read ({error.strerror or error})") from None
-        try:
-            num_samples = json.loads(about.get("num_samples", "null"))
-        except (ValueError, RecursionError):
+        num_samples = _read_json(about.get("num_samples", "null"))
+        if num_samples is not None and type(num_samples) is not int:
             num_samples = -1
-        if num_samples is not None and (not isinstance(num_samples, int) or isinstance(num_samples, bool)):
-            num_samples = -1
-        for name, codes in tensors.items():
+        for name, codes in streams.items():
             _check_integers(codes, f"{path}: {name} codes")
         try:
-            return cls(tensors["reasoning"].long(), tensors["reconstruction"].long(), num_samples)
+            return cls.of({name: c.long() for name, c in streams.items()}, hops, num_samples, sample_rate=sample_rate)
         except CodesError as error:
             raise CodesError(f"{path}: {error}") from None
 
     def _save_published(self, pair: dict[str, Path]) -> None:
+        if self.streams.keys() != pair.keys():
+            raise CodesError(
+                f"{pair['reasoning']}: the published files hold the streams {' and '.join(pair)}, these codes have "
+                f"{', '.join(self.streams)}; give a name that ends in .safetensors"
+            )
         if len(self) != 1:
             raise CodesError(
                 f"{pair['reasoning']}: the published files hold one clip, got {len(self)}; save each apart"
             )
         for name, path in pair.items():
             data = io.BytesIO()
-            torch.save(getattr(self, name)[0].cpu().clone(), data)
+            torch.save(self.streams[name][0].cpu().clone(), data)
             _write_atomically(path, data.getvalue())
 
     @classmethod
@@ -206,6 +390,27 @@ class AudioCodes:
             return cls(reasoning[None], reconstruction[None])
         except CodesError as error:
             raise CodesError(f"{path}: {error}") from None
+
+
+def _described(about: Mapping[str, str], names: set[str], path: Path) -> tuple[dict[str, int], int]:
+    """Samples per frame of the streams of a file, and the sample rate; files of the ReasoningCodec do not tell them."""
+    hops = _read_json(about["hops"]) if "hops" in about else REASONING_CODEC_HOPS
+    sample_rate = _read_json(about["sample_rate"]) if "sample_rate" in about else SAMPLE_RATE
+    if about.get("format") != _FORMAT or not isinstance(hops, dict) or names != set(hops):
+        raise CodesError(f"{path}: holds no audio codes; make them with 'uniaudio2 encode'")
+    if about.get("version") != _VERSION:
+        raise CodesError(f"{path}: written in version {about.get('version')}, this program reads {_VERSION}")
+    if not isinstance(sample_rate, int) or not all(type(n) is int and n > 0 for n in (*hops.values(), sample_rate)):
+        raise CodesError(f"{path}: its rates are damaged; make the codes anew with 'uniaudio2 encode'")
+    return hops, sample_rate
+
+
+def _read_json(text: str) -> object:
+    """The value that is written, or the text itself where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def published_pair(path: str | Path) -> dict[str, Path] | None:

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import write_text
 
 ConfigT = TypeVar("ConfigT")
@@ -33,7 +34,7 @@ _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be used: says which file, which key, and what would be accepted."""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.codes import AudioCodes
+from uniaudio2.errors import UserError
 from uniaudio2.tasks import Part, PartKind, Task, get_task
 from uniaudio2.tokenizer import AudioTokens, TextTokenizer, TextTokens
 
@@ -25,7 +26,7 @@ VOICE_FRAMES = 37  # int(3 s x 12.5 Hz): a voice prompt is at most this long
 Value: TypeAlias = str | Sequence[int] | AudioCodes | tuple[Tensor, Tensor] | Tensor
 
 
-class SequenceError(ValueError):
+class SequenceError(UserError):
     """Values that do not make the sequence of a task."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from uniaudio2.errors import UserError
+
 PartKind = Literal["text", "reasoning", "reconstruction", "voice"]
 
 
@@ -45,13 +47,13 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.outputs:
-            raise ValueError(f"task '{self.name}' predicts nothing: give it outputs")
+            raise UserError(f"task '{self.name}' predicts nothing: give it outputs")
         if len({part.kind == "text" for part in self.outputs}) != 1:
-            raise ValueError(f"task '{self.name}' predicts text and audio together: make it two tasks")
+            raise UserError(f"task '{self.name}' predicts text and audio together: make it two tasks")
         if any(part.optional or part.kind == "voice" for part in self.outputs):
-            raise ValueError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
+            raise UserError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
         if bool(self.short) != bool(self.prompts):
-            raise ValueError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
+            raise UserError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
 
     @property
     def makes_audio(self) -> bool:
@@ -356,5 +358,5 @@ def get_task(name: str | Task) -> Task:
     if task is None:
         near = difflib.get_close_matches(name.lower(), TASKS, n=1)
         hint = f"did you mean '{near[0]}'? Known" if near else "known"
-        raise ValueError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
+        raise UserError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
     return task

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _TYPE_NAMES = {
 _TYPES = {name: dtype for dtype, name in _TYPE_NAMES.items()}
 
 
-class TensorFileError(ValueError):
+class TensorFileError(UserError):
     """A tensor file that cannot be used: says which file, why, and what to do."""
 
 

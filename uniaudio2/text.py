@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from uniaudio2.errors import UserError
+
 LANGUAGES = ("en", "zh", "yue")
 _LANGUAGE_NAMES = {
     "eng": "en", "english": "en", "en-us": "en", "en-gb": "en",
@@ -34,7 +36,7 @@ _EN_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "ei
 _ZH_DIGITS = "零一二三四五六七八九"
 
 
-class TextError(ValueError):
+class TextError(UserError):
     """Text or a language that cannot be normalised."""
 
 

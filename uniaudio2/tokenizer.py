@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 TAGS = ("think", "answer", "transcription", "lyric", "caption")
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
     """A tokenizer file or an id that cannot be used."""
 
 
@@ -54,7 +55,7 @@ class TextTokens:
     def tag(self, name: str) -> tuple[int, int]:
         """Begin and end id of a tag such as ``transcription``."""
         if name not in TAGS:
-            raise ValueError(f"unknown tag '{name}'; known: {', '.join(TAGS)}")
+            raise UserError(f"unknown tag '{name}'; known: {', '.join(TAGS)}")
         return getattr(self, f"{name}_begin"), getattr(self, f"{name}_end")
 
     def ids(self) -> frozenset[int]:
@@ -109,11 +110,11 @@ class AudioTokens:
         for stream in ("reasoning", "reconstruction"):
             begin = min(getattr(self, f"{stream}_{name}") for name in ("bos", "eos", "pad"))
             if getattr(self, f"{stream}_codebook_size") > begin:
-                raise ValueError(f"{stream}_codebook_size must be at most {begin}, the first special id of {stream}")
+                raise UserError(f"{stream}_codebook_size must be at most {begin}, the first special id of {stream}")
 
     def _check(self, name: str, limit: int) -> None:
         if not 0 <= getattr(self, name) < limit:
-            raise ValueError(f"{name} must be in [0, {limit}), got {getattr(self, name)}")
+            raise UserError(f"{name} must be in [0, {limit}), got {getattr(self, name)}")
 
     @property
     def size(self) -> int:
@@ -235,7 +236,7 @@ class TextTokenizer:
         """
         if dropout > 0.0:
             if rng is None:
-                raise ValueError("BPE dropout needs rng, a random.Random")
+                raise UserError("BPE dropout needs rng, a random.Random")
             ids = self._encode_with_dropout(text, dropout, rng)
         else:
             ids = []

@@ -393,3 +393,23 @@ def test_codebook_vectors_add_up_to_what_decoding_gives(codec: ReasoningCodec) -
         total = torch.stack([vectors[k][ids[0, k]] for k in range(8)]).sum(0)
         rest = decode(ids)[0] - total  # the projections' biases, the same in every frame
         torch.testing.assert_close(rest, rest[:1].expand_as(rest), atol=1e-5, rtol=1e-5)
+
+
+def test_padding_behind_a_clip_does_not_change_its_codes(codec: ReasoningCodec) -> None:
+    clips = [noise(n)[0] for n in (UNIT, UNIT + 5, 3 * UNIT - 1, 700)]
+    padded = torch.stack([torch.nn.functional.pad(clip, (0, 7 * UNIT - clip.shape[1])) for clip in clips])
+    together = codec.encode(padded, lengths=[clip.shape[1] for clip in clips])
+    for clip, codes in zip(clips, together, strict=True):
+        assert codes == codec.encode(clip[None])
+    assert codec.encode(padded)[0].slice_units(0, 1) != together[0]  # without lengths, silence is part of the clip
+    with pytest.raises(ValueError, match="lengths must be 4 numbers"):
+        codec.encode(padded, lengths=[1, 2])
+
+
+def test_streams_describe_the_codes(codec: ReasoningCodec) -> None:
+    codes = codec.encode(noise(UNIT))
+    assert [stream.name for stream in codec.streams] == list(codes.streams)
+    assert codec.unit == UNIT
+    codec.check_codes(codes)
+    for stream in codec.streams:
+        assert codes[stream.name].shape == (1, stream.num_codebooks, UNIT // stream.hop_length)

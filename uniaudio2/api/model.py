@@ -43,6 +43,7 @@ from uniaudio2.codes import (
     reasoning_length,
     reconstruction_length,
 )
+from uniaudio2.devices import choose_device
 from uniaudio2.engine import (
     RECONSTRUCTION_PER_REASONING,
     Engine,
@@ -52,6 +53,7 @@ from uniaudio2.engine import (
     beam_search,
     derive_seed,
 )
+from uniaudio2.errors import UserError
 from uniaudio2.lm.loss import text_nats
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder, voice_codes
@@ -154,31 +156,6 @@ class SpeechResult(AudioResult):
         """Plain values for JSON."""
         languages = sorted({sentence.language for sentence in self.sentences})
         return {**super().to_dict(), "language": "+".join(languages), "sentences": len(self.sentences)}
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: If the name is unknown or the device is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices; use --device cpu")
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there: this is no Apple GPU or torch was built without it; use cpu")
-    elif device.type not in ("cpu", "mps"):
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
-    return device
 
 
 def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recording:
@@ -307,9 +284,9 @@ def _seed(sampling: Mapping[str, Any]) -> int:
 
 def _check_count(name: str, count: int, most: int | None = None) -> None:
     if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
+        raise UserError(f"{name} must be at least 1, got {count}")
     if most is not None and count > most:
-        raise ValueError(f"{name} must be at most {most}, got {count}")
+        raise UserError(f"{name} must be at most {most}, got {count}")
 
 
 def _drawing(defaults: _Defaults, sampling: Mapping[str, Any]) -> SamplingConfig:
@@ -398,7 +375,7 @@ class UniAudio2:
         place = choose_device(device)
         quantized, dtype = (dtype, None) if isinstance(dtype, str) else (None, dtype)
         if quantized is not None and quantized not in QUANTIZED_TYPES:
-            raise ValueError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
+            raise UserError(f"unknown dtype {quantized!r}; give a torch dtype or one of: {', '.join(QUANTIZED_TYPES)}")
         folder = open_folder(source)
         name = folder.path.resolve().name
         codec = load_codec(folder, device=place, dtype=dtype)
@@ -409,7 +386,7 @@ class UniAudio2:
             quantize_weights(lm, quantized)
         tokenizer = TextTokenizer.load(folder.tokenizer, lm.config.text)
         if tokenizer.vocab_size > lm.config.text_vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"{folder.tokenizer}: has {tokenizer.vocab_size} ids, the language model {lm.config.text_vocab_size}; "
                 "copy the one that it was trained with"
             )
@@ -422,7 +399,7 @@ class UniAudio2:
             ValueError: If the language model's weights are held in 8 or 4 bits, which cannot be turned back.
         """
         if self.lm is not None and any(isinstance(module, QuantizedLinear) for module in self.lm.modules()):
-            raise ValueError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
+            raise UserError(f"model {self.name!r} holds quantised weights: load it without dtype, then save it")
         return save_pretrained(self, folder, dtype=dtype)
 
     def push_to_hub(self, repo: str, *, dtype: SaveDtype = "float32", private: bool = True) -> str:
@@ -477,9 +454,9 @@ class UniAudio2:
             ValueError: If there are several clips, or codes or an option are out of range.
         """
         if len(codes) != 1:
-            raise ValueError(f"one clip at a time, got a batch of {len(codes)}")
+            raise UserError(f"one clip at a time, got a batch of {len(codes)}")
         if codes.reconstruction.shape[-1] == 0:
-            raise ValueError("there is nothing to hear in these codes: they have no reconstruction frames")
+            raise UserError("there is nothing to hear in these codes: they have no reconstruction frames")
         meaning = self.codec.config.reasoning.quantizer  # checked here because decoding may leave this stream out
         check_codes(codes.reasoning, meaning.num_codebooks, meaning.codebook_size, "reasoning codes")
         pieces = self.codec.decode_stream(
@@ -567,7 +544,7 @@ class UniAudio2:
         _check_count("beams", 1 if beams is None else beams, MOST_BEAMS)
         _check_count("hearings", 1 if hearings is None else hearings, MOST_HEARINGS)
         if draws and max(beams or 1, hearings or 1) > 1:
-            raise ValueError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
+            raise UserError("beams and hearings look for the likeliest text: leave out temperature, top-k and top-p")
         return _Effort(
             beams if beams is not None else 1 if draws else config.beams,
             hearings if hearings is not None else 1 if draws else config.hearings,
@@ -803,7 +780,7 @@ class UniAudio2:
             ValueError: If the text is empty or the duration is not above 0.
         """
         if duration_s is not None and not duration_s > 0:
-            raise ValueError(f"duration_s must be above 0, got {duration_s}")
+            raise UserError(f"duration_s must be above 0, got {duration_s}")
         words = self._spoken(check_description(text), "en")
         answer = self._generate([_Ask("tta", {"caption": words}, None, _sound_limits(duration_s))], sampling)[0]
         codes = cast(AudioCodes, answer["audio"])
@@ -876,15 +853,15 @@ class UniAudio2:
         side = "output" if parts == row.outputs else "input"
         unknown = [name for name in values if name not in kinds]
         if unknown:
-            raise ValueError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
+            raise UserError(f"task {row.name!r} has no {side} {unknown[0]!r}; it takes {', '.join(kinds) or 'none'}")
         missing = [name for name in required(parts) if name not in values]
         if missing:
-            raise ValueError(f"task {row.name!r} needs {' and '.join(missing)}")
+            raise UserError(f"task {row.name!r} needs {' and '.join(missing)}")
         read: dict[str, Any] = {}
         for name, value in values.items():
             if kinds[name] == "text":
                 if not isinstance(value, str):
-                    raise ValueError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
+                    raise UserError(f"{name!r} of task {row.name!r} must be text, got {type(value).__name__}")
                 words = check_text(value, purpose=f"for {name!r}")
                 read[name] = self._spoken(words, language or detect_language(words))
             elif kinds[name] == "voice":
@@ -908,14 +885,14 @@ class UniAudio2:
     ) -> dict[str, Any]:
         """One example as the sequence builder wants it: all values of the row by name."""
         if not isinstance(shot, tuple | list) or len(shot) != 2:
-            raise ValueError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
+            raise UserError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
         try:
             inputs, outputs = (
                 self._read_values(row, parts, _by_name(row, parts, side), language, sample_rate)
                 for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
             )
-        except ValueError as error:
-            raise ValueError(f"shot {number}: {error}") from None
+        except UserError as error:
+            raise UserError(f"shot {number}: {error}") from None
         for name in inputs.keys() & outputs.keys():  # one recording, whose streams lie on both sides
             given, made = inputs[name], outputs[name]
             first = any(part.kind == "reasoning" and part.value == name for part in row.inputs)
@@ -962,7 +939,7 @@ class UniAudio2:
 
     def _need_lm(self) -> tuple[AudioLM, TextTokenizer]:
         if self.lm is None or self.tokenizer is None:
-            raise ValueError(f"model {self.name!r} is a codec alone: it can encode and decode only")
+            raise UserError(f"model {self.name!r} is a codec alone: it can encode and decode only")
         return self.lm, self.tokenizer
 
     def _generate(
@@ -993,13 +970,13 @@ class UniAudio2:
         if guidance is None:
             guidance = defaults.guidance if row.guidance else 1.0
         elif guidance != 1.0 and not row.guidance:
-            raise ValueError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
+            raise UserError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
         prompt = builder.prompt(row, ask.values, shots=ask.shots, language=ask.language)
         limits = ask.limits.frames()
         room = self._need_lm()[0].config.max_positions - len(prompt) - 8
         if room < 16:
             remedy = "fewer or shorter shots, or shorter audio or text" if ask.shots else "shorter audio or text"
-            raise ValueError(
+            raise UserError(
                 f"the input of task {row.name!r} is too long for this model ({len(prompt)} positions of "
                 f"{room + len(prompt) + 8}): give {remedy}"
             )
@@ -1039,9 +1016,9 @@ def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
         return {names[0]: side}
     if names:
         wanted = " and ".join(names)
-        raise ValueError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
+        raise UserError(f"task {row.name!r} needs {wanted} on this side: give a mapping of names to values")
     if side is not None:
-        raise ValueError(f"task {row.name!r} takes no input: give None in its place")
+        raise UserError(f"task {row.name!r} takes no input: give None in its place")
     return {}
 
 

@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from uniaudio2.batch import (
     plan_outputs,
 )
 from uniaudio2.cli.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
-from uniaudio2.errors import describe, is_disk_full, is_expected
+from uniaudio2.errors import BUG_EXIT_CODE, UserError, describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
 
 if TYPE_CHECKING:
@@ -620,7 +621,7 @@ def read_shot(task: Any, number: int, shot: str) -> tuple[dict[str, str], dict[s
     for parts, words in zip((task.inputs, task.outputs), both, strict=True):
         try:
             sides.append(read_values(task, parts, _assignments(task, parts, words)))
-        except ValueError as error:
+        except UserError as error:
             raise InputError(f"--shot {number}: {error}") from None
     return sides[0], sides[1]
 
@@ -1256,8 +1257,12 @@ def execute(arguments: Sequence[str]) -> int:
             say(f"error: {' '.join(error.format_message().split())}")  # type: ignore[attr-defined]
             say(f"see: {context.command_path if context else 'uniaudio2'} --help")
             return 2
-        if os.environ.get("UNIAUDIO2_TRACEBACK") or not is_expected(error):
+        if os.environ.get("UNIAUDIO2_TRACEBACK"):
             raise
+        if not is_expected(error):
+            traceback.print_exception(error)
+            say(f"error: {describe(error)}")
+            return BUG_EXIT_CODE
         if is_disk_full(error):
             _silence_stdout()
         say(f"error: {describe(error)}")

@@ -124,7 +124,7 @@ class Options:
     @property
     def place(self) -> "torch.device":
         """The device of that name; raises ValueError if it is not there."""
-        from uniaudio2.api.model import choose_device
+        from uniaudio2.devices import choose_device
 
         return choose_device(self.device)
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniaudio2.config import ConfigError, load_config
+from uniaudio2.errors import UserError
 
 QUANTIZATION_LEVELS = 9  # decoding rounds latents to ninths: 19 values in [-1, 1]
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a block
@@ -101,23 +102,23 @@ class SQCodecConfig:
 
     def __post_init__(self) -> None:
         if self.num_bands != 1:
-            raise ValueError(f"autoencoder num_bands must be 1 (mono without a filter bank), got {self.num_bands}")
+            raise UserError(f"autoencoder num_bands must be 1 (mono without a filter bank), got {self.num_bands}")
         for kind in ("downsample", "upsample"):
             factors, kernels = getattr(self, f"{kind}_factors"), getattr(self, f"{kind}_kernel_sizes")
             if not factors or len(factors) != len(kernels) or min(*factors, *kernels) < 1:
-                raise ValueError(f"autoencoder {kind}_factors and {kind}_kernel_sizes must pair up, all at least 1")
+                raise UserError(f"autoencoder {kind}_factors and {kind}_kernel_sizes must pair up, all at least 1")
         if prod(self.downsample_factors) != prod(self.upsample_factors):
-            raise ValueError("autoencoder downsample_factors and upsample_factors must have the same product")
+            raise UserError("autoencoder downsample_factors and upsample_factors must have the same product")
         if self.causal and any(
             k != 2 * s for k, s in zip(self.upsample_kernel_sizes, self.upsample_factors, strict=True)
         ):
-            raise ValueError("a causal autoencoder needs upsample_kernel_sizes of twice the upsample_factors")
+            raise UserError("a causal autoencoder needs upsample_kernel_sizes of twice the upsample_factors")
         for name in ("num_samples", "latent_hidden_dim", "init_channel"):
             if getattr(self, name) < 1:
-                raise ValueError(f"autoencoder {name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"autoencoder {name} must be at least 1, got {getattr(self, name)}")
         for name in ("default_kernel_size", "delay_kernel_size", "res_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise ValueError(f"autoencoder {name} must be odd, got {getattr(self, name)}")
+                raise UserError(f"autoencoder {name} must be odd, got {getattr(self, name)}")
 
 
 class SQCodec(nn.Module):
@@ -149,7 +150,7 @@ class SQCodec(nn.Module):
             ValueError: If the shape is another.
         """
         if audio.ndim != 3 or audio.shape[1] != 1 or audio.shape[2] % self.hop_length or audio.shape[2] == 0:
-            raise ValueError(
+            raise UserError(
                 f"audio must be (B, 1, N) with N a positive multiple of {self.hop_length}, got {tuple(audio.shape)}"
             )
         return self.encoder(audio).transpose(1, 2)
@@ -365,12 +366,12 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if key.endswith(f".{g_ending}"):
                 stem = key.removesuffix(g_ending)
                 if stem + v_ending not in state:
-                    raise ValueError(f"weight normalisation is incomplete: {stem + v_ending} is missing")
+                    raise UserError(f"weight normalisation is incomplete: {stem + v_ending} is missing")
                 folded[f"{stem}weight"] = apply_weight_norm(value, state[stem + v_ending])
                 break
             if key.endswith(f".{v_ending}"):
                 if key.removesuffix(v_ending) + g_ending not in state:
-                    raise ValueError(
+                    raise UserError(
                         f"weight normalisation is incomplete: {key.removesuffix(v_ending) + g_ending} is missing"
                     )
                 break

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from uniaudio2.codec.autoencoder import SQCodec, build_autoencoder, fold_weight_norm
 from uniaudio2.codec.autoencoder import rename_published as rename_published_autoencoder
+from uniaudio2.codec.contract import Codec, check_audio, unpad
 from uniaudio2.codec.dit import DiTConfig
 from uniaudio2.codec.features import AudioEncoder, FeatureInfo, build_encoder
 from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder, Solver
@@ -33,16 +34,19 @@ from uniaudio2.codec.reconstruction import rename_published as rename_published_
 from uniaudio2.codes import (
     LATENT_HOP,
     LATENT_RATE_HZ,
+    REASONING_HOP,
     REASONING_RATE_HZ,
     RECONSTRUCTION_HOP,
     RECONSTRUCTION_RATE_HZ,
     SAMPLE_RATE,
     UNIT,
     AudioCodes,
+    Stream,
     num_units,
     reasoning_length,
     reconstruction_length,
 )
+from uniaudio2.errors import UserError
 
 AUTOENCODER_LATENTS = "autoencoder_latents"
 """Name in a preset of the encoder that is the codec's own autoencoder, for the role "acoustic"."""
@@ -77,13 +81,13 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         if self.encode_units < 1:
-            raise ValueError(f"encode_units must be at least 1, got {self.encode_units}")
+            raise UserError(f"encode_units must be at least 1, got {self.encode_units}")
         most = self.decode_codes // 2
         if not 1 <= self.overlap_codes <= most:
-            raise ValueError(f"overlap_codes must lie in 1..{most} (half of decode_codes), got {self.overlap_codes}")
+            raise UserError(f"overlap_codes must lie in 1..{most} (half of decode_codes), got {self.overlap_codes}")
         most = LATENTS_PER_CODE * self.overlap_codes
         if not 1 <= self.context_latents <= most:
-            raise ValueError(f"context_latents must lie in 1..{most} (the overlap), got {self.context_latents}")
+            raise UserError(f"context_latents must lie in 1..{most} (the overlap), got {self.context_latents}")
 
     @property
     def hop_codes(self) -> int:
@@ -103,9 +107,9 @@ class SamplingDefaults:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+            raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.noise_scale < 0:
-            raise ValueError(f"noise_scale must not be negative, got {self.noise_scale}")
+            raise UserError(f"noise_scale must not be negative, got {self.noise_scale}")
 
 
 class DecodeOptions(TypedDict, total=False):
@@ -138,14 +142,14 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         if not self.encoders:
-            raise ValueError("encoders must name at least one registered encoder")
+            raise UserError("encoders must name at least one registered encoder")
         if self.encoders.get(AUTOENCODER_LATENTS):
-            raise ValueError(f"the encoder '{AUTOENCODER_LATENTS}' takes no values")
+            raise UserError(f"the encoder '{AUTOENCODER_LATENTS}' takes no values")
         if self.flow.frames_per_code != LATENTS_PER_CODE:
-            raise ValueError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
+            raise UserError(f"flow.frames_per_code must be {LATENTS_PER_CODE}, got {self.flow.frames_per_code}")
 
 
-class ReasoningCodec(nn.Module):
+class ReasoningCodec(Codec):
     """Encodes 24 kHz mono audio as reasoning (5 Hz) and reconstruction (12.5 Hz) codes, and decodes it again.
 
     Children: ``encoders`` (frozen, by registered name), ``autoencoder`` (frozen here), ``reasoning``,
@@ -158,12 +162,20 @@ class ReasoningCodec(nn.Module):
         ValueError: If a name is not registered, two encoders serve one role, or a role is missing.
     """
 
+    config: CodecConfig
+    sample_rate = SAMPLE_RATE
+
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
+        quantizer, reconstruction = config.reasoning.quantizer, config.reconstruction
+        self.streams = (
+            Stream("reasoning", REASONING_HOP, quantizer.num_codebooks, quantizer.codebook_size),
+            Stream("reconstruction", RECONSTRUCTION_HOP, reconstruction.num_codebooks, reconstruction.codebook_size),
+        )
         self.autoencoder = build_autoencoder(config.autoencoder.name, config.autoencoder.config)
         if self.autoencoder.hop_length != LATENT_HOP:
-            raise ValueError(
+            raise UserError(
                 f"the autoencoder must have {LATENT_HOP} samples per latent frame, it has {self.autoencoder.hop_length}"
             )
         self.autoencoder.requires_grad_(False)
@@ -214,7 +226,7 @@ class ReasoningCodec(nn.Module):
         """Note the features that an encoder gives."""
         for role, info in infos.items():
             if role in self.feature_info:
-                raise ValueError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
+                raise UserError(f"encoder '{name}' gives the feature '{role}', which another encoder gives already")
             self.feature_info[role] = info
 
     # Encoding
@@ -234,7 +246,7 @@ class ReasoningCodec(nn.Module):
             ValueError: If the shape is another.
         """
         if audio.dim() != 3 or audio.shape[1] != 1 or audio.shape[2] == 0 or audio.shape[2] % UNIT:
-            raise ValueError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
+            raise UserError(f"audio must be (B, 1, N) with N a positive multiple of {UNIT}, got {tuple(audio.shape)}")
         features: dict[str, Tensor] = {}
         if AUTOENCODER_LATENTS in self.config.encoders and (roles is None or "acoustic" in roles):
             features["acoustic"] = self.autoencoder.encode(audio)
@@ -244,30 +256,47 @@ class ReasoningCodec(nn.Module):
                 features.update(encoder(audio))
         return features
 
-    def encode(self, audio: Tensor, *, windows_at_once: int | None = None, fill: Fill = "silence") -> AudioCodes:
-        """Tokenise mono audio of any length.
+    def num_frames(self, num_samples: int) -> dict[str, int]:
+        """Frames of both streams for a clip of ``num_samples``; now and then one more than cover it."""
+        return {"reasoning": reasoning_length(num_samples), "reconstruction": reconstruction_length(num_samples)}
+
+    def encode_rows(self, audio: Tensor) -> AudioCodes:
+        """Codes of clips (B, 1, N) that fit one window, N a multiple of 0.4 s."""
+        return AudioCodes(*self._encode_rows(audio))
+
+    @overload
+    def encode(
+        self, audio: Tensor, lengths: None = None, *, windows_at_once: int | None = None, fill: Fill = "silence"
+    ) -> AudioCodes: ...
+    @overload
+    def encode(self, audio: Tensor, lengths: Sequence[int] | Tensor) -> list[AudioCodes]: ...
+    def encode(
+        self,
+        audio: Tensor,
+        lengths: Sequence[int] | Tensor | None = None,
+        *,
+        windows_at_once: int | None = None,
+        fill: Fill = "silence",
+    ) -> AudioCodes | list[AudioCodes]:
+        """Codes of mono audio of any length; see :meth:`Codec.encode`.
 
         Audio is encoded in windows of exactly 30 s; the last one is padded with silence to a multiple of 0.4 s.
-        Deterministic in evaluation mode.
 
         Args:
-            audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0; clips of one batch all have N samples.
+            audio: Waveform in [-1, 1] at 24 kHz, (B, 1, N), N > 0.
+            lengths: Samples of each clip, where clips are padded.
             windows_at_once: Windows (of 30 s, over batch and time) that are encoded together; bounds the memory. None
                 is one on a CPU, where more take more memory and no less time, else four.
             fill: "silence", or "repeat" for the published way, which fills windows by repeating the clip, always
                 encodes at least two, and lets windows drift by 10 ms each.
-
-        Returns:
-            ``reasoning`` (B, K, T_rea) and ``reconstruction`` (B, K, T_rec), int64, on the codec's device.
-
-        Raises:
-            ValueError: If ``audio`` is not (B, 1, N), is empty or holds values that are not finite.
         """
-        _check_audio(audio)
+        check_audio(audio, self.sample_rate)
+        if fill not in ("silence", "repeat"):
+            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+        if lengths is not None:
+            return self.encode_clips(unpad(audio, lengths))
         if fill == "repeat":
             return self._encode_repeated(audio, windows_at_once)
-        if fill != "silence":
-            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         return self.encode_stream([audio], windows_at_once=windows_at_once)
 
     def encode_stream(self, chunks: Iterable[Tensor], *, windows_at_once: int | None = None) -> AudioCodes:
@@ -303,7 +332,7 @@ class ReasoningCodec(nn.Module):
                 flush()
         flush()
         if num_samples == 0:
-            raise ValueError("there is no audio to encode (0 samples)")
+            raise UserError("there is no audio to encode (0 samples)")
         return AudioCodes(
             torch.cat(reasoning, dim=2)[:, :, : reasoning_length(num_samples)],
             torch.cat(reconstruction, dim=2)[:, :, : reconstruction_length(num_samples)],
@@ -356,14 +385,14 @@ class ReasoningCodec(nn.Module):
             num_samples,
         )
 
-    def codebook_vectors(self, branch: Literal["reasoning", "reconstruction"]) -> Tensor:
-        """What each code adds to the quantised vectors of a branch, without the projections' biases.
+    def codebook_vectors(self, stream: str) -> Tensor:
+        """What each code adds to the quantised vectors of a stream, without the projections' biases.
 
         Returns:
             (K, V, D): the sum over K of the entries of one frame is its quantised vector up to the biases.
         """
         groups: list[Any]
-        if branch == "reasoning":
+        if self.stream(stream).name == "reasoning":
             groups = [self.reasoning.quantizer]
         else:
             groups = [self.reconstruction.quantizers[name] for name in ("pronunciation", "structure", "acoustic")]
@@ -414,12 +443,12 @@ class ReasoningCodec(nn.Module):
         )
         kind = options.pop("kind", "speech")
         if kind not in ("speech", "sound"):
-            raise ValueError(f"kind must be 'speech' or 'sound', got {kind!r}")
+            raise UserError(f"kind must be 'speech' or 'sound', got {kind!r}")
         defaults = (self.config.sound_sampling if kind == "sound" else None) or self.config.sampling
         chosen = replace(defaults, **{name: value for name, value in options.items() if value is not None})
         self._check_codes(codes, chosen.with_reasoning)
         if fill not in ("silence", "repeat"):
-            raise ValueError(f"fill must be 'silence' or 'repeat', got {fill!r}")
+            raise UserError(f"fill must be 'silence' or 'repeat', got {fill!r}")
         remaining = _num_samples(codes)
         if remaining == 0:
             return
@@ -493,7 +522,7 @@ class ReasoningCodec(nn.Module):
             quantizer = config.reasoning.quantizer
             check_codes(codes.reasoning, quantizer.num_codebooks, quantizer.codebook_size, "reasoning codes")
             if codes.reasoning.shape[2] == 0 and codes.reconstruction.shape[2] > 0:
-                raise ValueError("there are no reasoning codes to decode with; use with_reasoning=False")
+                raise UserError("there are no reasoning codes to decode with; use with_reasoning=False")
 
     # Published weights
 
@@ -562,7 +591,7 @@ def finish_published(state: Mapping[str | None, Tensor], *, wanted: Iterable[str
             finished[name] = value[0]
         elif kind == "initialised":
             if not bool(value.reshape(())):
-                raise ValueError(f"{name}: this codebook was never initialised; the file holds no trained codec")
+                raise UserError(f"{name}: this codebook was never initialised; the file holds no trained codec")
             finished[name] = value.reshape(()).bool()
     return finished
 
@@ -596,25 +625,12 @@ def _num_samples(codes: AudioCodes) -> int:
     return codes.reconstruction.shape[2] * RECONSTRUCTION_HOP if codes.num_samples is None else codes.num_samples
 
 
-def _check_audio(audio: Tensor) -> None:
-    """Refuse what cannot be encoded."""
-    if not isinstance(audio, Tensor) or audio.dim() != 3 or audio.shape[1] != 1:
-        shape = tuple(audio.shape) if isinstance(audio, Tensor) else type(audio).__name__
-        raise ValueError(f"audio must be a tensor (B, 1, N), mono at 24 kHz, got {shape}")
-    if audio.shape[0] == 0 or audio.shape[2] == 0:
-        raise ValueError(f"there is no audio to encode: shape {tuple(audio.shape)}")
-    if not audio.is_floating_point():
-        raise ValueError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
-    if not bool(torch.isfinite(audio).all()):
-        raise ValueError("audio holds values that are not finite (NaN or infinity)")
-
-
 def _windows(chunks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
     """Consecutive windows of ``length`` samples from pieces of any length; the last one may be shorter."""
     waiting: list[Tensor] = []
     available = 0
     for chunk in chunks:
-        _check_audio(chunk)
+        check_audio(chunk, SAMPLE_RATE)
         waiting.append(chunk)
         available += chunk.shape[2]
         if available < length:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
+
 MEL_MEAN_DB, MEL_STD_DB = 6.768444971712967, 18.417922652295623  # Released weights: statistics of its training set
 
 
@@ -36,14 +38,14 @@ class MusicFMConfig:
 
     def __post_init__(self) -> None:
         if self.encoder_dim % self.num_heads or (self.encoder_dim // self.num_heads) % 2:
-            raise ValueError(
+            raise UserError(
                 f"musicfm encoder_dim {self.encoder_dim} must be an even multiple of num_heads {self.num_heads}"
             )
         for name in ("acoustic_layer", "semantic_layer"):
             if not 0 <= getattr(self, name) <= self.depth:
-                raise ValueError(f"musicfm {name} must be between 0 and depth {self.depth}, got {getattr(self, name)}")
+                raise UserError(f"musicfm {name} must be between 0 and depth {self.depth}, got {getattr(self, name)}")
         if self.depthwise_kernel_size % 2 == 0 or self.num_mels % 4:
-            raise ValueError("musicfm depthwise_kernel_size must be odd and num_mels a multiple of 4")
+            raise UserError("musicfm depthwise_kernel_size must be odd and num_mels a multiple of 4")
 
 
 class MusicFM(nn.Module):

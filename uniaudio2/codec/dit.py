@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
+
 
 @dataclass(frozen=True)
 class DiTConfig:
@@ -28,11 +30,11 @@ class DiTConfig:
     def __post_init__(self) -> None:
         for name in ("width", "num_layers", "num_heads", "mlp_ratio", "num_time_features"):
             if getattr(self, name) < 1:
-                raise ValueError(f"dit.{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"dit.{name} must be at least 1, got {getattr(self, name)}")
         if self.width % self.num_heads:
-            raise ValueError(f"dit.width {self.width} must be a multiple of dit.num_heads {self.num_heads}")
+            raise UserError(f"dit.width {self.width} must be a multiple of dit.num_heads {self.num_heads}")
         if self.width % 2 or self.num_time_features % 2:
-            raise ValueError("dit.width and dit.num_time_features must be even (half sine, half cosine)")
+            raise UserError("dit.width and dit.num_time_features must be even (half sine, half cosine)")
 
 
 class DiT(nn.Module):

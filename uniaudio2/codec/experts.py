@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from uniaudio2.codec.features import AudioEncoder, FeatureInfo
 from uniaudio2.codec.mel import LogMel
+from uniaudio2.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ExpertConfig:
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.num_heads):
-            raise ValueError(f"width {self.width} must be a multiple of twice num_heads {self.num_heads}")
+            raise UserError(f"width {self.width} must be a multiple of twice num_heads {self.num_heads}")
 
 
 def rotary(x: Tensor, base: float = 10000.0) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
 from uniaudio2.config import ConfigError, load_config
+from uniaudio2.errors import UserError
 
 ENCODER_SAMPLE_RATE = 16_000  # Hz, what Whisper and WavLM listen at
 FRAME_LENGTH = SAMPLE_RATE // 25  # samples per 25 Hz frame, the unit of all features
@@ -153,7 +154,7 @@ class WhisperEncoder(AudioEncoder):
         """The first ``num_frames`` frames (B, num_frames, D) for audio (B, N) at 16 kHz, padded to 30 s here."""
         limit = self.config.max_source_positions
         if num_frames > limit or audio.shape[1] > limit * 320:
-            raise ValueError(
+            raise UserError(
                 f"the Whisper encoder takes at most {limit / 50:g} s at once, got "
                 f"{audio.shape[1] / ENCODER_SAMPLE_RATE:.2f} s: encode longer audio in windows"
             )
@@ -185,9 +186,9 @@ class WavLMConfig:
 
     def __post_init__(self) -> None:
         if not self.feature_layers or not 0 <= min(self.feature_layers) <= max(self.feature_layers):
-            raise ValueError("wavlm feature_layers must name at least one hidden state, from 0 up")
+            raise UserError("wavlm feature_layers must name at least one hidden state, from 0 up")
         if max(self.feature_layers) > self.num_hidden_layers:
-            raise ValueError(
+            raise UserError(
                 f"wavlm feature_layers go up to {max(self.feature_layers)}, "
                 f"but there are only {self.num_hidden_layers} layers"
             )

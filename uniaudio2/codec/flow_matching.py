@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from uniaudio2.codec.dit import DiT, DiTConfig
 from uniaudio2.codec.dit import rename_published as rename_published_dit
+from uniaudio2.errors import UserError
 
 Solver = Literal["euler", "midpoint"]
 Velocity = Callable[[Tensor, float], Tensor]
@@ -37,14 +38,14 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma_min < 1:
-            raise ValueError(f"flow.sigma_min must be in [0, 1), got {self.sigma_min}")
+            raise UserError(f"flow.sigma_min must be in [0, 1), got {self.sigma_min}")
         if self.frames_per_code < 1 or self.latent_scale <= 0:
-            raise ValueError("flow.frames_per_code and flow.latent_scale must be positive")
+            raise UserError("flow.frames_per_code and flow.latent_scale must be positive")
         for name in ("condition_dropout", "context_probability", "max_context_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"flow.{name} must be in [0, 1], got {getattr(self, name)}")
+                raise UserError(f"flow.{name} must be in [0, 1], got {getattr(self, name)}")
         if self.time_sampling not in ("uniform", "logit_normal"):
-            raise ValueError(f"flow.time_sampling must be uniform or logit_normal, got {self.time_sampling!r}")
+            raise UserError(f"flow.time_sampling must be uniform or logit_normal, got {self.time_sampling!r}")
 
 
 class FlowDecoder(nn.Module):
@@ -163,9 +164,9 @@ class FlowDecoder(nn.Module):
         batch, frames = condition.shape[:2]
         self._check_condition(condition, batch, frames)
         if steps < 1:
-            raise ValueError(f"the flow solver needs at least 1 step, got {steps}")
+            raise UserError(f"the flow solver needs at least 1 step, got {steps}")
         if solver not in ("euler", "midpoint"):
-            raise ValueError(f"unknown flow solver {solver!r}: choose 'euler' or 'midpoint'")
+            raise UserError(f"unknown flow solver {solver!r}: choose 'euler' or 'midpoint'")
         shape = (batch, frames, self.latent_dim)
         if noise is None:
             noise = noise_scale * _draw_noise(shape, generator, condition.device, condition.dtype)

@@ -19,6 +19,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
+
 
 @dataclass(frozen=True)
 class QuantizerConfig:
@@ -34,13 +36,13 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         for name in ("num_codebooks", "codebook_size", "codebook_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if not 0.0 <= self.dead_fraction < 1.0:
-            raise ValueError(f"dead_fraction must lie in [0, 1), got {self.dead_fraction}")
+            raise UserError(f"dead_fraction must lie in [0, 1), got {self.dead_fraction}")
         if not 0.0 <= self.level_dropout <= 1.0:
-            raise ValueError(f"level_dropout must lie in [0, 1], got {self.level_dropout}")
+            raise UserError(f"level_dropout must lie in [0, 1], got {self.level_dropout}")
 
 
 class Quantized(NamedTuple):
@@ -65,13 +67,13 @@ def check_codes(codes: Tensor, num_codebooks: int, codebook_size: int, what: str
         ValueError: If the type, the shape or the range is wrong.
     """
     if codes.is_floating_point() or codes.dtype == torch.bool:
-        raise ValueError(f"{what} must be integers, got {codes.dtype}")
+        raise UserError(f"{what} must be integers, got {codes.dtype}")
     if codes.dim() != 3 or codes.shape[1] != num_codebooks:
-        raise ValueError(f"{what} must be (B, {num_codebooks}, T), got {tuple(codes.shape)}")
+        raise UserError(f"{what} must be (B, {num_codebooks}, T), got {tuple(codes.shape)}")
     if codes.numel() and codes.device.type != "meta":
         low, high = int(codes.min()), int(codes.max())
         if low < 0 or high >= codebook_size:
-            raise ValueError(
+            raise UserError(
                 f"{what} must lie in 0..{codebook_size - 1}, got {low}..{high}; "
                 "special tokens have to be removed before decoding"
             )

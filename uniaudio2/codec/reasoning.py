@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from uniaudio2.codec.quantize import Quantized, QuantizerConfig, ResidualVectorQuantize
 from uniaudio2.codec.quantize import rename_published as rename_published_quantizer
+from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from uniaudio2.codec.features import FeatureInfo
@@ -44,13 +45,13 @@ class ReasoningConfig:
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.num_layers < 1 or self.feed_forward_dim < 1 or self.frames_per_query < 1:
-            raise ValueError("dim, num_layers, feed_forward_dim and frames_per_query must be at least 1")
+            raise UserError("dim, num_layers, feed_forward_dim and frames_per_query must be at least 1")
         if self.num_heads < 1 or self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
-            raise ValueError(f"dim {self.dim} must be an even multiple of num_heads {self.num_heads}")
+            raise UserError(f"dim {self.dim} must be an even multiple of num_heads {self.num_heads}")
         if not self.inputs:
-            raise ValueError("inputs must name at least one feature role")
+            raise UserError("inputs must name at least one feature role")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+            raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
 def strided_convolution(info: FeatureInfo, rate_hz: float, role: str) -> nn.Module:
@@ -66,7 +67,7 @@ def strided_convolution(info: FeatureInfo, rate_hz: float, role: str) -> nn.Modu
     """
     stride = round(info.frame_rate_hz / rate_hz)
     if stride < 1 or abs(stride * rate_hz - info.frame_rate_hz) > 1e-6:
-        raise ValueError(f"feature '{role}' has {info.frame_rate_hz:g} Hz, which is not a multiple of {rate_hz:g} Hz")
+        raise UserError(f"feature '{role}' has {info.frame_rate_hz:g} Hz, which is not a multiple of {rate_hz:g} Hz")
     if stride == 1:
         return nn.Identity()
     return nn.Conv1d(info.channels, info.channels, kernel_size=stride, stride=stride)
@@ -87,7 +88,7 @@ def get_feature(features: Mapping[str, Tensor], role: str) -> Tensor:
 def get_info(feature_info: Mapping[str, FeatureInfo], role: str) -> FeatureInfo:
     """A feature's description by its role, or a clear message."""
     if role not in feature_info:
-        raise ValueError(f"no encoder gives the feature '{role}'; there are {sorted(feature_info)}")
+        raise UserError(f"no encoder gives the feature '{role}'; there are {sorted(feature_info)}")
     return feature_info[role]
 
 

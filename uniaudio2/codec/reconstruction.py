@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from uniaudio2.codec.quantize import Quantized, QuantizerConfig, ResidualVectorQuantize, check_codes
 from uniaudio2.codec.quantize import rename_published as rename_published_quantizer
 from uniaudio2.codec.reasoning import apply_over_time, get_feature, get_info, strided_convolution
+from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from uniaudio2.codec.features import FeatureInfo
@@ -50,15 +51,15 @@ class ReconstructionConfig:
 
     def __post_init__(self) -> None:
         if self.dim < 1:
-            raise ValueError(f"dim must be at least 1, got {self.dim}")
+            raise UserError(f"dim must be at least 1, got {self.dim}")
         if not 0.0 <= self.condition_dropout <= 1.0:
-            raise ValueError(f"condition_dropout must lie in [0, 1], got {self.condition_dropout}")
+            raise UserError(f"condition_dropout must lie in [0, 1], got {self.condition_dropout}")
         for branch in BRANCHES:
             if not self.inputs(branch):
-                raise ValueError(f"{branch}_inputs must name at least one feature role")
+                raise UserError(f"{branch}_inputs must name at least one feature role")
         sizes = {self.quantizer(branch).codebook_size for branch in BRANCHES}
         if len(sizes) != 1:
-            raise ValueError(f"all branches must have the same codebook_size, got {sorted(sizes)}")
+            raise UserError(f"all branches must have the same codebook_size, got {sorted(sizes)}")
 
     def quantizer(self, branch: str) -> QuantizerConfig:
         """The quantiser of a branch."""
@@ -162,7 +163,7 @@ def _upsampling(info: FeatureInfo, role: str) -> tuple[int, ...]:
     ratio = info.frame_rate_hz / FRAME_RATE_HZ
     factors = {1.0: (1, 1), 2.0: (1, 2), 4.0: (2, 2)}
     if ratio not in factors:
-        raise ValueError(f"feature '{role}' has {info.frame_rate_hz:g} Hz; semantic decoders know 12.5, 25 and 50 Hz")
+        raise UserError(f"feature '{role}' has {info.frame_rate_hz:g} Hz; semantic decoders know 12.5, 25 and 50 Hz")
     return factors[ratio]
 
 
@@ -281,7 +282,7 @@ class ReconstructionEncoder(nn.Module):
             ValueError: If the model has no semantic decoders.
         """
         if not self.semantic_decoders:
-            raise ValueError("this model was built without semantic decoders; set semantic_decoders: true")
+            raise UserError("this model was built without semantic decoders; set semantic_decoders: true")
         losses = []
         for branch, vectors in (("pronunciation", output.phone), ("structure", output.structure)):
             target = get_feature(features, self.config.inputs(branch)[0]).detach()

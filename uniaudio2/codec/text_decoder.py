@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uniaudio2.errors import UserError
+
 CTC_SIZE = 257
 """Outputs of the auxiliary CTC head: the blank, then room for the phones of all languages."""
 
@@ -101,7 +103,7 @@ class TextDecoder(nn.Module):
         """
         t = reasoning.shape[1]
         if t > self.config.max_frames:
-            raise ValueError(f"{t} reasoning frames given, at most {self.config.max_frames} are read: cut the audio")
+            raise UserError(f"{t} reasoning frames given, at most {self.config.max_frames} are read: cut the audio")
         mask = torch.arange(t, device=reasoning.device) < (
             torch.full((reasoning.shape[0], 1), t, device=reasoning.device)
             if num_frames is None
@@ -124,7 +126,7 @@ class TextDecoder(nn.Module):
             ValueError: If the model was built without the head.
         """
         if self.ctc_head is None:
-            raise ValueError("this text decoder has no CTC head: set sub_frames above 0")
+            raise UserError("this text decoder has no CTC head: set sub_frames above 0")
         return self.ctc_head(memory).unflatten(-1, (self.config.sub_frames, -1)).flatten(1, 2)
 
     @torch.inference_mode()

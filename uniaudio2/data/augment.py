@@ -13,6 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.errors import UserError
 
 Wave = NDArray[np.float32]
 
@@ -44,7 +45,7 @@ def augment(
     if wave.ndim != 1:
         raise ValueError(f"expected samples (N,), not shape {wave.shape}")
     if not 0.0 <= strength <= 1.0:
-        raise ValueError(f"strength must be in [0, 1], not {strength}")
+        raise UserError(f"strength must be in [0, 1], not {strength}")
     out = wave.astype(np.float32, copy=True)
     if wave.size == 0 or strength == 0.0:
         return out
@@ -167,7 +168,7 @@ def speed_perturb(wave: Wave, factor: float) -> Wave:
         ValueError: If ``factor`` is out of range.
     """
     if not 0.5 <= factor <= 2.0:
-        raise ValueError(f"speed factor must be in [0.5, 2], not {factor}")
+        raise UserError(f"speed factor must be in [0.5, 2], not {factor}")
     if factor == 1.0 or wave.size == 0:
         return wave.astype(np.float32, copy=True)
     return soxr.resample(wave.astype(np.float32, copy=False), SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")

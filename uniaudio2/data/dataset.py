@@ -28,12 +28,13 @@ from uniaudio2.codes import (
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.errors import UserError
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import get_task
 from uniaudio2.text import normalise_text
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """Prepared codes that are missing, broken or do not belong together."""
 
 

@@ -19,6 +19,7 @@ import soundfile
 from torch import Tensor
 
 from uniaudio2.audio import read_audio
+from uniaudio2.errors import UserError
 from uniaudio2.files import write_text
 
 KINDS = ("speech", "sound", "music")
@@ -30,7 +31,7 @@ LANGUAGES = ("en", "zh", "yue")
 _LANGUAGE_ALIASES = {"cmn": "zh", "zh-cn": "zh", "zh-hk": "yue", "en-us": "en", "en-gb": "en"}
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A manifest that cannot be used; the message names the file and the line."""
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from uniaudio2.errors import UserError
+
 ENTRIES = ("asr", "tts", "tts_voice", "audio_caption", "tta", "text_only", "audio_only")
 """Kinds of training sequence; ``tts_voice`` is ``tts`` with a voice prompt."""
 
@@ -19,7 +21,7 @@ SENTENCES = ("same_task", "same_voice", "same_text", "any")
 """How the segments of an auditory sentence belong together."""
 
 
-class MixtureError(ValueError):
+class MixtureError(UserError):
     """A mixture that cannot be drawn from the data at hand."""
 
 

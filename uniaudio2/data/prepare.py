@@ -25,6 +25,7 @@ from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.codes import SAMPLE_RATE, UNIT, num_units, reasoning_length, reconstruction_length
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ VOICE_SPEEDS = (0.84, 0.89, 0.94, 1.07, 1.13, 1.19)
 that every new speaker says many sentences and one of them can be the voice prompt of another."""
 
 
-class PrepareError(ValueError):
+class PrepareError(UserError):
     """Codes cannot be made or do not belong to this folder."""
 
 

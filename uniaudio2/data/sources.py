@@ -16,6 +16,7 @@ from typing import Any
 
 from uniaudio2.data.manifest import Example, ManifestError
 from uniaudio2.data.synth.sentences import normalise_english
+from uniaudio2.errors import UserError
 
 ENVIRONMENT_VARIABLE = "UNIAUDIO2_DATA"
 DEFAULT_ROOT = Path("../shared/data")
@@ -174,7 +175,7 @@ def find_data_root(data_root: str | Path | None = None) -> Path:
     else:
         root, origin = DEFAULT_ROOT, "the default place"
     if not root.is_dir():
-        raise ValueError(
+        raise UserError(
             f"no data folder at {root} ({origin}); give one with --data-root DIR or {ENVIRONMENT_VARIABLE}=DIR"
         )
     return root

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.lm.model import AudioLM, LMCache
 from uniaudio2.lm.quantize import BLOCK_ROWS
 from uniaudio2.lm.transformer import KVCache
@@ -42,7 +43,7 @@ _ENDS = {1: "end", 2: "length"}
 End = Literal["end", "length", "loop", "cancelled"]
 
 
-class GenerationError(ValueError):
+class GenerationError(UserError):
     """A request that cannot be served."""
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ _FRAME_SHIFT_S = 0.005
 _ACTIVE_RANGE_DB = 40.0
 
 
-class MissingPackageError(ValueError):
+class MissingPackageError(UserError):
     """A metric needs a package that is not installed; the message names the extra."""
 
 
@@ -65,10 +66,10 @@ def as_wave(audio: Waveform) -> Wave:
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"expected a mono waveform (N,) or (1, N) with samples, not shape {array.shape}")
+        raise UserError(f"expected a mono waveform (N,) or (1, N) with samples, not shape {array.shape}")
     wave = array.astype(np.float64)
     if not np.isfinite(wave).all():
-        raise ValueError("the waveform holds NaN or infinite samples")
+        raise UserError("the waveform holds NaN or infinite samples")
     return wave
 
 

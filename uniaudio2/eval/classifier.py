@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uniaudio2.data.manifest import Example
+from uniaudio2.errors import UserError
 from uniaudio2.eval.audio_metrics import log_mel
 from uniaudio2.files import replacing
 
@@ -123,7 +124,7 @@ class SoundClassifier:
         """
         labels = sorted({example.label for example in examples if example.label})
         if len(labels) < 2 or any(not example.label for example in examples):
-            raise ValueError("the classifier needs clips of at least two classes, each with a label")
+            raise UserError("the classifier needs clips of at least two classes, each with a label")
         epochs = _EPOCHS if epochs is None else epochs
         key = hashlib.sha256(
             repr([_VERSION, seed, epochs, [(e.id, e.label, e.duration) for e in examples]]).encode()
@@ -231,7 +232,7 @@ class NearestClip:
 
     def __init__(self, examples: Sequence[Example]) -> None:
         if not examples:
-            raise ValueError("no training clips to compare with")
+            raise UserError("no training clips to compare with")
         self.ids = [example.id for example in examples]
         self._pictures = np.stack([_small(example.audio()) for example in examples])
 

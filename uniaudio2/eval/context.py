@@ -17,13 +17,14 @@ from torch import Tensor
 from uniaudio2.audio import read_audio, write_audio
 from uniaudio2.data.manifest import Example, read_manifest
 from uniaudio2.data.sources import find_data_root, read_set
+from uniaudio2.errors import UserError
 from uniaudio2.eval.subject import Subject
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An evaluation that cannot be run; the message says what is missing or allowed."""
 
 
@@ -146,7 +147,7 @@ class Context:
         text = self.root / "text"
         try:
             groups = plan_speech(text, dataclasses.replace(default, **nothing), 0)
-        except ValueError as error:
+        except UserError as error:
             raise EvaluationError(f"no unseen sentences: {error}; give --corpus DIR or --data-root DIR") from error
         return groups.get(f"dev_{language}", [])
 

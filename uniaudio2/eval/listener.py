@@ -17,6 +17,7 @@ import soxr
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.errors import UserError
 from uniaudio2.eval.audio_metrics import as_wave, need
 from uniaudio2.eval.text_metrics import simple
 
@@ -56,10 +57,10 @@ class Listener:
         """
         texts = [simple(sentence) for sentence in sentences]
         if len(set(texts)) != len(texts):
-            raise ValueError("the sentences to choose from must differ")
+            raise UserError("the sentences to choose from must differ")
         for text in texts:
             if not self.knows(text):
-                raise ValueError(f"a word of {text!r} is not in the listener's dictionary; leave the sentence out")
+                raise UserError(f"a word of {text!r} is not in the listener's dictionary; leave the sentence out")
         wave = soxr.resample(as_wave(audio), SAMPLE_RATE, _RATE)
         # Choice: a peak of 0.5 for every clip, so that level does not decide; 0.2 s of near-silence at both ends.
         wave = 0.5 * wave / max(float(np.abs(wave).max(initial=0.0)), 1e-6)
@@ -110,7 +111,7 @@ def distractors(sentence: str, pool: Sequence[str], count: int = CHOICES - 1) ->
     lengths = _by_length(tuple(pool))
     near = [other for n in (words - 1, words, words + 1) for other in lengths.get(n, []) if other != text]
     if len(near) < count:
-        raise ValueError(
+        raise UserError(
             f"only {len(near)} other sentences of {words} words, within one, for {text!r}; {count} are needed: "
             "give a larger pool of sentences"
         )

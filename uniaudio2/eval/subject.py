@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.codes import AudioCodes
+from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2
@@ -218,7 +219,7 @@ class PipelineSubject:
             ValueError: If the model folder has no text decoder.
         """
         if self._text_decoder is None or self._tokenizer is None:
-            raise ValueError(f"model {self.name!r} has no text_decoder.safetensors: its codes cannot be read as text")
+            raise UserError(f"model {self.name!r} has no text_decoder.safetensors: its codes cannot be read as text")
         vectors = self.model.codec.reasoning.decode(codes.reasoning.to(self.model.device))
         vectors = vectors[:, : self._text_decoder.config.max_frames]
         return self._tokenizer.decode(self._text_decoder.generate(vectors)[0])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uniaudio2.errors import UserError
 from uniaudio2.eval.audio_metrics import need
 
 RESAMPLES = 2000
@@ -133,7 +134,7 @@ def count_errors(reference: str, hypothesis: str) -> Errors:
     except ImportError as error:
         raise need("jiwer") from error
     if not reference:
-        raise ValueError("an empty reference has no error rate; leave the utterance out")
+        raise UserError("an empty reference has no error rate; leave the utterance out")
     words = jiwer.process_words(reference, hypothesis)
     chars = jiwer.process_characters(reference, hypothesis)
     return Errors(
@@ -195,7 +196,7 @@ def score_texts(
 def get_normaliser(name: str) -> Callable[[str, str], str]:
     """The normaliser of that name; raises ValueError naming the known ones."""
     if name not in NORMALISERS:
-        raise ValueError(f"unknown normaliser {name!r}; known are {', '.join(NORMALISERS)}")
+        raise UserError(f"unknown normaliser {name!r}; known are {', '.join(NORMALISERS)}")
     return NORMALISERS[name]
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uniaudio2.errors import UserError
 from uniaudio2.lm.model import AttentionProbe, AudioLM, LMOutput
 
 
@@ -32,11 +33,11 @@ class LMLossConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         if not 0 < self.frame_fraction <= 1:
-            raise ValueError(f"frame_fraction must be in (0, 1], got {self.frame_fraction}")
+            raise UserError(f"frame_fraction must be in (0, 1], got {self.frame_fraction}")
         if self.reasoning_share is not None and not 0 <= self.reasoning_share <= 1:
-            raise ValueError(f"reasoning_share must be in [0, 1], got {self.reasoning_share}")
+            raise UserError(f"reasoning_share must be in [0, 1], got {self.reasoning_share}")
         if not self.codebooks or min(self.codebooks) < 0:
-            raise ValueError("codebooks must be one weight of at least 0 per codebook")
+            raise UserError("codebooks must be one weight of at least 0 per codebook")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def audio_cross_entropy(
     """
     count, books, _ = logits.shape
     if len(weights) != books:
-        raise ValueError(f"{len(weights)} codebook weights for {books} codebooks")
+        raise UserError(f"{len(weights)} codebook weights for {books} codebooks")
     each = _nats(logits, labels, 0.0)
     paying = mask.to(each.dtype)
     correct = (logits.argmax(dim=-1) == labels).to(each.dtype)
@@ -181,7 +182,7 @@ def lm_losses(
     """
     audio, training = model.config.audio, model.training
     if len(config.codebooks) != audio.num_codebooks:
-        raise ValueError(f"{len(config.codebooks)} codebook weights for {audio.num_codebooks} codebooks")
+        raise UserError(f"{len(config.codebooks)} codebook weights for {audio.num_codebooks} codebooks")
     reasoning = tokens[..., 0] < audio.num_reasoning
     fraction = config.frame_fraction if training else 1.0
     output = model(

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
 from uniaudio2.lm.depth import DepthDecoder
 from uniaudio2.lm.transformer import (
     AttentionProbe,
@@ -57,14 +58,14 @@ class LMConfig:
     def __post_init__(self) -> None:
         widths = {self.understanding.width, self.backbone.width, self.generation.width}
         if len(widths) != 1:
-            raise ValueError(f"experts and backbone must have one width, got {sorted(widths)}")
+            raise UserError(f"experts and backbone must have one width, got {sorted(widths)}")
         if max(self.text.ids()) >= self.text_vocab_size:
-            raise ValueError(f"text_vocab_size {self.text_vocab_size} has no room for id {max(self.text.ids())}")
+            raise UserError(f"text_vocab_size {self.text_vocab_size} has no room for id {max(self.text.ids())}")
         for name in ("speech_attempts", "beams", "hearings"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+            raise UserError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -385,5 +386,5 @@ def lm_state_from_published(state: dict[str, Tensor], model: AudioLM) -> dict[st
     wanted = {published_lm_key(name): name for name in model.state_dict()}
     missing, unused = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unused:
-        raise ValueError(f"published state does not fit: missing {missing or 'none'}; not used {unused or 'none'}")
+        raise UserError(f"published state does not fit: missing {missing or 'none'}; not used {unused or 'none'}")
     return {name: state[key] for key, name in wanted.items()}

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
 from uniaudio2.lm.transformer import Embedding, Linear, is_matvec, linear
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -25,7 +26,7 @@ BLOCK_ROWS = 64  # the 4-bit kernel of a CPU packs this many rows together
 _FEW_ROWS = 8  # up to this many input rows the 8-bit kernel is faster than unpacking the matrix
 
 
-class QuantizationError(ValueError):
+class QuantizationError(UserError):
     """A matrix or type that cannot be quantised."""
 
 

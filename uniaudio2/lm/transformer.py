@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
+
 
 @dataclass(frozen=True)
 class RopeConfig:
@@ -28,9 +30,9 @@ class RopeConfig:
 
     def __post_init__(self) -> None:
         if self.base <= 1.0:
-            raise ValueError(f"rope base must be above 1, got {self.base}")
+            raise UserError(f"rope base must be above 1, got {self.base}")
         if self.factor is not None and self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError("rope high_freq_factor must be above low_freq_factor")
+            raise UserError("rope high_freq_factor must be above low_freq_factor")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class StackConfig:
     def __post_init__(self) -> None:
         for name in ("num_layers", "width", "num_heads", "num_kv_groups", "mlp_width"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_heads % self.num_kv_groups:
-            raise ValueError(f"num_kv_groups {self.num_kv_groups} does not divide num_heads {self.num_heads}")
+            raise UserError(f"num_kv_groups {self.num_kv_groups} does not divide num_heads {self.num_heads}")
         if self.head_size is None and self.width % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} does not divide width {self.width}; give head_size")
+            raise UserError(f"num_heads {self.num_heads} does not divide width {self.width}; give head_size")
         if self.head_dim % 2:
-            raise ValueError(f"head size must be even for rotary positions, got {self.head_dim}")
+            raise UserError(f"head size must be even for rotary positions, got {self.head_dim}")
 
     @property
     def head_dim(self) -> int:

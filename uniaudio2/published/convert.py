@@ -31,6 +31,7 @@ from uniaudio2.checkpoint import (
     write_folder_config,
 )
 from uniaudio2.config import ConfigError, config_to_dict, load_config
+from uniaudio2.errors import UserError
 from uniaudio2.files import write_text
 from uniaudio2.published.sizes import PublishedError, codec_config, lm_config, musicfm_config, read_sqcodec_config
 from uniaudio2.tensors import (
@@ -65,7 +66,7 @@ NORM_SPELLINGS = (
 REPORT_FILE = "conversion.json"
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """Files that cannot be converted: one line that says why; ``report`` has what was found until then."""
 
     def __init__(self, message: str, report: ConversionReport | None = None) -> None:

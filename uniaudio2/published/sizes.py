@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from uniaudio2.config import ConfigError, read_yaml, to_plain
+from uniaudio2.errors import UserError
 from uniaudio2.tensors import LazyTensor
 
 Tensors = Mapping[str, LazyTensor]
 
 
-class PublishedError(ValueError):
+class PublishedError(UserError):
     """Published files that cannot be understood: says which file or value is needed."""
 
 

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.data.prefetch import Prefetcher
+from uniaudio2.devices import choose_device
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
 from uniaudio2.train.distributed import join_group
 from uniaudio2.train.optim import EMA, clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
@@ -44,7 +46,7 @@ T = TypeVar("T")
 Parameters = Iterable[nn.Parameter] | Iterable[Mapping[str, Any]]
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError):
     """Training cannot start or go on for a reason that the user can mend."""
 
 
@@ -253,7 +255,7 @@ class Trainer:
         self.config = config
         self.stage = stage
         self.out_dir = Path(config.out_dir)
-        self.device = _device(config.device)
+        self.device = choose_device(config.device)
         self.group = join_group(self.device.type)
         if self.group.size > 1:
             width = self.group.size * (1 + config.replicas)
@@ -595,16 +597,6 @@ class Trainer:
 def _to_stderr(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stderr.flush()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("train.device is cuda, but torch sees no CUDA device; use cpu or auto")
-    return torch.device(name)
 
 
 class _Reporter:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uniaudio2.errors import UserError
+
 
 def learning_rate_factor(
     step: int, *, steps: int, warmup_steps: int, decay_fraction: float, min_lr_ratio: float = 0.0
@@ -83,7 +85,7 @@ def parameter_groups(
             if part
         ]
     if not groups:
-        raise ValueError("the stage has no parameter to train; check parameters_to_train() and requires_grad")
+        raise UserError("the stage has no parameter to train; check parameters_to_train() and requires_grad")
     return groups
 
 
@@ -107,7 +109,7 @@ class MuonAdamW(torch.optim.Optimizer):
             group["lr_scale"] *= muon_lr if group["hidden"] else 1.0
         hidden, others = ([g for g in groups if g["hidden"] == flag] for flag in (True, False))
         if not hidden:
-            raise ValueError("this stage names no hidden matrices for Muon; set train.optimizer=adamw")
+            raise UserError("this stage names no hidden matrices for Muon; set train.optimizer=adamw")
         self._members: list[torch.optim.Optimizer] = [
             torch.optim.Muon(hidden, lr=lr, momentum=0.95, adjust_lr_fn="match_rms_adamw")
         ]
@@ -171,7 +173,7 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
             torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
         norms.append(norm)
     if not norms:
-        raise ValueError("no parameter received a gradient; check that the loss depends on parameters_to_train()")
+        raise UserError("no parameter received a gradient; check that the loss depends on parameters_to_train()")
     return torch.stack(norms).max()
 
 
@@ -218,6 +220,6 @@ class EMA:
         """
         if set(average) != set(self.average):
             odd = sorted(set(average) ^ set(self.average))
-            raise ValueError(f"averaged weights do not fit the trained parameters, first difference: {odd[0]}")
+            raise UserError(f"averaged weights do not fit the trained parameters, first difference: {odd[0]}")
         for name, value in average.items():
             self.average[name].copy_(value)

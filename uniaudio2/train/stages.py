@@ -11,6 +11,7 @@ from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import load_config, preset_path
+from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
@@ -86,7 +87,7 @@ def average(models: Sequence[AudioLM]) -> AudioLM:
         ValueError: If the models are not of one config.
     """
     if any(model.config != models[0].config for model in models):
-        raise ValueError("language models of different presets cannot be averaged: give runs of one stage")
+        raise UserError("language models of different presets cannot be averaged: give runs of one stage")
     models[0].load_state_dict(mean_state([model.state_dict() for model in models]))
     return models[0]
 
@@ -125,7 +126,7 @@ def assemble(
         model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
         missing = set(model.state_dict()) - codec.load_parts(model, parts)
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export"
             )
         model = without_training_parts(model)

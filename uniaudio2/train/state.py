@@ -19,13 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from uniaudio2.errors import CheckpointError
 from uniaudio2.files import write_text
 
 _STEP_NAME = re.compile(r"step-(\d+)$")
-
-
-class CheckpointError(ValueError):
-    """A training checkpoint cannot be read or does not fit the stage."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

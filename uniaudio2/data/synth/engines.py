@@ -25,6 +25,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from uniaudio2.errors import UserError
+
 Wave = NDArray[np.floating]
 """Mono samples (N,) in [-1, 1]."""
 
@@ -52,7 +54,7 @@ _ESPEAK_SEPARATOR = ord("_") << 8
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-class SynthesiserMissing(ValueError):  # noqa: N818 - the name says what is wrong
+class SynthesiserMissing(UserError):  # noqa: N818 - the name says what is wrong
     """A synthesiser is not installed; the message names the package that holds it."""
 
 
@@ -136,7 +138,7 @@ class _Espeak:
         if self.version.startswith(("1.50", "1.51")):
             name = re.sub(r"^cmn(?=$|\+)", "cmn-latn-pinyin", name)
         if self._lib.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ValueError(f"espeak-ng {self.version} has no voice {name!r}")
+            raise UserError(f"espeak-ng {self.version} has no voice {name!r}")
 
     def synthesise(self, text: str, voice: Voice) -> tuple[Wave, int]:
         """Speak a text: samples and their rate in Hz."""
@@ -329,7 +331,7 @@ def synthesise(texts: list[str], voice: Voice) -> list[tuple[Wave, int]]:
         return _festival_batch(texts, voice.name)
     if voice.engine in _PROGRAMS:
         return _run_program(texts, voice)
-    raise ValueError(f"unknown speech engine {voice.engine!r}; known are espeak-ng, flite, festival, rhvoice and pico")
+    raise UserError(f"unknown speech engine {voice.engine!r}; known are espeak-ng, flite, festival, rhvoice and pico")
 
 
 def phonemes(text: str, language: str) -> str | None:
@@ -350,7 +352,7 @@ def phonemes(text: str, language: str) -> str | None:
         ValueError: If the language is unknown.
     """
     if language not in ("en", "zh", "yue"):
-        raise ValueError(f"unknown language {language!r}; known are en, zh and yue")
+        raise UserError(f"unknown language {language!r}; known are en, zh and yue")
     raw = espeak().phonemes(text, language, ipa=language == "en")
     if "(" in raw:
         return None

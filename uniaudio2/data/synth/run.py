@@ -27,6 +27,7 @@ from uniaudio2.data.sources import SOUND_SETS, SPEECH_SETS, find_data_root, read
 from uniaudio2.data.synth.engines import Wave, phonemes
 from uniaudio2.data.synth.sound import MixtureTask, SoundTask, plan_mixtures, plan_sounds, render_mixture, render_sound
 from uniaudio2.data.synth.speech import CLIPS_PER_UNIT, SpeechHours, SpeechTask, plan_speech, render_speech
+from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
 
 _Item = TypeVar("_Item")
@@ -277,9 +278,9 @@ def synthesise(
         ValueError: If the preset is unknown, the data folder or a synthesiser is missing.
     """
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
     if workers < 0:
-        raise ValueError(f"workers must be >= 0, not {workers}")
+        raise UserError(f"workers must be >= 0, not {workers}")
     out = Path(out_dir)
     (out / "shards").mkdir(parents=True, exist_ok=True)
     units = plan_units(PRESETS[preset], data_root=find_data_root(data_root), seed=seed)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from uniaudio2.errors import UserError
+
 TEXT_FILES = {
     "en": ("en_common_voice.txt", "en_ljspeech.txt"),
     "zh": ("cmn_hans_common_voice.txt",),
@@ -97,7 +99,7 @@ def load_sentences(folder: Path, language: str, *, limit: int | None = None, see
     """
     files = [folder / name for name in TEXT_FILES[language] if (folder / name).is_file()]
     if not files:
-        raise ValueError(f"{folder}: no sentence list for {language!r}; expected {' or '.join(TEXT_FILES[language])}")
+        raise UserError(f"{folder}: no sentence list for {language!r}; expected {' or '.join(TEXT_FILES[language])}")
     # Choice: for Cantonese the list with Cantonese function words comes first, written Chinese fills up.
     sentences: dict[str, Sentence] = {}
     for file in files:

@@ -25,6 +25,7 @@ from uniaudio2.data.synth.engines import (
     synthesise,
 )
 from uniaudio2.data.synth.sentences import Sentence, common_words, load_sentences
+from uniaudio2.errors import UserError
 
 LICENCES = {
     "espeak-ng": "output of a GPL-3 program without recorded voices, unrestricted",
@@ -224,7 +225,7 @@ def _plan_groups(
     if not parts:
         return
     if not sentences:
-        raise ValueError(f"no {language} sentence is left for a preset that starts this far into the list")
+        raise UserError(f"no {language} sentence is left for a preset that starts this far into the list")
     sample = sentences[:5000]
     mean_s = _SECONDS_PER_CHAR[language] * sum(len(s.text) for s in sample) / max(len(sample), 1)
     counts = {name: round(hours * 3600 / mean_s) for name, (hours, _) in parts.items()}

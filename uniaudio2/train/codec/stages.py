@@ -37,6 +37,7 @@ from uniaudio2.data.augment import augment, speed_perturb
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.errors import UserError
 from uniaudio2.text import edit_distance
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.loop import TrainConfig, Trainer
@@ -74,7 +75,7 @@ class ClipSampler:
 
     def __init__(self, corpus: Corpus, keep: Sequence[int], config: ClipConfig) -> None:
         if not keep:
-            raise ValueError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
+            raise UserError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
         self.corpus, self.config = corpus, config
         self.index = np.asarray(keep)
         examples = [corpus.examples[i] for i in keep]
@@ -284,7 +285,7 @@ class SpeechExpertStage(CodecStage):
         if folder:
             for name in ("speech_head.safetensors", "phones.json"):
                 if not (folder / name).is_file():
-                    raise ValueError(f"{folder} holds no {name}: give the export folder of a speech_expert run")
+                    raise UserError(f"{folder} holds no {name}: give the export folder of a speech_expert run")
             self.phones: list[str] = json.loads((folder / "phones.json").read_text())
         else:
             self.phones = phone_inventory(self.train_corpus, min_count)
@@ -870,11 +871,11 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
     loaded: set[str] = set()
     for file in files:
         if not Path(file).is_file():
-            raise ValueError(f"{file} is not there: run the earlier stage that exports it first")
+            raise UserError(f"{file} is not there: run the earlier stage that exports it first")
         tensors = load_file(file)
         for name, value in tensors.items():
             if name not in own or own[name].shape != value.shape:
-                raise ValueError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
+                raise UserError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
         codec.load_state_dict(tensors, strict=False)
         loaded |= tensors.keys()
     return loaded
