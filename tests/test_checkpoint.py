@@ -12,26 +12,22 @@ from torch import nn
 
 from tests.test_configs import OVERRIDES
 from uniaudio2.checkpoint import (
-    DEFAULT_FOLDER,
     PARTS,
-    CheckpointError,
-    build_empty,
-    check_keys,
     load_codec,
     load_lm,
     load_pretrained,
     load_text_decoder,
-    load_weights,
-    open_folder,
-    pack_weights,
-    quantize_rows,
     save_parts,
     save_pretrained,
 )
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import load_config, preset_path
+from uniaudio2.errors import CheckpointError
 from uniaudio2.lm.model import AudioLM, LMConfig
+from uniaudio2.storage.folder import DEFAULT_FOLDER, open_folder
+from uniaudio2.storage.load import build_empty, check_keys, load_weights
+from uniaudio2.storage.pack import pack_weights, quantize_rows
 from uniaudio2.tensors import open_tensors, save_tensors
 
 
@@ -112,7 +108,7 @@ def test_an_empty_model_of_published_size_takes_next_to_no_memory(part: str) -> 
         status = Path("/proc/self/status").read_text()
         return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
-    config_class, model_class = PARTS[part].classes()
+    config_class, model_class = (PARTS[part].config_class, PARTS[part].model_class)
     preset = {"lm": "3b", "codec": "published"}[part]
     config = load_config(config_class, preset_path(part, preset), OVERRIDES.get((part, preset), ()))
     before = private_mib()

@@ -22,7 +22,7 @@ PRESETS = [(kind, name) for kind in ("codec", "lm") for name in list_presets(kin
 def test_preset_builds_on_the_meta_device(kind: str, name: str) -> None:
     if (kind, name) == ("codec", "published"):
         pytest.importorskip("transformers", reason="the published encoders need the extra 'published'")
-    config_class, model_class = PARTS[kind].classes()
+    config_class, model_class = (PARTS[kind].config_class, PARTS[kind].model_class)
     config = load_config(config_class, preset_path(kind, name), OVERRIDES.get((kind, name), ()))
     assert load_config(config_class, config_to_dict(config)) == config
     with torch.device("meta"):

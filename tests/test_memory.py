@@ -12,6 +12,9 @@ import pytest
 
 from tests.test_configs import EXAMPLE_AUTOENCODER
 from tests.tiny_model import make_tiny_model
+from uniaudio2.checkpoint import save_parts
+from uniaudio2.config import load_config, preset_path
+from uniaudio2.lm.model import AudioLM, LMConfig
 
 MINUTES = os.environ.get("UNIAUDIO2_TEST_MINUTES", "")
 
@@ -65,7 +68,7 @@ import sys, time
 from pathlib import Path
 import torch
 from uniaudio2.bench import peak_memory
-from uniaudio2.checkpoint import build_empty
+from uniaudio2.storage.load import build_empty
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codes import AudioCodes
 from uniaudio2.config import load_config, preset_path
@@ -105,3 +108,33 @@ def test_decoding_at_published_widths_takes_the_same_memory_for_any_length(run_p
         peaks.append(int(peak))
     # The allocator creeps by some ten MiB in the first minutes; 20 minutes of audio alone would be 110.
     assert max(peaks) < 1.05 * peaks[0]
+
+
+LOAD = """
+import sys
+import torch
+from uniaudio2.bench import peak_memory
+from uniaudio2.checkpoint import load_lm
+
+torch.set_num_threads(1)
+load_lm(sys.argv[1] + "/tiny")  # what loading takes whatever the size
+with peak_memory(torch.device("cpu")) as before:
+    pass
+with peak_memory(torch.device("cpu")) as peak:
+    model = load_lm(sys.argv[1] + "/lm", dtype=getattr(torch, sys.argv[2]))
+size = sum(value.nbytes for value in model.state_dict().values())
+print((peak[0] - before[0]) / 2**20, size / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resets the peak as Linux does")
+@pytest.mark.parametrize(("stored", "wanted"), [("int8", "float32"), ("float32", "bfloat16")])
+def test_loading_takes_the_memory_of_the_weights(tmp_path, run_python, stored, wanted):
+    for name, preset in (("tiny", "tiny"), ("lm", "small")):
+        save_parts(tmp_path / name, lm=AudioLM(load_config(LMConfig, preset_path("lm", preset))), dtype=stored)
+    code = f"import sys\nsys.argv = ['-', {str(tmp_path)!r}, {wanted!r}]\n{LOAD}"
+    done = run_python(code, timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    peak, size = map(float, done.stdout.split())
+    # Beside the weights: what was just read of the file (32 MB), one tensor before conversion (12), the allocator.
+    assert peak < size + 60, f"{peak:.0f} MiB for {size:.0f} MiB of weights"

@@ -31,7 +31,7 @@ def test_without_numbers(text: str, language: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "language", "expected"),
     [
-        ("I paid $3.50 to Dr. Smith", "en", "i paid three point five dollars to doctor smith"),
+        ("I paid $3.50 to Dr. Smith", "en", "i paid three dollars and fifty cents to doctor smith"),
         ("rock & roll", "en", "rock and roll"),
         ("15% of 20", "en", "fifteen percent of twenty"),
         ("A+B=C #1", "en", "a plus b equals c number one"),
@@ -61,15 +61,17 @@ def test_missing_library_is_an_error_only_when_needed(monkeypatch: pytest.Monkey
     real = builtins.__import__
 
     def without(name: str, *args: Any, **options: Any) -> Any:
-        if name.startswith("wetext"):
-            raise ImportError(name)
+        if name in ("wetext", "num2words"):
+            raise ModuleNotFoundError(name, name=name)
         return real(name, *args, **options)
 
     text_module._reader.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
     assert normalise_text("no numbers here") == "no numbers here"
-    with pytest.raises(TextError, match="pip install wetext"):
+    with pytest.raises(TextError, match="pip install num2words"):
         normalise_text("room 12")
+    with pytest.raises(TextError, match="pip install wetext"):
+        normalise_text("共3個", "yue")
     text_module._reader.cache_clear()
 
 

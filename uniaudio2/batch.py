@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniaudio2.errors import UserError
+from uniaudio2.formats import AUDIO_SUFFIXES, MEDIA_SUFFIXES, served_suffixes
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"})
-WRITABLE_AUDIO = (".wav", ".flac")
 PUBLISHED_CODES = "_reason.pt"  # names the published pair; NAME_semantic.pt lies beside it
 CODES_SUFFIXES = frozenset({".safetensors", PUBLISHED_CODES})
 STANDARD_STREAM = "-"
@@ -49,7 +48,8 @@ def collect_inputs(
 
     Args:
         inputs: Paths of files or folders, or ``-`` for standard input.
-        suffixes: Lower-case endings that count inside a folder; a file named directly may have any other.
+        suffixes: Lower-case endings that count inside a folder; those of audio stand for all that can be read here. A
+            file named directly may have any other.
         recursive: Whether the folders inside a folder are searched too; see `find_files`.
         log: Told how many files each folder holds.
 
@@ -59,7 +59,8 @@ def collect_inputs(
     Raises:
         InputError: If nothing is given, a folder holds no such file, or ``-`` is given twice.
     """
-    wanted = frozenset(suffixes)
+    audio = frozenset(suffixes) >= AUDIO_SUFFIXES
+    wanted = frozenset(suffixes) | (served_suffixes() if audio else frozenset())
     if not inputs:
         raise InputError("no input given: name files, a folder, or - for standard input")
     items: list[Item] = []
@@ -71,14 +72,28 @@ def collect_inputs(
             items.append(Item(name, Path("stdin")))
         elif path.is_dir():
             found = find_files(path, wanted, recursive=recursive)
+            if audio:
+                _name_unread(path, wanted, recursive, log)
             if not found:
+                endings = ", ".join(sorted(wanted))
                 deeper = "" if recursive else "; --recursive searches the folders inside it too"
-                raise InputError(f"{name}: the folder holds no file ending in {', '.join(sorted(wanted))}{deeper}")
+                raise InputError(f"{name}: the folder holds no file ending in {endings}{deeper}")
             log(f"{name}: {len(found)} file{'s' * (len(found) > 1)}")
             items += [Item(str(file), _stem(file.relative_to(path), wanted)) for file in found]
         else:
             items.append(Item(name, _stem(Path(path.name), wanted)))
     return items
+
+
+def _name_unread(folder: Path, wanted: frozenset[str], recursive: bool, log: Callable[[str], None]) -> None:
+    """Say which audio of a folder is passed over because nothing here decodes it."""
+    passed = find_files(folder, MEDIA_SUFFIXES - wanted, recursive=recursive)
+    if passed:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in passed}))
+        log(
+            f"{folder}: {len(passed)} more in {kinds} passed over: pip install 'uniaudio2[media]' (PyAV) or install "
+            "ffmpeg to read them"
+        )
 
 
 def find_files(folder: Path, suffixes: Iterable[str], *, recursive: bool = False) -> list[Path]:

@@ -34,7 +34,7 @@ CORE = (
 )
 EXTRAS = {
     "published": ("transformers", "huggingface_hub"),
-    "data": ("espeakng_loader", "scipy"),
+    "data": ("espeakng_loader", "scipy", "hibari", "onnxruntime", "misaki"),
     "eval": ("jiwer", "whisper_normalizer", "pystoi", "pocketsphinx"),
     "pesq": ("pesq",),
     "train": ("tensorboard",),
@@ -184,9 +184,11 @@ def model_findings(source: Path | str | None = None) -> list[Finding]:
     """Whether a model folder is complete, part by part.
 
     Args:
-        source: See :func:`uniaudio2.checkpoint.open_folder`.
+        source: See :func:`uniaudio2.storage.folder.open_folder`.
     """
-    from uniaudio2.checkpoint import CARD_FILE, PARTS, CheckpointError, open_folder
+    from uniaudio2.checkpoint import PARTS
+    from uniaudio2.errors import CheckpointError
+    from uniaudio2.storage.folder import CARD_FILE, open_folder
     from uniaudio2.tensors import TensorFileError, open_tensors
 
     try:
@@ -235,10 +237,9 @@ def preset_size(kind: str, name: str) -> PresetSize:
     from uniaudio2.checkpoint import PARTS
     from uniaudio2.config import load_config, preset_path
 
-    config_class, model_class = PARTS[kind].classes()
-    config: Any = load_config(config_class, preset_path(kind, name))
+    config: Any = load_config(PARTS[kind].config_class, preset_path(kind, name))
     with torch.device("meta"):
-        model = model_class(config)
+        model: Any = PARTS[kind].model_class(config)
     parameters = {child: sum(p.numel() for p in module.parameters()) for child, module in model.named_children()}
     loose = sum(p.numel() for p in model.parameters(recurse=False))
     if loose:

@@ -24,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=target.parent)  # shorter than the longest name
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file

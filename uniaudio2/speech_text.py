@@ -160,6 +160,22 @@ def _shorten(text: str, max_s: float) -> list[str]:
     return joined
 
 
+def language_runs(sentence: str) -> list[str]:
+    """A sentence divided where it changes between Chinese and other letters; names and letters inside Chinese stay.
+
+    Choice: other letters are a run of their own from two words or eight letters on; "用Python写A4纸" stays whole.
+    """
+    runs: list[str] = []
+    for match in re.finditer(r"[A-Za-z][A-Za-z'’\s,.\-]*[A-Za-z][.,!?]?", sentence):
+        words = re.findall(r"[A-Za-z'’-]+", match.group())
+        if len(words) > 1 or len(words[0]) >= 8:
+            runs.append(match.group())
+    if not runs or not any(is_han(character) for character in sentence):
+        return [sentence]
+    parts = re.split("(" + "|".join(re.escape(run) for run in dict.fromkeys(runs)) + ")", sentence)
+    return [part.strip() for part in parts if part.strip()]
+
+
 def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float = MAX_SENTENCE_S) -> list[Sentence]:
     """Divide a text in sentences to speak one after the other.
 
@@ -180,7 +196,10 @@ def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float
         detect_language(cleaned)
     planned: list[Sentence] = []
     whole = "yue" if code is None and any(character in _CANTONESE for character in cleaned) else None
-    for sentence in _pieces(cleaned, _SENTENCE_END):
+    sentences = _pieces(cleaned, _SENTENCE_END)
+    if code is None:  # Choice: a voice knows one language, so a mixed sentence is said in turns
+        sentences = [run for sentence in sentences for run in language_runs(sentence)]
+    for sentence in sentences:
         if not has_words(sentence):
             continue
         spoken = code or detect_language(sentence)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SHARD_BYTES = 5_000_000_000
 INDEX_SUFFIX = ".index.json"
+RELEASE_BYTES = 32_000_000  # of a file that may be in memory beside what is made of it
 
 _TYPE_NAMES = {
     torch.float64: "F64",
@@ -92,12 +93,14 @@ def check_readable(path: Path) -> None:
         raise TensorFileError(f"{path}: is empty; fetch or copy it again")
 
 
-def open_tensors(path: Path | str) -> dict[str, LazyTensor]:
+def open_tensors(path: Path | str, *, keep: bool = True) -> dict[str, LazyTensor]:
     """The tensors of a safetensors file (or a sharded set named by its index), none of them read yet.
 
     Args:
         path: A ``.safetensors`` file, or a ``.safetensors.index.json`` whose shards lie beside it. A path whose plain
             file is absent while its index is there opens the shards.
+        keep: Whether what is read is mapped once and kept. False is for tensors that are converted when read: their
+            pages leave memory after every ``RELEASE_BYTES``, not when the last tensor is gone.
 
     Returns:
         Name to :class:`LazyTensor`; each ``read()`` maps the file's pages.
@@ -107,14 +110,14 @@ def open_tensors(path: Path | str) -> dict[str, LazyTensor]:
     """
     path = Path(path)
     if path.name.endswith(INDEX_SUFFIX):
-        return _open_index(path)
+        return _open_index(path, keep)
     index = path.with_name(path.name + INDEX_SUFFIX)
     if not path.exists() and index.exists():
-        return _open_index(index)
-    return _open_one(path)
+        return _open_index(index, keep)
+    return _open_one(path, keep)
 
 
-def _open_index(path: Path) -> dict[str, LazyTensor]:
+def _open_index(path: Path, keep: bool) -> dict[str, LazyTensor]:
     check_readable(path)
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
@@ -125,7 +128,7 @@ def _open_index(path: Path) -> dict[str, LazyTensor]:
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise TensorFileError(f"{path}: names a shard outside its folder ({shard!r}); fetch it again")
-        found = _open_one(path.parent / shard)
+        found = _open_one(path.parent / shard, keep)
         tensors.update({name: found[name] for name in found if weight_map.get(name) == shard})
     lost = [name for name in weight_map if name not in tensors]
     if lost:
@@ -133,21 +136,39 @@ def _open_index(path: Path) -> dict[str, LazyTensor]:
     return tensors
 
 
-def _open_one(path: Path) -> dict[str, LazyTensor]:
-    from safetensors import SafetensorError, safe_open
+class _Mapped:
+    """One safetensors file, mapped; without ``keep`` it is mapped anew every so often, which lets its pages go."""
+
+    def __init__(self, path: Path, keep: bool) -> None:
+        from safetensors import safe_open
+
+        self._map = lambda: safe_open(path, framework="pt", device="cpu")
+        self.handle, self._keep, self._read = self._map(), keep, 0
+
+    def read(self, name: str) -> Tensor:
+        """The tensor of that name."""
+        if not self._keep and self._read > RELEASE_BYTES:
+            self.handle, self._read = self._map(), 0
+        tensor = self.handle.get_tensor(name)
+        self._read += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def _open_one(path: Path, keep: bool) -> dict[str, LazyTensor]:
+    from safetensors import SafetensorError
 
     check_readable(path)
     _refuse_other_formats(path)
     try:
-        handle = safe_open(path, framework="pt", device="cpu")  # maps the file
+        file = _Mapped(path, keep)
         tensors: dict[str, LazyTensor] = {}
-        for name in handle.keys():  # noqa: SIM118 (a safe_open handle is not a mapping)
-            view = handle.get_slice(name)
+        for name in file.handle.keys():  # noqa: SIM118 (a safe_open handle is not a mapping)
+            view = file.handle.get_slice(name)
             type_name = str(view.get_dtype())
             if type_name not in _TYPES:
                 raise TensorFileError(f"{path}: {name!r} has the unsupported type {type_name}")
             shape = tuple(int(n) for n in view.get_shape())
-            tensors[name] = LazyTensor(shape, _TYPES[type_name], lambda name=name: handle.get_tensor(name))
+            tensors[name] = LazyTensor(shape, _TYPES[type_name], lambda name=name: file.read(name))
     except SafetensorError as error:
         raise TensorFileError(f"{path}: damaged or not safetensors ({error}); fetch or copy it again") from None
     return tensors

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from uniaudio2.errors import UserError
+from uniaudio2.text_english import read_out, separate_signs
 
 LANGUAGES = ("en", "zh", "yue")
 _LANGUAGE_NAMES = {
@@ -23,17 +24,36 @@ _LANGUAGE_NAMES = {
 }  # fmt: skip
 
 _NEEDS_READING = re.compile(
-    r"[0-9$€£¥%&@#+=<>°℃²³½¼¾№~^]|\b(?:mr|mrs|ms|dr|st|prof|etc|vs|jr|sr|inc|ltd|no|e\.g|i\.e)\.", re.I
+    r"[0-9$€£¥%&@#+=<>°℃²³½¼¾№~^]|\b(?:mr|mrs|ms|dr|st|prof|etc|vs|jr|sr|inc|ltd|no|e\.g|i\.e)\.|\w\.[a-z]{2}", re.I
 )
 _LEFT_OVER = re.compile(r"[0-9]")
 _NOT_SPOKEN = re.compile(r"[^\w'\s]|_")
 _LONE_APOSTROPHE = re.compile(r"(?<!\w)'+|'+(?!\w)")
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _SPACE_IN_HAN = re.compile(rf"(?<=[{_HAN}])\s+(?=[{_HAN}])")
-_EN_SYMBOLS = {"&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "%": " percent", "#": " number "}
-_ZH_SYMBOLS = {"&": "和", "@": "艾特", "+": "加", "=": "等于", "%": "百分之", "#": "井号"}
-_EN_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_ZH_SIGNS = {"&": "和", "@": "艾特", "+": "加", "=": "等于", "%": "百分之", "#": "井号", "<": "小于", ">": "大于",
+            "$": "美元", "€": "欧元", "£": "英镑", "¥": "元"}  # fmt: skip
 _ZH_DIGITS = "零一二三四五六七八九"
+_ZH_RULES = (  # what the library leaves out or reads amiss
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(\d+) +(\d+)/2(?!\d)"), r"\1又二分之\2"),
+    (re.compile(r"(\d+) +(\d+)/(\d+)"), r"\1又\3分之\2"),
+    (re.compile(r"m\^2\b"), "平方米"),
+    (re.compile(r"m\^3\b"), "立方米"),
+    (re.compile(r"(\d+(?:\.\d+)?)‰"), r"千分之\1"),
+    (re.compile(r"\s*÷\s*"), "除以"),
+    (re.compile(r"(?<=比分)\s*(\d+)\s*[-:]\s*(\d+)|(?<=以)\s*(\d+)\s*[-:]\s*(\d+)"), r"\1\3比\2\4"),
+    (re.compile(r"(?<=\d)\s*[—–~]+\s*(?=\d)"), "到"),
+    (re.compile(r"HK\$\s?(\d[\d.]*)"), r"\1元港币"),
+    (re.compile(r"NT\$\s?(\d[\d.]*)"), r"\1元新台币"),
+    (re.compile(r"(\d+\.\d*?)0+(?=\s*(?:元|块|美元|港元))|(?<=[$€£¥])(\d+\.\d*?)0+(?!\d)"), r"\1\2"),
+    (re.compile(r"(\d+)\.(?=\s*(?:元|块|美元|港元))"), r"\1"),
+    (re.compile(r"\bNo\.\s?(?=\d)", re.I), "第"),
+    (re.compile(r"(?<=[A-Za-z] )(\d+)s\b"), r"\1 S"),
+    (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), "点"),
+)
+# Written Cantonese is in traditional characters, the library's words in simplified ones.
+_TRADITIONAL = str.maketrans("两点负亿万减摄时页", "兩點負億萬減攝時頁")
 
 
 class TextError(UserError):
@@ -66,12 +86,18 @@ def normalise_text(text: str, language: str = "en") -> str:
 
     Raises:
         TextError: If the language is unknown, or if the text has digits, symbols or abbreviations and the library
-            that reads them out (wetext) is not installed.
+            that reads them out (num2words, wetext) is not installed.
     """
     language = check_language(language)
-    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2018", "'")
+    text = unicodedata.normalize("NFKC", separate_signs(text)).replace("\u2019", "'").replace("\u2018", "'")
     if _NEEDS_READING.search(text):
-        text = _read_out(text, language)
+        try:
+            text = read_out(text) if language == "en" else _read_out_chinese(text, language)
+        except ModuleNotFoundError as error:
+            raise TextError(
+                f"the text has digits, symbols or abbreviations, which the package {error.name!r} reads out; "
+                f"install it (pip install {error.name}) or write them as words"
+            ) from error
     text = unicodedata.normalize("NFKC", text).lower()
     text = _NOT_SPOKEN.sub(" ", text)
     text = _LONE_APOSTROPHE.sub(" ", text)
@@ -95,29 +121,22 @@ def edit_distance(wanted: Iterable[object], got: Iterable[object]) -> int:
     return row[-1]
 
 
-def _read_out(text: str, language: str) -> str:
+def _read_out_chinese(text: str, language: str) -> str:
     """Numbers, dates, money and abbreviations as words; what the library leaves is read sign by sign."""
-    library = "en" if language == "en" else "zh"
-    # A symbol the library has no rule for can make its whole answer empty (an assertion inside): then sign by sign.
+    for pattern, written in _ZH_RULES:
+        text = pattern.sub(written, text)
+    # A sign that the library has no rule for can make its whole answer empty (an assertion inside): then sign by sign.
     with contextlib.suppress(AssertionError, IndexError, KeyError):
-        text = _reader(library).normalize(text)
-    symbols = _EN_SYMBOLS if language == "en" else _ZH_SYMBOLS
-    for sign, word in symbols.items():
+        text = _reader().normalize(text) or text
+    for sign, word in _ZH_SIGNS.items():
         text = text.replace(sign, word)
-    if _LEFT_OVER.search(text):
-        digits = [f" {word} " for word in _EN_DIGITS] if language == "en" else list(_ZH_DIGITS)
-        text = _LEFT_OVER.sub(lambda match: digits[int(match.group())], text)
-    return text
+    text = _LEFT_OVER.sub(lambda match: _ZH_DIGITS[int(match.group())], text)
+    return text.translate(_TRADITIONAL) if language == "yue" else text
 
 
 @cache
-def _reader(library: str) -> Any:
-    """The text normaliser of one language; loading it takes a moment, so it is kept."""
-    try:
-        from wetext import Normalizer
-    except ImportError as error:
-        raise TextError(
-            "the text has digits, symbols or abbreviations, which the package 'wetext' reads out; "
-            "install it (pip install wetext) or write them as words"
-        ) from error
-    return Normalizer(lang=library, operator="tn")
+def _reader() -> Any:
+    """The Chinese text normaliser; loading it takes a moment, so it is kept."""
+    from wetext import Normalizer
+
+    return Normalizer(lang="zh", operator="tn")

@@ -23,11 +23,9 @@ import typer
 
 from uniaudio2 import __version__
 from uniaudio2.batch import (
-    AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     PUBLISHED_CODES,
     STANDARD_STREAM,
-    WRITABLE_AUDIO,
     InputError,
     Item,
     check_output_file,
@@ -39,6 +37,7 @@ from uniaudio2.batch import (
 from uniaudio2.cli.options import CODEC_OPTIONS, FILE_OPTIONS, MODEL_OPTIONS, Options, takes
 from uniaudio2.errors import BUG_EXIT_CODE, UserError, describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
+from uniaudio2.formats import AUDIO_SUFFIXES, WRITABLE_AUDIO
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2
@@ -321,7 +320,7 @@ def transcribe(files: Files, *, options: Options) -> None:
             language=options.language,
             batch_size=options.batch_size,
             beams=options.beams,
-            hearings=options.hearings,
+            shifts=options.hearings,
             **options.sampling,
         ),
     )
@@ -669,6 +668,9 @@ def run_task(
         float | None,
         typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Run a row also that the model was not trained for.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
@@ -695,6 +697,7 @@ def run_task(
         shots=shots,
         language=options.language,
         max_duration_s=max_seconds,
+        untrained=untrained,
         steps=options.steps,
         **options.sampling,
     )
@@ -761,6 +764,9 @@ def data_synth(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]"),
     ] = None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Leave out what is missing here; built-in sentences for missing lists.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep the shards that are finished.")] = True,
     *,
     options: Options,
@@ -777,6 +783,7 @@ def data_synth(
             workers=workers,
             resume=resume,
             data_root=data_root,
+            available=available,
             progress=lambda done, total, clips: show(done, total),
         )
     print(manifest)
@@ -786,12 +793,23 @@ def data_synth(
 @takes("as_json")
 def data_validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL), or the folder that holds it.")],
+    phonemes: Annotated[
+        bool, typer.Option("--phonemes", help="Write the phones of every text into the manifest where it has none.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
     """Check a manifest against its audio; problems are listed one per line."""
-    from uniaudio2.data.manifest import validate
+    from uniaudio2.data.manifest import add_phonemes, validate
 
+    if phonemes:
+        from uniaudio2.data.synth.engines import phonemes as spoken
+
+        made, left = add_phonemes(manifest, spoken)
+        say(f"phones written for {made} clips")
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            say(f"no phones, for want of a language or of a known reading: {', '.join(left[:5])}{more}")
     report = validate(manifest)
     if options.as_json:
         counts = [{"split": s, "kind": k, "language": la, "clips": n} for (s, k, la), n in report.counts.items()]
@@ -922,7 +940,7 @@ def assemble(
     if not part and not language_model:
         raise InputError("nothing to join: give --part for every codec stage, or --language-model")
     check_output_folder(out)
-    from uniaudio2.train.codec.stages import SHIPPED_TOKENIZER
+    from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE
     from uniaudio2.train.stages import assemble as join
 
     print(
@@ -932,7 +950,7 @@ def assemble(
             parts=part or (),
             text_decoder=text_decoder,
             language_models=language_model or (),
-            tokenizer=SHIPPED_TOKENIZER,
+            tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE,
             card=card.read_text(encoding="utf-8") if card else None,
             dtype=cast(Any, dtype),
         )
@@ -1051,7 +1069,7 @@ def evaluate(
         progress=sys.stderr.isatty(),
         command=command_line(),
         batch_size=options.batch_size,
-        effort=Effort(best_of=best_of, beams=options.beams, hearings=options.hearings),
+        effort=Effort(best_of=best_of, beams=options.beams, shifts=options.hearings),
         **sampling,
     )
     show_report(report, options.as_json, markdown)

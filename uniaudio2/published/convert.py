@@ -17,23 +17,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.checkpoint import (
-    CARD_FILE,
-    MODEL_ERRORS,
-    PARTS,
-    TOKENIZER_FILE,
-    CheckpointError,
-    SizeLimit,
-    check_value,
-    copy_file,
-    no_model,
-    pack_tensors,
-    write_folder_config,
-)
+from uniaudio2.checkpoint import PARTS
 from uniaudio2.config import ConfigError, config_to_dict, load_config
-from uniaudio2.errors import UserError
+from uniaudio2.errors import CheckpointError, UserError
 from uniaudio2.files import write_text
 from uniaudio2.published.sizes import PublishedError, codec_config, lm_config, musicfm_config, read_sqcodec_config
+from uniaudio2.storage.folder import CARD_FILE, TOKENIZER_FILE, copy_file, write_folder_config
+from uniaudio2.storage.load import MODEL_ERRORS, SizeLimit, check_value, no_model
+from uniaudio2.storage.pack import pack_tensors
 from uniaudio2.tensors import (
     INDEX_SUFFIX,
     LazyTensor,
@@ -445,7 +436,7 @@ def _move(source: Source, kind: str, prefix: str) -> Source:
 
 def _plan_single(source: Source, folder: Path, report: ConversionReport) -> Job:
     """A lone autoencoder or music encoder."""
-    from uniaudio2.codec.codec import RegisteredConfig
+    from uniaudio2.codec.registry import RegisteredConfig
 
     if source.kind == "sqcodec":
         from uniaudio2.codec.autoencoder import SQCodec, SQCodecConfig, rename_published
@@ -482,8 +473,7 @@ def build_meta(part: str, config: Any, source: Path, stored: Mapping[str, LazyTe
     Raises:
         ConversionError: If the values do not make a model.
     """
-    _, model_class = PARTS[part].classes()
-    return _on_meta(lambda: model_class(config), Source(source, "other", stored, {}))
+    return _on_meta(lambda: PARTS[part].model_class(config), Source(source, "other", stored, {}))
 
 
 def _on_meta(make: Callable[[], nn.Module], source: Source) -> nn.Module:

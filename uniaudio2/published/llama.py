@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.checkpoint import TOKENIZER_FILE
 from uniaudio2.config import ConfigError, load_config, preset_path, read_yaml, to_plain
 from uniaudio2.files import write_text
 from uniaudio2.published.convert import (
@@ -28,6 +27,7 @@ from uniaudio2.published.convert import (
     write_report,
 )
 from uniaudio2.published.sizes import PublishedError
+from uniaudio2.storage.folder import TOKENIZER_FILE
 from uniaudio2.tensors import INDEX_SUFFIX, LazyTensor, TensorFileError, open_tensors
 
 

@@ -163,7 +163,7 @@ def test_blocks_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wave = 0.2 * np.random.default_rng(0).standard_normal((5 * rate, 2))
     soundfile.write(tmp_path / name, np.tanh(wave), rate)
     whole = read_audio(tmp_path / name)
-    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 20_000)
+    monkeypatch.setattr("uniaudio2.audio.read.BLOCK_VALUES", 20_000)
     recording = open_audio(tmp_path / name, hold_s=1.0)
     for _ in range(2):  # as often as needed
         blocks = list(recording.blocks())
@@ -179,7 +179,7 @@ def test_blocks_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_blocks_beyond_full_scale_are_scaled_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rising = np.linspace(0, 4, 3 * SAMPLE_RATE, dtype=np.float32)
     soundfile.write(tmp_path / "x.wav", rising, SAMPLE_RATE, subtype="FLOAT")
-    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 10_000)
+    monkeypatch.setattr("uniaudio2.audio.read.BLOCK_VALUES", 10_000)
     joined = open_audio(tmp_path / "x.wav", hold_s=0).read()
     assert torch.allclose(joined[0], torch.from_numpy(rising / 4))
 
@@ -188,7 +188,7 @@ def test_a_long_file_that_is_bad_at_its_end_cannot_be_opened(tmp_path: Path, mon
     samples = np.zeros(3 * SAMPLE_RATE, np.float32)
     samples[-1] = np.nan
     soundfile.write(tmp_path / "x.wav", samples, SAMPLE_RATE, subtype="FLOAT")
-    monkeypatch.setattr("uniaudio2.audio.BLOCK_VALUES", 10_000)
+    monkeypatch.setattr("uniaudio2.audio.read.BLOCK_VALUES", 10_000)
     with pytest.raises(AudioError, match="NaN"):
         open_audio(tmp_path / "x.wav", hold_s=0)
 

@@ -1,0 +1,33 @@
+"""Audio files and plain waveform arithmetic. Knows nothing about codecs or models."""
+
+from uniaudio2.audio.read import HELD_S, Recording, open_audio, read_audio
+from uniaudio2.audio.wave import (
+    LIMIT_CEILING,
+    LIMIT_THRESHOLD,
+    PAUSE_S,
+    SAMPLE_RATE,
+    AudioError,
+    chunks_at_pauses,
+    limit,
+    resample,
+    rms_dbfs,
+)
+from uniaudio2.audio.write import AudioWriter, write_audio
+
+__all__ = [
+    "HELD_S",
+    "LIMIT_CEILING",
+    "LIMIT_THRESHOLD",
+    "PAUSE_S",
+    "SAMPLE_RATE",
+    "AudioError",
+    "AudioWriter",
+    "Recording",
+    "chunks_at_pauses",
+    "limit",
+    "open_audio",
+    "read_audio",
+    "resample",
+    "rms_dbfs",
+    "write_audio",
+]

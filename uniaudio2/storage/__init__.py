@@ -1,0 +1,1 @@
+"""Model folders on disk: reading them, filling models from them, writing them. Knows no model by name."""
