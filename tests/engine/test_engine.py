@@ -192,9 +192,10 @@ def test_results_give_codes_and_text() -> None:
 @torch.no_grad()
 def test_text_carries_its_log_probability() -> None:
     prompt = builder().prompt("asr", inputs("asr"))
-    part = Engine(model(), builder()).generate([request("asr", limits={"text": (0, 400)}), request("tts")])[0].parts[0]
-    assert part.end == "end" and part.log_probability is not None
-    rows = builder().text_rows([*part.ids.tolist(), model().config.text.eos, 0])
+    asked = request("asr", sampling=SamplingConfig(temperature=3.0), limits={"text": (3, 9)}, loop_guard=False)
+    part, other = (result.parts[0] for result in Engine(model(), builder()).generate([asked, request("tts")]))
+    assert part.end in ("end", "length") and part.log_probability is not None and other.log_probability is None
+    rows = builder().text_rows([*part.ids.tolist(), *([model().config.text.eos] if part.end == "end" else []), 0])
     tokens, mask = (torch.cat(pair)[None] for pair in zip((prompt.tokens, prompt.mask), rows, strict=True))
     scores = model()(tokens, mask).text_logits[0, len(prompt) - 1 :].log_softmax(-1)
     said = scores.gather(1, tokens[0, len(prompt) : -1, -1:])
