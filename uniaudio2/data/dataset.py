@@ -139,7 +139,8 @@ class LMDataset:
         for part in (*form.inputs, *form.task.outputs):
             source = sources[part.value]
             if isinstance(source, Audio):
-                rows += self.store.frames(index, source.name)[part.kind] + 2
+                frames = self.store.frames(index, source.name)
+                rows += sum(frames[stream] + 2 for stream in (frames if part.kind == "audio" else (part.kind,)))
             elif isinstance(source, Text):
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             else:
@@ -216,7 +217,7 @@ class LMDataset:
         if not inputs or given == item:
             return codes
         others = self.store.codes(given, source.name)
-        streams = {kind: (others if kind in inputs else codes)[kind] for kind in codes.streams}
+        streams = {kind: (others if {kind, "audio"} & inputs else codes)[kind] for kind in codes.streams}
         return AudioCodes.of(streams, codes.hops, sample_rate=codes.sample_rate)
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
