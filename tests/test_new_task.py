@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, load_lm, save_parts
+from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, save_parts
 from uniaudio2.cli import execute
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.data.dataset import LMDataset
@@ -22,6 +23,7 @@ from uniaudio2.lm import LMConfig
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import TASKS, Audio, HeldOut, Part, Task, Text, Training, audio_parts, get_form
 from uniaudio2.train.lm import load_tokenizer
+from uniaudio2.train.stages import assemble
 
 # The one place: what the sequence looks like, which examples fit, how they are scored. The values of `clean_up` are
 # named as the audios of the corpus are; those of `ask` are filled from others.
@@ -93,12 +95,16 @@ def test_a_task_in_one_place_is_trained_and_run(codes: Path, tmp_path: Path, cap
     assert {"eval/clean_up/nats", "eval/clean_up/gap_reasoning", "eval/ask_en/nats"} <= logged[-1].keys()
 
     folder, noisy, out = tmp_path / "model", tmp_path / "corpus" / "noisy7.wav", tmp_path / "out.wav"
-    tokenizer = DEFAULT_FOLDER / TOKENIZER_FILE
-    save_parts(folder, codec=load_codec(tmp_path / "tiny"), lm=load_lm(run / "export"), tokenizer=tokenizer)
+    save_parts(folder, codec=load_codec(tmp_path / "tiny"), tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    assemble(folder, language_models=[run / "export"], dtype="float32")
+    about = yaml.safe_load((folder / "config.yaml").read_text())["trained_tasks"]
+    assert set(about) == {"clean_up", "ask"} and about["clean_up"][0]["set"] == "held-out clean_up"
     place = ["--model", str(folder), "--device", "cpu"]
     assert execute(["run", "clean_up", f"noisy={noisy}", "-o", str(out), *place]) == 0, capfd.readouterr().err
     assert 0 < soundfile.info(out).duration < 1.5 * 1.7 + 2
     assert execute(["run", "ask", f"audio={noisy}", "question=which", *place]) == 0, capfd.readouterr().err
+    assert execute(["run", "asr", f"audio={noisy}", *place]) != 0
+    assert "was not trained for task 'asr', only for" in capfd.readouterr().err
     answers = UniAudio2.from_pretrained(folder, device="cpu").run("clean_up", {"noisy": noisy})
     assert list(answers) == ["clean"]
 
