@@ -803,7 +803,7 @@ def data_validate(
     from uniaudio2.data.manifest import add_phonemes, validate
 
     if phonemes:
-        from uniaudio2.data.synth.engines import phonemes as spoken
+        from uniaudio2.data.synth.engines.espeak import phonemes as spoken
 
         made, left = add_phonemes(manifest, spoken)
         say(f"phones written for {made} clips")
