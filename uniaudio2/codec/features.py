@@ -8,7 +8,7 @@ transformers (extra ``published``), and MusicFM; Whisper is in `whisper.py`, the
 Shapes: B batch, N samples at 24 kHz, T frames, D channels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
 from uniaudio2.codec.encoder import ENCODER_SAMPLE_RATE, FRAME_LENGTH, AudioEncoder, FeatureInfo, resample
+from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.codec.whisper import WhisperConfig, WhisperEncoder, whisper_log_mel
-from uniaudio2.config import ConfigError, load_config
 from uniaudio2.errors import UserError
 
 __all__ = [  # Whisper and the base class, too
@@ -40,40 +40,6 @@ __all__ = [  # Whisper and the base class, too
 ]
 
 
-def _whisper() -> tuple[type, type]:
-    return WhisperConfig, WhisperEncoder
-
-
-def _wavlm() -> tuple[type, type]:
-    return WavLMConfig, WavLMEncoder
-
-
-def _musicfm() -> tuple[type, type]:
-    return MusicFMConfig, MusicFMEncoder
-
-
-def _speech_expert() -> tuple[type, type]:
-    from uniaudio2.codec.experts import ExpertConfig, SpeechExpert
-
-    return ExpertConfig, SpeechExpert
-
-
-def _sound_expert() -> tuple[type, type]:
-    from uniaudio2.codec.experts import ExpertConfig, SoundExpert
-
-    return ExpertConfig, SoundExpert
-
-
-# Name in a preset -> function that imports and returns (config class, encoder class).
-ENCODERS: dict[str, Callable[[], tuple[type, type]]] = {
-    "whisper": _whisper,
-    "wavlm": _wavlm,
-    "musicfm": _musicfm,
-    "speech_expert": _speech_expert,
-    "sound_expert": _sound_expert,
-}
-
-
 def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
     """Build a registered encoder from its plain config.
 
@@ -88,10 +54,7 @@ def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
         ConfigError: If the name is not registered or the values do not fit.
         ImportError: If the encoder needs the extra ``published`` and it is not installed.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}")
-    config_class, encoder_class = ENCODERS[name]()
-    return encoder_class(load_config(config_class, dict(config)))
+    return ENCODERS.build(name, config)
 
 
 @dataclass(frozen=True)
@@ -121,6 +84,7 @@ class WavLMConfig:
             )
 
 
+@ENCODERS.register("wavlm", WavLMConfig)
 class WavLMEncoder(AudioEncoder):
     """The mean of WavLM's middle hidden states as role "phone" at 50 Hz."""
 
@@ -165,6 +129,7 @@ class WavLMEncoder(AudioEncoder):
         return f"encoder.{key}"
 
 
+@ENCODERS.register("musicfm", MusicFMConfig)
 class MusicFMEncoder(AudioEncoder):
     """MusicFM's hidden states as roles "acoustic" (early layer) and "semantic" (late layer) at 25 Hz."""
 

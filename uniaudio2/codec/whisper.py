@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.encoder import ENCODER_SAMPLE_RATE, FRAME_LENGTH, AudioEncoder, FeatureInfo, resample
+from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.errors import UserError
 
 FRAME_RATE_HZ = 50.0
@@ -141,6 +142,7 @@ class Transformer(nn.Module):
         return states
 
 
+@ENCODERS.register("whisper", WhisperConfig)
 class WhisperEncoder(AudioEncoder):
     """Whisper's encoder as the features that its config names, at 50 Hz; by default "speech", its last layer."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.codec.features import build_encoder
+from uniaudio2.codec.registry import RegisteredConfig
 from uniaudio2.config import ConfigError
 from uniaudio2.published.convert import (
     ConversionError,
@@ -75,8 +76,6 @@ def convert_whisper(source: Path | str, target: Path | str, *, dtype: ConvertDty
         raise ConversionError(str(error) if str(source) in str(error) else f"{source}: {error}", report) from None
     if report.problem:
         raise ConversionError(f"{source}: {report.problem}", report)
-    from uniaudio2.codec.codec import RegisteredConfig
-
     write_parts(
         [Job(opened.path, "encoder", RegisteredConfig("whisper", values), model, mapped)], target, dtype, report
     )
