@@ -47,14 +47,12 @@ class Stdin:
 
 
 def commands():
-    import typer
-
     def walk(command, path):
         yield path
         for name, child in getattr(command, "commands", {}).items():
             yield from walk(child, [*path, name])
 
-    return list(walk(typer.main.get_command(app), []))
+    return list(walk(app, []))
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
