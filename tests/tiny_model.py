@@ -15,9 +15,9 @@ def make_tiny_model(folder: Path) -> Path:
     """Write the folder and return it; the codebooks of the tiny codec are made to fit the tiny language model."""
     lm_config = load_config(LMConfig, preset_path("lm", "tiny"))
     audio = lm_config.audio
-    books = [f"reasoning.quantizer.codebook_size={audio.reasoning_codebook_size}"]
+    books = [f"reasoning.quantizer.codebook_size={audio.streams[0].codebook_size}"]
     books += [
-        f"reconstruction.{group}.codebook_size={audio.reconstruction_codebook_size}"
+        f"reconstruction.{group}.codebook_size={audio.fine.codebook_size}"
         for group in ("pronunciation", "structure", "acoustic")
     ]
     torch.manual_seed(0)

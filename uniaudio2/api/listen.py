@@ -79,7 +79,7 @@ def listens(row: Task) -> str | None:
     kinds = [part.kind for part in row.inputs]
     names = {part.value for part in row.inputs}
     value = row.outputs[0].value
-    one_recording = kinds == ["reasoning", "reconstruction"] and len(names) == 1
+    one_recording = kinds == ["audio"] and len(names) == 1
     return value if one_recording and value in ("transcription", "lyric", "caption") else None
 
 

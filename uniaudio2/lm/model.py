@@ -27,7 +27,7 @@ from uniaudio2.lm.transformer import (
     StackConfig,
     Transformer,
 )
-from uniaudio2.tokenizer import AudioTokens, TextTokens
+from uniaudio2.tokenizer import AudioTokens, AudioVocabulary, TextTokens
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LMConfig:
     """Sizes, vocabularies and the sequence conventions a language model was trained with."""
 
     text_vocab_size: int  # V
-    audio: AudioTokens  # sizes and special ids of the audio streams
+    audio: AudioVocabulary  # sizes and special ids of the audio streams
     text: TextTokens  # special ids of the text stream
     understanding: StackConfig  # expert in front of the backbone
     backbone: StackConfig
@@ -50,6 +50,8 @@ class LMConfig:
     prompt_style: Literal["short", "full"] = "full"
 
     def __post_init__(self) -> None:
+        if isinstance(self.audio, AudioTokens):  # the form of before
+            object.__setattr__(self, "audio", self.audio.upgraded())
         widths = {self.understanding.width, self.backbone.width, self.generation.width}
         if len(widths) != 1:
             raise UserError(f"experts and backbone must have one width, got {sorted(widths)}")
