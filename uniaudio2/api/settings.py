@@ -87,9 +87,13 @@ class GenerationConfig:
 class Score:
     """What a model reached in a task it was trained for."""
 
-    metric: str  # with its unit, such as "WER %"
+    metric: str  # such as "WER"
     value: float
     set: str  # the data
+    unit: str = "%"
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:g} {self.unit} ({self.set})"
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,10 @@ inputs_argument = click.argument("inputs", nargs=-1, required=True)
 @click.option("--published", is_flag=True, help="The published pair of files, NAME_reason.pt and NAME_semantic.pt.")
 @takes("overwrite", "recursive", *PLACE_OPTIONS, "as_json")
 def encode(inputs: tuple[str, ...], output: str, published: bool, *, options: Options) -> None:
-    """Turn INPUTS (audio files, folders, or - for standard input) into codes.
+    """Turn audio into codes.
 
-    An output called NAME_reason.pt is the published pair of files, with NAME_semantic.pt beside it.
+    INPUTS are audio files, folders, or - for standard input. An output called NAME_reason.pt is the published pair of
+    files, with NAME_semantic.pt beside it.
     """
 
     def work(model: "UniAudio2", source: str, target: str) -> dict[str, Any]:
@@ -72,9 +73,10 @@ def encode(inputs: tuple[str, ...], output: str, published: bool, *, options: Op
 )  # fmt: skip
 @takes("overwrite", "recursive", "steps", *PLACE_OPTIONS, "seed", "temperature", "guidance", "as_json")
 def decode(inputs: tuple[str, ...], output: str, solver: Any, kind: Any, *, options: Options) -> None:
-    """Turn INPUTS (files of codes, folders, or - for standard input) into audio.
+    """Turn codes into audio.
 
-    Seed, temperature and guidance act on the decoder's noise. Of a published pair name the first file, NAME_reason.pt.
+    INPUTS are files of codes, folders, or - for standard input. Seed, temperature and guidance act on the decoder's
+    noise. Of a published pair name the first file, NAME_reason.pt.
     """
 
     def work(model: "UniAudio2", source: str, target: str) -> dict[str, Any]:

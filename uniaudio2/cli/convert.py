@@ -20,9 +20,9 @@ from uniaudio2.cli.output import emit
 @click.option("--preset", default="3b", show_default=True, help="Language model preset, with llama.")
 @takes("seed", "as_json")
 def convert(source: str, paths: tuple[str, ...], dtype: Any, preset: str, *, options: Options) -> None:
-    """Turn published weights, a file or a folder, into a model folder.
+    """Turn published weights into a model folder.
 
-    SOURCE may be the word llama, to start from the Llama folder that follows.
+    SOURCE is a file or a folder, or the word llama, to start from the Llama folder that follows.
     """
     places = [path for path in paths if "=" not in path]
     overrides = [path for path in paths if "=" in path]

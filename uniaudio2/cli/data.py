@@ -29,7 +29,10 @@ def data() -> None:
 def synth(
     out: Path, preset: str, workers: int, data_root: Path | None, available: bool, resume: bool, *, options: Options
 ) -> None:
-    """Make labelled speech and sounds in the folder DIR; an interrupted run goes on."""
+    """Make labelled speech and sounds.
+
+    They go into the folder DIR; an interrupted run goes on.
+    """
     check_output_folder(out)
     from uniaudio2.data.synth.run import synthesise
 
@@ -52,12 +55,15 @@ def synth(
 @click.option("--phonemes", is_flag=True, help="Write the phones of every text into the manifest where it has none.")
 @takes("as_json")
 def validate(manifest: Path, phonemes: bool, *, options: Options) -> None:
-    """Check MANIFEST (JSONL, or the folder that holds it) against its audio; problems are listed one per line."""
+    """Check a manifest against its audio.
+
+    MANIFEST is JSONL, or the folder that holds it. Problems are listed one per line.
+    """
     from uniaudio2.data.manifest import add_phonemes
     from uniaudio2.data.manifest import validate as check
 
     if phonemes:
-        from uniaudio2.data.synth.engines import phonemes as spoken
+        from uniaudio2.data.synth.engines.espeak import phonemes as spoken
 
         made, left = add_phonemes(manifest, spoken)
         say(f"phones written for {made} clips")
@@ -86,7 +92,10 @@ def validate(manifest: Path, phonemes: bool, *, options: Options) -> None:
 @click.option("--clips", type=count(0), default=3, show_default=True, metavar="N", help="Clips per class to listen to.")
 @takes("seed")
 def inspect(manifest: Path, out: Path, pictures: int, clips: int, *, options: Options) -> None:
-    """Pictures and clips of every class of MANIFEST, to check labels by eye and ear."""
+    """Draw and cut examples of every class.
+
+    Pictures and clips of a corpus, MANIFEST, to check its labels by eye and ear.
+    """
     check_output_folder(out)
     from uniaudio2.data.inspect import inspect as draw
 
@@ -127,7 +136,10 @@ def prepare(
     *,
     options: Options,
 ) -> None:
-    """Turn the corpus MANIFEST into codes for training the language model."""
+    """Turn a corpus into codes for training.
+
+    MANIFEST is the folder of the corpus, or its manifest.
+    """
     check_readable(str(manifest / "manifest.jsonl" if manifest.is_dir() else manifest))
     check_output_folder(out)
     from uniaudio2.checkpoint import load_codec

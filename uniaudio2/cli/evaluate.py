@@ -45,9 +45,10 @@ def evaluate(
     *,
     options: Options,
 ) -> None:
-    """Score the model in TASK: asr, tts, audio_caption, tta, codec, reasoning; 'list' shows all.
+    """Score the model.
 
-    Every figure comes with its interval, and with its target where there is one.
+    TASK is asr, tts, audio_caption, tta, codec or reasoning; 'list' shows all. Every figure comes with its interval,
+    and with its target where there is one.
     """
     from uniaudio2.eval import EVALUATIONS, Effort, find_evaluation
     from uniaudio2.eval import evaluate as run_evaluation

@@ -49,9 +49,10 @@ class _Ready:
 @format_option
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "shifts", "language", *MODEL_OPTIONS)
 def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) -> None:
-    """Write down what is said in FILES (audio files, folders, or - for standard input).
+    """Write down what is said.
 
-    One line PATH<TAB>TEXT per file.
+    FILES are audio files, folders, or - for standard input. One line PATH<TAB>TEXT per file; on a terminal long
+    recordings appear piece by piece.
     """
     asked = (options.temperature, options.top_k, options.top_p) != (None, None, None)
     drawn = asked and options.temperature != 0 and options.top_k != 1
@@ -77,9 +78,9 @@ def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) ->
 @format_option
 @takes("timestamps", *FILE_OPTIONS, "batch_size", *MODEL_OPTIONS)
 def caption(files: tuple[str, ...], form: str | None, *, options: Options) -> None:
-    """Say in words what is heard in FILES (audio files, folders, or - for standard input).
+    """Say in words what is heard.
 
-    One line PATH<TAB>TEXT per file.
+    FILES are audio files, folders, or - for standard input. One line PATH<TAB>TEXT per file.
     """
 
     def call(model: "UniAudio2", audio: "list[Recording]", progress: "Progress | None") -> "list[TextResult]":

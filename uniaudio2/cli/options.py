@@ -216,7 +216,8 @@ def takes(*names: str) -> Callable[[Command], Command]:
 
         @functools.wraps(command)
         def call(**values: Any) -> Any:
-            return command(**values, options=Options(**{name: values.pop(name) for name in names}))
+            options = Options(**{name: values.pop(name) for name in names})
+            return command(**values, options=options)
 
         declared: Command = call
         for name in reversed(names):

@@ -59,10 +59,10 @@ def run(
     *,
     options: Options,
 ) -> None:
-    """Run any row of the task table, such as: run tts transcription="hello" -o hello.wav
+    """Run any row of the task table.
 
-    TASK is a name in the table; 'list' shows all, and what the model was trained for. A value is a text, or the path
-    of a file of audio or codes.
+    Such as: run tts transcription="hello" -o hello.wav. TASK is a name in the table; 'list' shows all, and what the
+    model was trained for. A value is a text, or the path of a file of audio or codes.
     """
     from uniaudio2.tasks import get_task
 
@@ -112,7 +112,7 @@ def _list(options: Options) -> None:
         takes = [part.value + ("?" if part.optional else "") for part in row.inputs]
         makes = [part.value for part in row.outputs]
         shape = f"{', '.join(dict.fromkeys(takes)) or 'nothing'} -> {', '.join(dict.fromkeys(makes))}"
-        scores = [f"{score.metric} {score.value:g} ({score.set})" for score in trained.get(row.name, ())]
+        scores = [str(score) for score in trained.get(row.name, ())]
         if options.as_json:
             known = {"trained": row.name in trained, "scores": [vars(score) for score in trained.get(row.name, ())]}
             emit({"task": row.name, "shape": shape, **(known if options.facts.trained_tasks is not None else {})})

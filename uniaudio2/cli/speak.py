@@ -41,7 +41,10 @@ output_option = click.option(
 def speak(
     text: str | None, output: str, voice: Path | None, lines: Path | None, best_of: int | None, *, options: Options
 ) -> None:
-    """Read TEXT (- for standard input) aloud; long text goes sentence by sentence in one voice."""
+    """Read a text aloud.
+
+    TEXT may be - for standard input. A long one goes sentence by sentence in one voice.
+    """
     from uniaudio2.speech_text import plan_speech
 
     texts = _texts(text, lines)
@@ -77,7 +80,10 @@ def generate() -> None:
 def generate_sound(
     text: str | None, output: str, duration: float | None, lines: Path | None, *, options: Options
 ) -> None:
-    """Make the sound that TEXT (- for standard input) describes, such as "a dog barking"."""
+    """Make the sound that a text describes.
+
+    TEXT, such as "a dog barking", may be - for standard input.
+    """
     from uniaudio2.speech_text import check_description
 
     def check(one: str) -> None:

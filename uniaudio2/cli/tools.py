@@ -51,7 +51,10 @@ def bench(
     *,
     options: Options,
 ) -> None:
-    """Measure the engine: speed, memory, kernels, and the share of what the memory's bandwidth allows."""
+    """Measure the engine.
+
+    Speed, memory, kernels, and the share of what the memory's bandwidth allows.
+    """
     batches = [int(word) if word.strip().isdigit() else 0 for word in batch.split(",")]
     if trace is not None:
         check_output_file(str(trace))
@@ -115,7 +118,10 @@ def _print_columns(title: str, columns: list[Column]) -> None:
 )  # fmt: skip
 @takes("device", "as_json")
 def doctor(model: str | None, presets: str, *, options: Options) -> None:
-    """What is installed, what is missing, which devices and model there are, and how much memory presets take."""
+    """Look at this installation.
+
+    What is there and what is missing, devices, the model, and how much memory presets take.
+    """
     from uniaudio2.doctor import diagnose, findings_table, memory_table, preset_sizes
 
     findings = diagnose(model)
@@ -140,7 +146,10 @@ def doctor(model: str | None, presets: str, *, options: Options) -> None:
 )  # fmt: skip
 @takes(*MODEL_OPTIONS)
 def demo(out: Path, *, options: Options) -> None:
-    """Run the model on the recordings in the package; writes sounds, pictures and a page to listen to."""
+    """Write a page to listen to.
+
+    The model runs on the recordings in the package; the page has sounds and pictures.
+    """
     check_output_folder(out)
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -15,9 +15,10 @@ from uniaudio2.cli.output import say
 @click.option("--config", "-c", metavar="NAME", help="YAML file or preset name.  [default: the stage's preset]")
 @click.pass_context
 def train(context: click.Context, stage: str, overrides: tuple[str, ...], config: str | None) -> None:
-    """Train one STAGE, such as speech_expert or lm ('list' shows all), with changes such as train.lr=1e-4.
+    """Train one stage.
 
-    A run that was interrupted goes on where it stopped.
+    STAGE is a name such as speech_expert or lm; 'list' shows all. Changes are words such as train.lr=1e-4. A run that
+    was interrupted goes on where it stopped.
     """
     from uniaudio2.train.stages import STAGES, run_stage, stage_config
 
@@ -62,7 +63,10 @@ def assemble(
     card: Path | None,
     dtype: Any,
 ) -> None:
-    """Join what the training stages exported into the model folder OUT, which is made or extended."""
+    """Join what stages exported into a model folder.
+
+    OUT is made or extended.
+    """
     if not parts and not language_models:
         raise InputError("nothing to join: give --part for every codec stage, or --language-model")
     check_output_folder(out)
