@@ -132,7 +132,7 @@ def test_audio_is_written_as_codes_where_the_name_says_so(
         (["tts", "transcription=hi"], "name a wav file with -o"),
         (["asr", "audio={wav}", "-o", "x.txt"], "is printed: leave -o out"),
         (["semantic_to_reason", "audio={wav}", "-o", "x.wav"], "use .safetensors"),
-        (["tts", "transcription=hi", "-o", "x.mp3"], "unknown ending '.mp3'"),
+        (["tts", "transcription=hi", "-o", "x.aac"], "unknown ending '.aac'"),
         (["asr", "audio={wav}", "audio={wav}"], "audio: is given twice"),
         (["audio_understanding", "question=what", "audio="], "audio: is empty, name a file"),
         (["speech_edit", "instruction=", "source={wav}", "-o", "x.wav"], "instruction: the text is empty"),

@@ -436,7 +436,7 @@ def _move(source: Source, kind: str, prefix: str) -> Source:
 
 def _plan_single(source: Source, folder: Path, report: ConversionReport) -> Job:
     """A lone autoencoder or music encoder."""
-    from uniaudio2.codec.codec import RegisteredConfig
+    from uniaudio2.codec.registry import RegisteredConfig
 
     if source.kind == "sqcodec":
         from uniaudio2.codec.autoencoder import SQCodec, SQCodecConfig, rename_published
