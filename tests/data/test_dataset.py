@@ -9,14 +9,16 @@ import torch
 
 from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.data.dataset import CodeStore, LMDataset, read_sentences
+from uniaudio2.data.dataset import LMDataset, read_sentences
 from uniaudio2.data.mixture import MixtureConfig, MixtureError, Planner, Pool
 from uniaudio2.data.prepare import PrepareConfig, prepare
+from uniaudio2.data.store import CodeStore
 from uniaudio2.lm import LMConfig
 from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.tasks import get_form
 from uniaudio2.train.lm import load_tokenizer
 
-ALL = {"asr": 1.0, "tts": 1.0, "tts_voice": 1.0, "audio_caption": 0.5, "tta": 0.5, "text_only": 0.5, "audio_only": 0.5}
+ALL = {"asr": 1.0, "tts": 1.0, "tts+voice": 1.0, "audio_caption": 0.5, "tta": 0.5, "text_only": 0.5, "audio_only": 0.5}
 CONFIG = MixtureConfig(weights=ALL, positions=400, epoch_sequences=64, min_voice_prompt_s=0.2)
 
 
@@ -108,10 +110,10 @@ def test_house_voice_prompt_and_spans(store: CodeStore, builder: SequenceBuilder
     dataset = LMDataset(store, builder, config, seed=0, phones={phone: i + 1 for i, phone in enumerate(phones)})
     speakers = {store.clips[int(i)].speaker for i in dataset.planner.pools["tts"].items}
     assert speakers == {"voice0"}
-    item = int(dataset.planner.pools["tts_voice"].items[0])
-    segment = dataset.segment("tts_voice", item, np.random.default_rng(0), training=False)
+    item = int(dataset.planner.pools["tts+voice"].items[0])
+    segment = dataset.segment(get_form("tts+voice"), item, np.random.default_rng(0), training=False)
     assert [span.kind for span in segment.sequence.spans] == ["prompt", "voice", "text", "reasoning", "reconstruction"]
-    batch = dataset.held_out("asr", [item], shuffled=False)
+    batch = dataset.held_out(get_form("asr"), [item], shuffled=False)
     row, first, last = batch.heard[0].tolist()
     assert torch.equal(batch.tokens[row, first:last, 0], store.codes(item).reasoning[0, 0])
     assert " ".join(phones[i - 1] for i in batch.heard_phones.tolist()) == store.clips[item].phonemes
@@ -128,7 +130,7 @@ def test_a_copy_at_another_speed_is_a_voice_of_its_own(tmp_path: Path, builder: 
     prepare(Speller(), Spelled(texts), tmp_path / "codes", config, augment=lambda w, _: w, change_speed=lambda w, _: w)
     store = CodeStore([tmp_path / "codes"])
     dataset = LMDataset(store, builder, CONFIG, seed=0)
-    pool = [int(i) for i in dataset.planner.pools["tts_voice"].items]
+    pool = [int(i) for i in dataset.planner.pools["tts+voice"].items]
     changed = [i for i in pool if store.clips[i].copy]
     assert len(changed) > 20 and all(store.clips[i].speed != 1.0 for i in changed)
     for item in pool:
@@ -159,8 +161,8 @@ def test_joined_clips_say_their_parts_one_after_another(tmp_path: Path, builder:
         parts = [store.clips[part] for part in clip.parts]
         assert len(parts) > 1 and {p.speaker for p in parts} == {clip.speaker} and not any(p.copy for p in parts)
         assert clip.text == " ".join(p.text or "" for p in parts) and clip.duration_s <= 8.0 + 0.4 * len(parts)
-        assert codes.reasoning.shape[2] == store.reasoning_frames[index]
-        assert codes.reconstruction.shape[2] == store.reconstruction_frames[index]
+        assert codes.reasoning.shape[2] == store.frames(index)["reasoning"]
+        assert codes.reconstruction.shape[2] == store.frames(index)["reconstruction"]
         assert len({*clip.parts}) == len(parts)
         assert abs(codes.reconstruction.shape[2] - 2.5 * codes.reasoning.shape[2]) <= 3  # the streams stay in step
         heard = "".join(LETTERS[i] for i in codes.reconstruction[0, 0].tolist() if i < len(LETTERS))
@@ -178,7 +180,7 @@ def test_shuffled_conditions_change_the_input_and_not_the_target(store: CodeStor
     phones = {phone: i + 1 for i, phone in enumerate(store.phones(256))}
     dataset = LMDataset(store, builder, CONFIG, seed=0, phones=phones)
     items = [int(i) for i in dataset.planner.pools["asr"].items[:6]]
-    right, wrong = (dataset.held_out("asr", items, shuffled=s) for s in (False, True))
+    right, wrong = (dataset.held_out(get_form("asr"), items, shuffled=s) for s in (False, True))
     for row in range(6):
         targets = [batch.tokens[row, :, -1][batch.loss_mask[row, :, -1]] for batch in (right, wrong)]
         assert torch.equal(*targets)
@@ -212,7 +214,7 @@ def test_auditory_sentences_join_segments_within_their_limit(store: CodeStore, b
 def test_a_task_without_clips_is_named(store: CodeStore, builder: SequenceBuilder) -> None:
     with pytest.raises(MixtureError, match="'tts' has a weight, but no clip"):
         LMDataset(store, builder, replace(CONFIG, house_voices=("nobody",)), seed=0)
-    with pytest.raises(MixtureError, match="unknown task 'sing'"):
+    with pytest.raises(MixtureError, match="unknown task 'sing'; those that can be trained: asr, "):
         MixtureConfig(weights={"sing": 1.0})
 
 

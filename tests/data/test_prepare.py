@@ -8,8 +8,8 @@ import torch
 
 from tests.data.spelled import LETTERS, Spelled, Speller
 from uniaudio2.codes import reasoning_length, reconstruction_length
-from uniaudio2.data.dataset import CodeStore, DatasetError
 from uniaudio2.data.prepare import VOICE_SPEEDS, PrepareConfig, PrepareError, prepare
+from uniaudio2.data.store import CodeStore, DatasetError
 
 TEXTS = ["abc", "hello there", "a", "the quick brown fox", "zebra", "some words", "xyz", "good day", "no", "yes"]
 

@@ -9,6 +9,7 @@ from uniaudio2.config import load_config, preset_path
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.lm import LMConfig
 from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.tasks import get_form
 from uniaudio2.train.auxiliary import FRAMES_AHEAD, PHONE_IDS, PhoneHeads, blank_history, phones_of, spoken_texts
 
 CONFIG = load_config(LMConfig, preset_path("lm", "tiny"))
@@ -21,7 +22,7 @@ def batch(*tasks: str) -> LMBatch:
     for number, task in enumerate(tasks):
         codes = (torch.full((8, 4 + number), 3), torch.full((8, 9 + number), 4))
         values = {"audio": codes, "transcription": WORDS}
-        rows.append([Segment(builder.example(task, values, prompt=[0, 30, 1]), task, PHONES)])
+        rows.append([Segment(builder.example(task, values, prompt=[0, 30, 1]), get_form(task), {"audio": PHONES})])
     return collate(builder, rows)
 
 

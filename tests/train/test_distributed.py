@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.test_loop import Line, config
+from tests.train.test_trainer import Line, config
 from uniaudio2.train import Trainer, TrainingError
 from uniaudio2.train.distributed import ProcessGroup
 
@@ -63,13 +63,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 def test_micro_steps_are_dealt_out_without_rest() -> None:
-    dealt = [list(ProcessGroup(rank, 2).micro_steps(8, width=2)) for rank in range(2)]
-    assert dealt == [[0, 4], [2, 6]]
+    dealt = [list(ProcessGroup(rank, 2).micro_steps(6)) for rank in range(2)]
+    assert dealt == [[0, 2, 4], [1, 3, 5]]
     assert list(ProcessGroup().micro_steps(3)) == [0, 1, 2]
 
 
 def test_accumulation_that_cannot_be_dealt_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniaudio2.train.loop.join_group", lambda device: ProcessGroup(0, 2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="multiple of 2"):
         Trainer(config(tmp_path, accumulate=3), Line())
 

@@ -1000,9 +1000,11 @@ def _limits(row: Task, inputs: Mapping[str, Any]) -> _Limits:
     text = _all_text(inputs)
     if not row.makes_audio:
         return _text_limits(longest_s) if longest_s else _Limits(max_tokens=512)
-    if row.name in ("tts", "yue_tts"):
+    if row.length_rule == "spoken":
         return _speech_limits(speaking_time_s(text))
-    if longest_s and not text:  # audio in, audio out: about as long as what came in
+    if row.length_rule == "sound":
+        return _sound_limits(None)
+    if row.length_rule == "copied":  # audio in, audio out: about as long as what came in
         return _Limits(max_audio_s=longest_s * 1.5 + 1.0)
     return _Limits(max_audio_s=max(MAX_SOUND_S, 2.0 * speaking_time_s(text)))
 

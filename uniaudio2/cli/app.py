@@ -921,7 +921,7 @@ def assemble(
     if not part and not language_model:
         raise InputError("nothing to join: give --part for every codec stage, or --language-model")
     check_output_folder(out)
-    from uniaudio2.train.codec.stages import SHIPPED_TOKENIZER
+    from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE
     from uniaudio2.train.stages import assemble as join
 
     print(
@@ -931,7 +931,7 @@ def assemble(
             parts=part or (),
             text_decoder=text_decoder,
             language_models=language_model or (),
-            tokenizer=SHIPPED_TOKENIZER,
+            tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE,
             card=card.read_text(encoding="utf-8") if card else None,
             dtype=cast(Any, dtype),
         )

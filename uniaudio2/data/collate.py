@@ -5,13 +5,17 @@ Shapes: B batch, S positions, K codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from uniaudio2.sequence import SequenceBuilder, TokenSequence
+from uniaudio2.tasks import Audio, Form, Source, Text
+
+_Stretch = tuple[int, int, int, int, int]
+"""First and end of a predicted stretch, first and end of what it should attend, number of the guided head."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class LMBatch:
     aligned: Tensor  # (m, 6) int64: row, first and end of the predicted stretch, first and end of what it should attend
     # with the guided head whose number comes last
     attended: Tensor  # (k, 6) int64: the same, where any place will do (sounds and their caption)
-    entries: tuple[str, ...]  # first entry of every row, for logs
+    entries: tuple[str, ...]  # name of the first form of every row, for logs
 
     @property
     def num_positions(self) -> int:
@@ -40,8 +44,8 @@ class Segment:
     """One built example with the phones that can be heard in it."""
 
     sequence: TokenSequence
-    entry: str
-    heard: tuple[int, ...] = ()  # phones of the value "audio"; empty when there are none or they are unknown
+    form: Form
+    heard: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # value -> phones said in it, where known
 
 
 def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, align_listening: bool = True) -> LMBatch:
@@ -66,39 +70,13 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
     for number, row in enumerate(rows):
         start = 0
         for segment in row:
-            spans = segment.sequence.spans
-            audio = [s for s in spans if s.value == "audio" and s.kind in ("reasoning", "reconstruction")]
-            words = [s for s in spans if s.value == "transcription"]
-            for span in audio:
-                frames = span.codes
-                if segment.heard and span.kind == "reasoning":
-                    heard.append((number, start + frames.start, start + frames.stop))
-                    spoken.append(segment.heard)
-            for text in words:
-                inside = (text.start + 2, text.stop - 2)  # without the tag and begin of text, end of text and tag
-                if inside[1] <= inside[0]:
-                    continue
-                if text.target and align_listening:
-                    # One head listens to the sounds, one to the meaning.
-                    for head, kind in enumerate(("reconstruction", "reasoning")):
-                        for place in (s.codes for s in audio if s.kind == kind):
-                            stretch = _shift(start, place.start, place.stop)
-                            aligned.append((number, *_shift(start, *inside), *stretch, head))
-                elif not text.target:
-                    for span in audio:
-                        if span.target:
-                            stretch = _shift(start, span.codes.start, span.codes.stop)
-                            aligned.append((number, *stretch, *_shift(start, *inside), 0))
-            for text in (s for s in spans if s.value == "caption" and not s.target):
-                for span in (s for s in audio if s.target):
-                    stretch = _shift(start, span.codes.start, span.codes.stop)
-                    attended.append((number, *stretch, *_shift(start, text.start + 2, text.stop - 2), 0))
-            # Sound follows the meaning that was written before it, frame by frame.
-            reasoning = [s.codes for s in audio if s.kind == "reasoning"]
-            for place in (s.codes for s in audio if s.kind == "reconstruction" and s.target):
-                for source in reasoning:
-                    stretch = _shift(start, place.start, place.stop)
-                    aligned.append((number, *stretch, *_shift(start, source.start, source.stop), 1))
+            for span in segment.sequence.spans:
+                if span.kind == "reasoning" and segment.heard.get(span.value):
+                    heard.append((number, start + span.codes.start, start + span.codes.stop))
+                    spoken.append(segment.heard[span.value])
+            said, described = _attention(segment, align_listening)
+            for places, found in ((aligned, said), (attended, described)):
+                places += [(number, start + a, start + b, start + c, start + d, head) for a, b, c, d, head in found]
             start += len(segment.sequence)
     return LMBatch(
         tokens=padded.tokens,
@@ -109,9 +87,38 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
         heard_lengths=torch.tensor([len(phones) for phones in spoken], dtype=torch.int64),
         aligned=torch.tensor(aligned, dtype=torch.int64).reshape(-1, 6),
         attended=torch.tensor(attended, dtype=torch.int64).reshape(-1, 6),
-        entries=tuple(row[0].entry for row in rows),
+        entries=tuple(row[0].form.name for row in rows),
     )
 
 
-def _shift(start: int, first: int, last: int) -> tuple[int, int]:
-    return start + first, start + last
+def _attention(segment: Segment, align_listening: bool) -> tuple[list[_Stretch], list[_Stretch]]:
+    """Where predicted parts should attend: along a text or audio that they follow, and anywhere in other texts."""
+    sources = segment.form.sources
+    tags = {part.value: part.tag for part in (*segment.form.inputs, *segment.form.task.outputs)}
+    spans = segment.sequence.spans
+    audio = [s for s in spans if s.kind in ("reasoning", "reconstruction") and isinstance(sources[s.value], Audio)]
+    said: list[_Stretch] = []
+    described: list[_Stretch] = []
+    for text in (s for s in spans if s.kind == "text"):
+        source, edge = sources[text.value], 1 + bool(tags[text.value])  # begin and end of text, and the tags
+        if not isinstance(source, Text) or text.stop - text.start <= 2 * edge:
+            continue
+        inside = (text.start + edge, text.stop - edge)
+        saying = [s for s in audio if _says(sources[s.value], source)]
+        if text.target and align_listening:
+            # One head listens to the sounds, one to the meaning.
+            for head, kind in enumerate(("reconstruction", "reasoning")):
+                said += [(*inside, s.codes.start, s.codes.stop, head) for s in saying if s.kind == kind]
+        elif not text.target:
+            for span in (s for s in audio if s.target):
+                places = said if span in saying else described
+                places.append((span.codes.start, span.codes.stop, *inside, 0))
+    for span in (s for s in audio if s.target and s.kind == "reconstruction"):
+        # Sound follows the meaning that was written before it, frame by frame.
+        meaning = [s.codes for s in audio if s.kind == "reasoning" and s.value == span.value]
+        said += [(span.codes.start, span.codes.stop, codes.start, codes.stop, 1) for codes in meaning]
+    return said, described
+
+
+def _says(audio: Source, text: Text) -> bool:
+    return isinstance(audio, Audio) and audio.says == text.name

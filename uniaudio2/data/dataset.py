@@ -1,231 +1,24 @@
-"""Prepared codes in memory, and training sequences made of them.
+"""Training sequences made of prepared codes, as the task table says.
 
-``CodeStore`` reads the shards that ``prepare`` wrote. ``LMDataset`` turns draws of a mixture into padded batches; a
-batch is a pure function of (seed, index). Shapes: B batch, S positions, K codebooks, T frames.
+``LMDataset`` turns draws of a mixture into padded batches; a batch is a pure function of (seed, index).
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from safetensors import safe_open
 
-from uniaudio2.codes import (
-    REASONING_HOP,
-    RECONSTRUCTION_HOP,
-    RECONSTRUCTION_RATE_HZ,
-    SAMPLE_RATE,
-    AudioCodes,
-)
+from uniaudio2.codes import RECONSTRUCTION_RATE_HZ
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
-from uniaudio2.errors import UserError
-from uniaudio2.sequence import SequenceBuilder
-from uniaudio2.tasks import get_task
+from uniaudio2.data.store import Clip, CodeStore, DatasetError
+from uniaudio2.sequence import SequenceBuilder, Value
+from uniaudio2.tasks import Audio, Form, Sentence, Source, Text, Voice, get_form
 from uniaudio2.text import normalise_text
-
-
-class DatasetError(UserError):
-    """Prepared codes that are missing, broken or do not belong together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """Labels of one prepared clip; see the manifest for the fields."""
-
-    id: str
-    split: str
-    kind: str
-    text: str | None
-    phonemes: str | None
-    language: str | None
-    speaker: str | None
-    label: str | None
-    caption: str | None
-    captions: tuple[str, ...]
-    engine: str | None
-    source: str | None
-    copy: int  # 0 = as recorded, n = copy n: augmented, or at another speed
-    num_samples: int
-    speed: float = 1.0  # other than 1: a copy at another speed, which is another voice
-    parts: tuple[int, ...] = ()  # clips of the store that this one consists of, one after another
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds of audio."""
-        return self.num_samples / SAMPLE_RATE
-
-    @property
-    def clean(self) -> bool:
-        """Whether noise, rooms and the like were never added."""
-        return not self.copy or self.speed != 1.0
-
-
-class CodeStore:
-    """Codes and labels of prepared folders, held in memory as 16-bit integers.
-
-    Args:
-        folders: Folders that ``prepare`` wrote (finished shards are read, so a folder may still be growing), all
-            made by one codec.
-        splits: Parts of the manifest to keep.
-
-    Raises:
-        DatasetError: If a folder holds no codes, or codes of another codec.
-    """
-
-    def __init__(self, folders: Iterable[str | Path], *, splits: Sequence[str] = ("train",)) -> None:
-        self.clips: list[Clip] = []
-        self._reasoning: list[np.ndarray] = []
-        self._reconstruction: list[np.ndarray] = []
-        places: list[tuple[int, int, int, int, int]] = []
-        codec: str | None = None
-        for folder in (Path(f) for f in folders):
-            try:
-                about = json.loads((folder / "codes.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                raise DatasetError(f"{folder} holds no prepared codes; run `uniaudio2 prepare` first") from None
-            if codec is not None and about["codec"] != codec:
-                raise DatasetError(f"{folder} was made by another codec than the other folders; prepare it again")
-            codec = about["codec"]
-            for labels in sorted(folder.glob("codes-*.jsonl")):
-                shard = len(self._reasoning)
-                with safe_open(labels.with_suffix(".safetensors"), framework="numpy") as file:
-                    self._reasoning.append(file.get_tensor("reasoning"))
-                    self._reconstruction.append(file.get_tensor("reconstruction"))
-                for line in labels.read_text(encoding="utf-8").splitlines():
-                    row = json.loads(line)
-                    if row.get("split", "train") in splits:
-                        self.clips.append(_clip(row))
-                        places.append((shard, *row["reasoning"], *row["reconstruction"]))
-        if not self.clips:
-            raise DatasetError(f"no prepared clip of split {' or '.join(splits)} was found; run `uniaudio2 prepare`")
-        self.codec = codec
-        self._places = np.array(places, dtype=np.int64)
-        self.reasoning_frames = self._places[:, 2]
-        """Frames of every clip, (n,)."""
-        self.reconstruction_frames = self._places[:, 4]
-        """Frames of every clip, (n,)."""
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def phones(self, limit: int) -> list[str]:
-        """The ``limit`` most frequent phones of the clips' labels, in alphabetical order."""
-        counts = Counter(phone for clip in self.clips for phone in (clip.phonemes or "").split())
-        return sorted(phone for phone, _ in counts.most_common(limit))
-
-    def codes(self, index: int) -> AudioCodes:
-        """Codes of clip ``index``, batch size 1."""
-        if parts := self.clips[index].parts:
-            codes = [self.codes(part) for part in parts]
-            lengths = self._joined_lengths(parts)
-            return AudioCodes(
-                torch.cat([c.reasoning for c in codes], dim=2),
-                torch.cat([_of_length(c.reconstruction, n) for c, n in zip(codes, lengths, strict=True)], dim=2),
-                self.clips[index].num_samples,
-            )
-        shard, rea, rea_count, rec, rec_count = (int(v) for v in self._places[index])
-        reasoning = self._reasoning[shard][:, rea : rea + rea_count]
-        reconstruction = self._reconstruction[shard][:, rec : rec + rec_count]
-        return AudioCodes(
-            torch.from_numpy(reasoning.astype(np.int64))[None],
-            torch.from_numpy(reconstruction.astype(np.int64))[None],
-            self.clips[index].num_samples,
-        )
-
-    def voice(self, index: int, rng: np.random.Generator, max_s: float) -> torch.Tensor:
-        """A random stretch of a clip's reconstruction codes as a voice prompt, (K, T) int64."""
-        codes = self.codes(index).reconstruction[0]
-        frames = min(codes.shape[1], int(max_s * RECONSTRUCTION_RATE_HZ))
-        first = int(rng.integers(0, codes.shape[1] - frames + 1))
-        return codes[:, first : first + frames]
-
-    def join(self, share: float, longest_s: float, seed: int) -> None:
-        """Add clips that are several clips of one speaker, one after another.
-
-        Choice: corpora of single sentences hold few long clips, and a model that hears only short ones loses its place
-        in long ones. Codes are joined, not waves, so every run can draw other pairs without encoding anything.
-
-        Args:
-            share: Joined clips per clip of transcribed, clean speech, at most: fewer where a speaker has nothing that
-                fits.
-            longest_s: A joined clip aims at a length between a third of this and this, seconds.
-            seed: Source of every choice.
-        """
-        speakers: dict[tuple[str, str | None], list[int]] = {}
-        for index, clip in enumerate(self.clips):
-            if clip.kind == "speech" and clip.text and clip.speaker and clip.clean and not clip.parts:
-                speakers.setdefault((clip.speaker, clip.language), []).append(index)
-        rng = np.random.default_rng((seed, 4))
-        frames: list[list[int]] = [[], []]
-        for own in speakers.values():
-            for _ in range(round(share * len(own))):
-                goal, parts = longest_s * rng.uniform(1 / 3, 1), []
-                for index in rng.choice(own, min(len(own), 24), replace=False).tolist():
-                    if self.clips[index].duration_s <= goal:
-                        goal -= self.clips[index].duration_s
-                        parts.append(index)
-                if len(parts) > 1:
-                    self.clips.append(self._joined(tuple(parts)))
-                    frames[0].append(int(self.reasoning_frames[parts].sum()))
-                    frames[1].append(sum(self._joined_lengths(parts)))
-        self.reasoning_frames = np.concatenate([self.reasoning_frames, np.array(frames[0], dtype=np.int64)])
-        self.reconstruction_frames = np.concatenate([self.reconstruction_frames, np.array(frames[1], dtype=np.int64)])
-
-    def _joined_lengths(self, parts: Sequence[int]) -> list[int]:
-        """Reconstruction frames of each part. All but the last are stretched so that the two streams stay in step."""
-        lengths, reasoning = [], 0
-        for part in parts[:-1]:
-            reasoning += int(self._places[part, 2])
-            lengths.append(reasoning * REASONING_HOP // RECONSTRUCTION_HOP - sum(lengths))
-        return [*lengths, int(self._places[parts[-1], 4])]
-
-    def _joined(self, parts: tuple[int, ...]) -> Clip:
-        clips = [self.clips[part] for part in parts]
-        between = "" if clips[0].language in ("zh", "yue") else " "
-        before = sum(self._joined_lengths(parts)[:-1]) * RECONSTRUCTION_HOP
-        return replace(
-            clips[0],
-            id="+".join(clip.id for clip in clips),
-            text=between.join(clip.text or "" for clip in clips),
-            phonemes=" ".join(clip.phonemes or "" for clip in clips) if all(c.phonemes for c in clips) else None,
-            num_samples=before + clips[-1].num_samples,
-            parts=parts,
-        )
-
-
-def _of_length(codes: torch.Tensor, length: int) -> torch.Tensor:
-    """Codes (B, K, T) cut to ``length`` frames, or with the last frame repeated up to it."""
-    return codes[:, :, torch.arange(length).clamp(max=codes.shape[2] - 1)]
-
-
-def _clip(row: dict[str, Any]) -> Clip:
-    return Clip(
-        id=row["id"],
-        split=row.get("split", "train"),
-        kind=row.get("kind", "speech"),
-        text=row.get("text"),
-        phonemes=row.get("phonemes"),
-        language=row.get("language"),
-        speaker=row.get("speaker"),
-        label=row.get("label"),
-        caption=row.get("caption"),
-        captions=tuple(row.get("captions", ())),
-        engine=row.get("engine"),
-        source=row.get("source"),
-        copy=int(row["copy"]),
-        num_samples=int(row["num_samples"]),
-        speed=float(row.get("speed", 1.0)),
-    )
 
 
 class LMDataset:
@@ -271,7 +64,7 @@ class LMDataset:
             return
         self.planner = Planner(
             config,
-            {name: self._pool(name) for name in config.weights if config.weights[name] > 0},
+            {name: self._pool(get_form(name)) for name in config.weights if config.weights[name] > 0},
             seed,
             speakers=np.array([voice_numbers.get(c.speaker or "", -1) for c in store.clips]),
             texts=np.array([text_numbers.get(c.text or "", -1) for c in store.clips]),
@@ -294,29 +87,39 @@ class LMDataset:
                 found.setdefault(clip.speaker, []).append(index)
         return {speaker: np.array(indices) for speaker, indices in found.items() if len(indices) > 1}
 
-    def fits(self, entry: str, clip: Clip) -> bool:
-        """Whether a clip can serve an entry of the mixture."""
-        speech = clip.kind == "speech" and bool(clip.text)
-        if entry == "asr":
-            return speech
-        if entry == "tts":
-            house = not self.config.house_voices or clip.speaker in self.config.house_voices
-            return speech and not clip.copy and house
-        if entry == "tts_voice":
-            return speech and clip.clean and len(self._prompts(clip)) > 0
-        if entry in ("audio_caption", "tta"):
-            return clip.kind != "speech" and bool(clip.caption) and not (clip.copy and entry == "tta")
-        return entry == "audio_only" and not clip.copy
+    def fits(self, form: Form, index: int) -> bool:
+        """Whether a clip can serve a form of a task; see `uniaudio2.tasks.Training`."""
+        clip, task = self.store.clips[index], form.task
+        if task.training is None or clip.kind not in task.training.kinds:
+            return False
+        sources = form.sources.values()
+        if task.makes_audio:
+            prompted = any(isinstance(source, Voice) for source in sources)
+            if not (clip.clean if prompted else not clip.copy):
+                return False
+            houses = self.config.house_voices
+            if houses and not prompted and "voice" in task.optional_inputs and clip.speaker not in houses:
+                return False
+        return all(self._has(clip, source) for source in sources)
 
-    def _pool(self, entry: str) -> Pool:
-        if entry == "text_only":
-            lengths = np.array([len(self.text_ids(text)) for text in self.texts], dtype=np.int64)
-            return Pool(np.arange(len(lengths)), np.zeros(len(lengths)), lengths, np.ones(len(lengths)))
+    def _has(self, clip: Clip, source: Source) -> bool:
+        """Whether a clip can fill a value."""
+        if isinstance(source, Audio):
+            return source.name in clip.audios
+        if isinstance(source, Text):
+            return bool(clip.texts.get(source.name))
+        return isinstance(source, Voice) and len(self._prompts(clip)) > 0
+
+    def _pool(self, form: Form) -> Pool:
+        if any(isinstance(source, Sentence) for source in form.sources.values()):
+            rows = self._prompt_rows(form, None)
+            lengths = np.array([rows + len(self.text_ids(text)) for text in self.texts], dtype=np.int64)
+            return Pool(np.arange(len(lengths)), np.zeros(len(lengths)), lengths, np.ones(len(lengths)), clips=False)
         config, clips = self.config, self.store.clips
         durations = np.array([clip.duration_s for clip in clips])
         right_length = (durations <= config.max_duration_s) & (durations >= config.min_duration_s)
-        items = np.array([i for i, c in enumerate(clips) if right_length[i] and self.fits(entry, c)], dtype=np.int64)
-        positions = np.array([self._positions(entry, int(i)) for i in items], dtype=np.int64)
+        items = np.array([i for i in range(len(clips)) if right_length[i] and self.fits(form, i)], dtype=np.int64)
+        positions = np.array([self._positions(form, int(i)) for i in items], dtype=np.int64)
         repeats = np.array([self._repeats(clips[int(i)]) for i in items], dtype=np.float64)
         return Pool(items, durations[items] if len(items) else np.zeros(0), positions, repeats)
 
@@ -326,66 +129,53 @@ class LMDataset:
             factor *= self.config.source_repeats.get(key or "", 1.0)
         return factor
 
-    def _positions(self, entry: str, index: int) -> int:
+    def _prompt_rows(self, form: Form, language: str | None) -> int:
+        return len(self.builder.prompt_ids(form.task, language=language))
+
+    def _positions(self, form: Form, index: int) -> int:
         """Rows of a sequence, without BPE dropout."""
-        clip = self.store.clips[index]
-        rows = int(self.store.reasoning_frames[index] + self.store.reconstruction_frames[index]) + 4
-        if entry == "audio_only":
-            return rows
-        text = clip.text if clip.kind == "speech" else clip.caption
-        rows += len(self.text_ids(text or "")) + 2
-        task = get_task(_TASKS[entry])
-        rows += len(self.builder.prompt_ids(task, language=clip.language if clip.kind == "speech" else None))
-        if entry == "tts_voice":
-            rows += int(self.config.voice_prompt_s * RECONSTRUCTION_RATE_HZ) + 2
+        clip, sources = self.store.clips[index], form.sources
+        rows = self._prompt_rows(form, _language(clip))
+        for part in (*form.inputs, *form.task.outputs):
+            source = sources[part.value]
+            if isinstance(source, Audio):
+                rows += self.store.frames(index, source.name)[part.kind] + 2
+            elif isinstance(source, Text):
+                rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
+            else:
+                rows += int(self.config.voice_prompt_s * RECONSTRUCTION_RATE_HZ) + 2
         return rows
 
     # ---------------------------------------------------------------- building
 
     def segment(
-        self, entry: str, item: int, rng: np.random.Generator, *, condition: int | None = None, training: bool = True
+        self,
+        form: Form,
+        item: int,
+        rng: np.random.Generator,
+        *,
+        condition: int | None = None,
+        training: bool = True,
     ) -> Segment:
         """One example.
 
         Args:
-            entry: Entry of the mixture.
-            item: Clip, or text for ``text_only``.
+            form: What is made of it.
+            item: Clip, or sentence where the form takes any.
             rng: Source of every choice.
-            condition: Clip that the condition is taken from in place of ``item``'s own (to measure how much the
-                model makes of its condition).
-            training: With BPE dropout, varied captions and guidance dropout.
+            condition: Clip that the inputs are taken from in place of ``item``'s own (to measure how much the
+                model makes of its condition); a voice prompt is always the item's.
+            training: With BPE dropout, varied captions, dropped languages and guidance dropout.
         """
-        if entry == "text_only":
-            sequence = self.builder.example("text_only", {"text": self.text_ids(self.texts[item])})
-            return Segment(sequence, entry)
-        clip, config = self.store.clips[item], self.config
-        other = item if condition is None else condition
-        values: dict[str, Any] = {}
-        language = clip.language if clip.kind == "speech" else None
-        heard = clip
-        if entry == "asr":
-            values = {"audio": self.store.codes(other), "transcription": self.text_ids(clip.text or "")}
-            heard = self.store.clips[other]
-            if training and rng.random() < config.language_dropout:
-                language = None
-        elif entry in ("tts", "tts_voice"):
-            words = self.store.clips[other].text or ""
-            plain = not training or config.bpe_dropout == 0
-            values = {"transcription": self.text_ids(words) if plain else words, "audio": self.store.codes(item)}
-            if entry == "tts_voice":
-                values["voice"] = self.store.voice(self._other_clip(item, rng), rng, config.voice_prompt_s)
-        elif entry == "audio_caption":
-            vary = training and clip.captions and rng.random() < config.caption_variety
-            caption = _pick(clip.captions, rng) if vary else clip.caption
-            values = {"audio": self.store.codes(other), "caption": self.text_ids(caption or "")}
-        elif entry == "tta":
-            source = self.store.clips[other]
-            phrasings = (source.caption or "", *source.captions)
-            caption = _pick(phrasings, rng) if training else phrasings[0]
-            values = {"caption": self.text_ids(caption), "audio": self.store.codes(item)}
-        else:
-            values = {"audio": self.store.codes(item)}
-        task = get_task(_TASKS[entry])
+        task, config = form.task, self.config
+        given = item if condition is None else condition
+        values = {name: self._value(form, name, given, item, rng, training) for name in form.values}
+        if any(isinstance(source, Sentence) for source in form.sources.values()):
+            return Segment(self.builder.example(task, values), form)
+        language = _language(self.store.clips[item])
+        nameless = training and not task.makes_audio and self.store.clips[item].kind == "speech"
+        if nameless and rng.random() < config.language_dropout:
+            language = None
         sequence = self.builder.example(
             task,
             values,
@@ -394,8 +184,40 @@ class LMDataset:
             text_dropout=config.bpe_dropout if training else 0.0,
             rng=random.Random(int(rng.integers(2**63))) if training else None,
         )
-        spoken = (heard.phonemes or "").split()
-        return Segment(sequence, entry, tuple(self.phones[p] for p in spoken if p in self.phones))
+        inputs = {part.value for part in form.inputs}
+        said = {
+            name: tuple(self.phones[p] for p in self._phones_in(source, given if name in inputs else item))
+            for name, source in form.sources.items()
+        }
+        return Segment(sequence, form, {name: phones for name, phones in said.items() if phones})
+
+    def _phones_in(self, source: Source, index: int) -> list[str]:
+        """Phones that are known to be said in a value."""
+        if not isinstance(source, Audio) or source.says != "text":
+            return []
+        return [phone for phone in (self.store.clips[index].phonemes or "").split() if phone in self.phones]
+
+    def _value(self, form: Form, name: str, given: int, item: int, rng: np.random.Generator, training: bool) -> Value:
+        """One value of an example: an input is taken from clip ``given``, an output from clip ``item``."""
+        source, config = form.sources[name], self.config
+        inputs = {part.kind for part in form.inputs if part.value == name}
+        if isinstance(source, Sentence):
+            return self.text_ids(self.texts[item])
+        if isinstance(source, Voice):
+            return self.store.voice(self._other_clip(item, rng), rng, config.voice_prompt_s)
+        if isinstance(source, Text):
+            usual, *others = self.store.clips[given if inputs else item].phrasings(source.name)
+            if inputs and training:
+                chosen = _pick((usual, *others), rng)
+                return chosen if source.respelled and config.bpe_dropout > 0 else self.text_ids(chosen)
+            vary = training and others and rng.random() < config.caption_variety
+            return self.text_ids(_pick(others, rng) if vary else usual)
+        if not inputs or given == item:
+            return self.store.codes(item, source.name)
+        reasoning, reconstruction = (
+            self.store.codes(given if kind in inputs else item, source.name) for kind in ("reasoning", "reconstruction")
+        )
+        return reasoning.reasoning[0], reconstruction.reconstruction[0]
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
         """Another clip of the same voice."""
@@ -413,16 +235,16 @@ class LMDataset:
         rows = []
         for number, draw in enumerate(self.planner.batch(index)):
             rng = batch_rng(self.seed, index, stream=number + 1)
-            rows.append([self.segment(entry, item, rng) for entry, item in draw.segments])
+            rows.append([self.segment(get_form(name), item, rng) for name, item in draw.segments])
         return collate(self.builder, rows, align_listening=self.align_listening)
 
-    def held_out(self, entry: str, items: Sequence[int], *, shuffled: bool) -> LMBatch:
+    def held_out(self, form: Form, items: Sequence[int], *, shuffled: bool) -> LMBatch:
         """A fixed batch for evaluation; ``shuffled`` gives every example the condition of its neighbour."""
         rows = []
         for number, item in enumerate(items):
             rng = batch_rng(0, item, stream=7)
             other = items[(number + 1) % len(items)] if shuffled else None
-            rows.append([self.segment(entry, item, rng, condition=other, training=False)])
+            rows.append([self.segment(form, item, rng, condition=other, training=False)])
         return collate(self.builder, rows, align_listening=self.align_listening)
 
 
@@ -430,15 +252,9 @@ def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-_TASKS = {
-    "asr": "asr",
-    "tts": "tts",
-    "tts_voice": "tts",
-    "audio_caption": "audio_caption",
-    "tta": "tta",
-    "text_only": "text_only",
-    "audio_only": "audio_only",
-}
+def _language(clip: Clip) -> str | None:
+    """The language that a prompt may name."""
+    return clip.language if clip.kind == "speech" else None
 
 
 def read_sentences(path: str | Path, language: str, *, without: Iterable[str] = ()) -> list[str]:

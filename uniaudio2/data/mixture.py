@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uniaudio2.errors import UserError
-
-ENTRIES = ("asr", "tts", "tts_voice", "audio_caption", "tta", "text_only", "audio_only")
-"""Kinds of training sequence; ``tts_voice`` is ``tts`` with a voice prompt."""
+from uniaudio2.tasks import get_form, trained_forms
 
 SENTENCES = ("same_task", "same_voice", "same_text", "any")
 """How the segments of an auditory sentence belong together."""
@@ -29,7 +27,7 @@ class MixtureError(UserError):
 class MixtureConfig:
     """Shares of the tasks and limits on the clips."""
 
-    weights: dict[str, float]  # share of the sequences by entry; need not sum to one
+    weights: dict[str, float]  # share of the sequences by task, such as asr, or tts+voice; need not sum to one
     epoch_sequences: int = 8192  # sequences planned at once
     positions: int = 4096  # positions per batch, padding included
     max_duration_s: float = 12.0  # longest clip
@@ -50,11 +48,15 @@ class MixtureConfig:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
+        weights: dict[str, float] = {}
         for name, weight in self.weights.items():
-            if name not in ENTRIES:
-                raise MixtureError(f"unknown task {name!r} in weights; allowed: {', '.join(ENTRIES)}")
             if weight < 0:
                 raise MixtureError(f"weight of {name} must not be negative, got {weight}")
+            try:
+                weights[get_form(name).name] = weight
+            except UserError as error:
+                raise MixtureError(f"weights: {error}") from None
+        object.__setattr__(self, "weights", weights)  # by the names of today
         if not any(self.weights.values()):
             raise MixtureError("weights: at least one task needs a weight above 0")
         if self.positions < 64 or self.epoch_sequences < 1:
@@ -76,11 +78,12 @@ class Pool:
     durations_s: np.ndarray  # (n,) of the audio, 0 for text
     positions: np.ndarray  # (n,) rows of the whole sequence, about
     repeats: np.ndarray  # (n,) float
+    clips: bool = True  # False: items are texts
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sequence of a plan: an entry and its item, or several for an auditory sentence."""
+    """One sequence of a plan: a task's form and its item, or several for an auditory sentence."""
 
     segments: tuple[tuple[str, int], ...]
     positions: int
@@ -104,13 +107,13 @@ class Planner:
 
     Args:
         config: The mixture.
-        pools: Entry → pool; entries with a weight must be there.
+        pools: Name of a form → pool; forms with a weight must be there.
         seed: Of the run.
         speakers: Speaker number of every clip (for sentences of one voice), -1 where unknown.
         texts: Text number of every clip (for sentences of one text), -1 where unknown.
 
     Raises:
-        MixtureError: If an entry has a weight and nothing to draw.
+        MixtureError: If a task has a weight and nothing to draw.
     """
 
     def __init__(
@@ -124,10 +127,11 @@ class Planner:
     ) -> None:
         self.config, self.pools, self.seed = config, dict(pools), seed
         self.speakers, self.texts = speakers, texts
-        self.entries = [name for name, weight in config.weights.items() if weight > 0]
-        for name in self.entries:
+        self.names = [name for name, weight in config.weights.items() if weight > 0]
+        for name in self.names:
             if name not in self.pools or not len(self.pools[name].items):
                 raise MixtureError(f"task {name!r} has a weight, but no clip of the prepared codes suits it")
+        self._order = {form.name: number for number, form in enumerate(trained_forms())}
         self._starts = [0]  # first batch of every epoch planned so far
         self._cache: dict[int, list[list[Draw]]] = {}
         self._pass_cache: dict[tuple[str, int, float], np.ndarray] = {}
@@ -150,9 +154,9 @@ class Planner:
     def _plan(self, epoch: int, longest_s: float) -> list[list[Draw]]:
         config = self.config
         rng = np.random.default_rng((self.seed, 2, epoch))
-        total = sum(config.weights[name] for name in self.entries)
+        total = sum(config.weights[name] for name in self.names)
         draws: list[Draw] = []
-        for number, name in enumerate(self.entries):
+        for number, name in enumerate(self.names):
             share = config.weights[name] / total * config.epoch_sequences
             first, last = round(share * epoch), round(share * (epoch + 1))
             pool = self.pools[name]
@@ -174,7 +178,7 @@ class Planner:
             turn, offset = divmod(first, size)
             key = (name, turn, longest_s)
             if key not in self._pass_cache:
-                if len(self._pass_cache) > 4 * len(self.entries):
+                if len(self._pass_cache) > 4 * len(self.names):
                     self._pass_cache.clear()
                 order = draw_pass(pool, allowed, np.random.default_rng((self.seed, 3, number, turn)))
                 if not len(order):
@@ -220,11 +224,11 @@ class Planner:
         return rest
 
     def _kin(self, draw: Draw, kind: str) -> int:
-        entry, item = draw.segments[0]
+        name, item = draw.segments[0]
         if kind == "same_task":
-            return ENTRIES.index(entry)
+            return self._order[name]
         table = {"same_voice": self.speakers, "same_text": self.texts}.get(kind)
-        if table is None or entry == "text_only":
+        if table is None or not self.pools[name].clips:
             return -1
         return int(table[item])
 

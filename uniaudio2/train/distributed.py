@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -30,14 +31,30 @@ class ProcessGroup:
         """Whether this process logs, evaluates and saves."""
         return self.rank == 0
 
-    def micro_steps(self, accumulate: int, width: int = 1) -> range:
-        """First micro-steps of the bundles of ``width`` that fall to this process.
+    @classmethod
+    def from_environment(cls) -> ProcessGroup:
+        """The place that the launcher describes in the environment; without one this process is alone."""
+        names = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
+        return cls(**{field: int(os.environ[name]) for field, name in names.items() if name in os.environ})
+
+    def join(self, device: torch.device, timeout_minutes: float) -> None:
+        """Meet the other processes.
 
         Args:
-            accumulate: Micro-steps of one optimiser step.
-            width: Micro-steps that a process does side by side.
+            device: Where the model trains: decides the backend.
+            timeout_minutes: How long one process waits for another before it fails.
         """
-        return range(self.rank * width, accumulate, self.size * width)
+        if self.size == 1:
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+
+    def micro_steps(self, accumulate: int) -> range:
+        """Micro-steps of one optimiser step of ``accumulate`` that fall to this process."""
+        return range(self.rank, accumulate, self.size)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the processes; one that a process lacks counts as zero."""
@@ -70,25 +87,3 @@ class ProcessGroup:
         told = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(told, how)
         return told.tolist()
-
-    def wait(self) -> None:
-        """Let the processes meet, so that none goes on before the leader has saved."""
-        if self.size > 1:
-            dist.barrier()
-
-
-def join_group(device: str) -> ProcessGroup:
-    """Join the group that the launcher describes in the environment; without one this process is alone.
-
-    Args:
-        device: "cpu", "cuda", …: decides the backend.
-    """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return ProcessGroup()
-    group = ProcessGroup(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    if device.startswith("cuda"):
-        torch.cuda.set_device(group.local_rank)
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return group

@@ -10,7 +10,7 @@ Shapes: B batch, S positions, K codebooks, D width, V ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, loa
 from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.collate import LMBatch
-from uniaudio2.data.dataset import Clip, CodeStore, LMDataset, read_sentences
+from uniaudio2.data.dataset import LMDataset, read_sentences
 from uniaudio2.data.mixture import MixtureConfig
+from uniaudio2.data.store import CodeStore
 from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLosses, lm_losses
 from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.tasks import Form, held_out_groups, trained_forms
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.auxiliary import (
     PHONE_IDS,
@@ -37,7 +39,9 @@ from uniaudio2.train.auxiliary import (
     phones_of,
     spoken_texts,
 )
-from uniaudio2.train.loop import TrainConfig, Trainer, TrainingError, TrainResult, to_device
+from uniaudio2.train.config import TrainConfig, TrainingError
+from uniaudio2.train.identity import fingerprint, flat_config
+from uniaudio2.train.stage import to_device
 from uniaudio2.train.state import mean_state, save_tensors
 
 AUXILIARY_FILE = "auxiliary.safetensors"
@@ -170,8 +174,9 @@ class LMStage:
         self.dataset = LMDataset(
             store, builder, config.mixture, seed=seed, texts=texts, phones=ids, align_listening=align
         )
-        held_out = replace(config.mixture, guidance_dropout=0.0, house_voices=())
-        self.dev = LMDataset(dev_store, builder, held_out, seed=seed, phones=ids, align_listening=align, plan=False)
+        self.dev = LMDataset(
+            dev_store, builder, config.mixture, seed=seed, phones=ids, align_listening=align, plan=False
+        )
         self.groups = self._groups()
 
     # ---------------------------------------------------------------- the trainer's protocol
@@ -195,6 +200,11 @@ class LMStage:
         lm = self.model.lm
         hidden = [m.weight for m in lm.modules() if isinstance(m, nn.Linear) and m is not lm.text_head]
         return [{"params": params, "lr_scale": share, "hidden": hidden} for share, params in groups.items()]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run: its config, and a fingerprint of the codes and texts."""
+        places = (*self.config.data.codes, *self.config.data.texts)
+        return {**flat_config(self.config), "data": fingerprint(places, ("codes.json", "codes-*.jsonl"))}
 
     def batch(self, step: int, seed: int) -> LMBatch:
         """Batch ``step`` of the dataset, which was made with the same seed."""
@@ -249,8 +259,8 @@ class LMStage:
         """
         figures: dict[str, float] = {}
         device = next(self.model.parameters()).device
-        for group, (entry, items) in self.groups.items():
-            right, wrong = (self._evaluate_group(entry, items, shuffled, device) for shuffled in (False, True))
+        for group, (form, items) in self.groups.items():
+            right, wrong = (self._evaluate_group(form, items, shuffled, device) for shuffled in (False, True))
             figures |= {f"{group}/{key}": value for key, value in right.items()}
             for key, name in (("nats", "gap"), ("reasoning", "gap_reasoning"), ("book0", "gap_book0")):
                 if key in right:
@@ -267,49 +277,34 @@ class LMStage:
 
     # ---------------------------------------------------------------- held-out figures
 
-    def _groups(self) -> dict[str, tuple[str, list[int]]]:
-        """Held-out clips by entry and kind, each group sorted by length so that neighbours are alike."""
-
-        def speech(language: str, recorded: bool | None = None) -> Callable[[Clip], bool]:
-            """Test for speech in a language, recorded or synthetic."""
-            return lambda c: c.language == language and (recorded is None or (c.engine is None) == recorded)
-
-        house = self.config.mixture.house_voices
-        kinds: dict[str, tuple[str, Callable[[Clip], bool]]] = {
-            "asr_en": ("asr", speech("en", False)),
-            "asr_en_recorded": ("asr", speech("en", True)),
-            "asr_zh": ("asr", speech("zh")),
-            "asr_yue": ("asr", speech("yue")),
-            "tts_en": ("tts", lambda c: c.language == "en" and (not house or c.speaker in house)),
-            "tts_zh": ("tts", lambda c: c.language == "zh" and (not house or c.speaker in house)),
-            "tts_yue": ("tts", lambda c: c.language == "yue" and (not house or c.speaker in house)),
-            "tts_voice": ("tts_voice", lambda c: True),
-            "caption": ("audio_caption", lambda c: True),
-            "tta": ("tta", lambda c: True),
-        }
-        weights = self.config.mixture.weights
-        groups: dict[str, tuple[str, list[int]]] = {}
-        clips = self.dev.store.clips
-        for name, (entry, fits) in kinds.items():
-            limit = self.config.mixture.max_duration_s
-            if weights.get(entry, 0) <= 0:
-                continue
-            items = [i for i, c in enumerate(clips) if fits(c) and self.dev.fits(entry, c) and c.duration_s <= limit]
-            if len(items) < 2:
-                continue
-            rng = np.random.default_rng(1)
-            chosen = rng.permutation(items)[: self.config.data.dev_clips]
-            groups[name] = (entry, sorted((int(i) for i in chosen), key=lambda i: clips[i].duration_s))
+    def _groups(self) -> dict[str, tuple[Form, list[int]]]:
+        """Held-out clips by task and group, each sorted by length so that neighbours are alike."""
+        mixture, clips = self.config.mixture, self.dev.store.clips
+        groups: dict[str, tuple[Form, list[int]]] = {}
+        for form in (form for form in trained_forms() if mixture.weights.get(form.name, 0) > 0):
+            for group in held_out_groups(form):
+                items = [
+                    index
+                    for index, clip in enumerate(clips)
+                    if clip.duration_s <= mixture.max_duration_s
+                    and group.language in (None, clip.language)
+                    and group.recorded in (None, clip.engine is None)
+                    and self.dev.fits(form, index)
+                ]
+                if len(items) < 2:
+                    continue
+                chosen = np.random.default_rng(1).permutation(items)[: self.config.data.dev_clips]
+                groups[group.name] = (form, sorted((int(i) for i in chosen), key=lambda i: clips[i].duration_s))
         return groups
 
-    def _evaluate_group(self, entry: str, items: list[int], shuffled: bool, device: torch.device) -> dict[str, float]:
+    def _evaluate_group(self, form: Form, items: list[int], shuffled: bool, device: torch.device) -> dict[str, float]:
         sums: dict[str, list[float]] = {}
         special = torch.tensor(sorted(self.tokenizer.tokens.ids() - {self.tokenizer.tokens.eos}))
         for first in range(0, len(items), 16):
             part = items[first : first + 16]
             if len(part) < 2:
                 continue
-            batch = to_device(self.dev.held_out(entry, part, shuffled=shuffled), device)
+            batch = to_device(self.dev.held_out(form, part, shuffled=shuffled), device)
             losses = lm_losses(self.model.lm, batch.tokens, batch.mask, batch.loss_mask, self.config.losses)
             text = losses.text_each[~torch.isin(losses.output.text_labels, special.to(device))]
             if text.numel():
@@ -319,7 +314,7 @@ class LMStage:
                 for key, value in code_groups(losses, self.model.lm.config.audio.num_reasoning).items():
                     _note(sums, key, value)
             heads = self.model.heads
-            if heads is not None and entry == "asr" and not shuffled and len(batch.heard):
+            if heads is not None and not form.task.makes_audio and not shuffled and len(batch.heard):
                 phones = (batch.heard, batch.heard_phones, batch.heard_lengths)
                 rate = heads.hearing.error_rate(losses.output.understanding, *phones)
                 _note(sums, "ctc_error", torch.full((int(batch.heard_lengths.sum()),), rate))
@@ -444,8 +439,3 @@ def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
             )
         spread = vectors.var(1).sum(0).mean().sqrt()  # of a sum over the streams, codes taken as independent
         table[:, first : first + vectors.shape[1]] = (vectors - vectors.mean(1, keepdim=True)) / spread
-
-
-def train(config: LMTrainConfig) -> TrainResult:
-    """Run one stage to its end (or resume it); the model is written to ``<out_dir>/export``."""
-    return Trainer(config.train, LMStage(config)).run()

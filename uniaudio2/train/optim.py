@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from uniaudio2.errors import UserError
 
@@ -138,8 +139,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW over ``parameter_groups``; betas and decay default to the paper's codec settings.
 
-    With ``muon_lr``, a multiple of ``lr``, hidden matrices learn by Muon (docs/experiments.md, E34). AdamW's fused
-    kernel is used on CPU and CUDA (several times faster than the loop over tensors on both).
+    With ``muon_lr``, a multiple of ``lr``, hidden matrices learn by Muon. AdamW's fused kernel is used on CPU and CUDA
+    (several times faster than the loop over tensors on both).
     """
     groups = parameter_groups(parameters, weight_decay=weight_decay)
     devices = {p.device.type for group in groups for p in group["params"]}
@@ -186,18 +187,23 @@ class EMA:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.decay = decay
         self.parameters: dict[str, nn.Parameter] = dict(parameters)
-        self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._decay = decay
+        self._model = AveragedModel(self._listed())
+        copies = zip(self.parameters, self._model.module.parameters(), strict=True)
+        self.average: dict[str, Tensor] = {name: copy.detach() for name, copy in copies}
 
-    @torch.no_grad()
+    def _listed(self) -> nn.ParameterList:
+        return nn.ParameterList(self.parameters.values())
+
     def update(self, step: int) -> None:
         """Move the average towards the parameters after optimiser step ``step`` (from 0).
 
         The decay rises as (1 + step) / (10 + step), so that the start of a run does not linger in the average.
         """
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1.0 - decay)
+        self._model.multi_avg_fn = get_ema_multi_avg_fn(min(self._decay, (1 + step) / (10 + step)))
+        self._model.n_averaged.fill_(step + 1)  # at 0 the library would take the parameters as they are
+        self._model.update_parameters(self._listed())
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
@@ -15,15 +15,16 @@ from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
-from uniaudio2.train.loop import Trainer, TrainingError, TrainResult
+from uniaudio2.train.config import TrainingError, TrainResult
 from uniaudio2.train.state import mean_state
+from uniaudio2.train.trainer import Trainer
 
-CODEC_STAGES = ("speech_expert", "sound_expert", "autoencoder", "reasoning", "reconstruction")
 LM_STAGES = ("lm_1", "lm_2", "lm_3", "lm_4")
-STAGES = (*CODEC_STAGES, *LM_STAGES)
+STAGES = (*codec.CODEC_STAGES, *LM_STAGES)
 """Stages in the order in which a model is made; each names its preset under configs/train/."""
 
-StageConfig = codec.CodecTrainConfig | lm.LMTrainConfig
+StageConfig = codec.CodecStageConfig | lm.LMTrainConfig
+"""The config of a stage; which class it is, and so which fields there are, the stage's name decides."""
 
 
 def stage_config(stage: str, source: str | None = None, overrides: Sequence[str] = ()) -> StageConfig:
@@ -39,15 +40,14 @@ def stage_config(stage: str, source: str | None = None, overrides: Sequence[str]
 
     Raises:
         TrainingError: If the stage is unknown.
-        ConfigError: If the file or a change is wrong.
+        ConfigError: If the file or a change is wrong, or names a field that the stage does not have.
     """
     if stage not in (*STAGES, "lm"):
         raise TrainingError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
     if stage == "lm" and source is None:
         raise TrainingError("stage 'lm' needs --config; the presets are " + ", ".join(LM_STAGES))
-    name = source or stage
-    kind: type[StageConfig] = codec.CodecTrainConfig if stage in CODEC_STAGES else lm.LMTrainConfig
-    return load_config(kind, preset_path("train", name), overrides)
+    kind = codec.CODEC_STAGES[stage][0] if stage in codec.CODEC_STAGES else lm.LMTrainConfig
+    return load_config(kind, preset_path("train", source or stage), overrides)
 
 
 def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) -> TrainResult:
@@ -60,7 +60,7 @@ def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) 
     Returns:
         How it ended and where its export lies.
     """
-    stage: Any = codec.build_stage(config) if isinstance(config, codec.CodecTrainConfig) else lm.LMStage(config)
+    stage = lm.LMStage(config) if isinstance(config, lm.LMTrainConfig) else codec.build_stage(config)
     return Trainer(config.train, stage, log=log).run()
 
 

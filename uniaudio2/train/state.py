@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,17 +77,42 @@ def optimizer_tensors(
     return tensors, numbers
 
 
+def state_keys(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, list[str]]:
+    """Which state the optimiser keeps of every trained parameter; none of one that never had a gradient."""
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    return {names[id(p)]: sorted(optimizer.state.get(p, {})) for p in trained}
+
+
 def load_optimizer(
     optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
     numbers: Mapping[str, Mapping[str, float]],
+    trained: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Put back what ``optimizer_tensors`` returned.
 
+    Args:
+        optimizer: Fresh.
+        parameters: What it trains, by name.
+        tensors: State tensors.
+        numbers: State numbers.
+        trained: What ``state_keys`` said when they were saved; None in checkpoints that did not note it.
+
     Raises:
-        CheckpointError: If the state names a parameter that is not trained now.
+        CheckpointError: If other parameters are trained now, or some of the state is missing.
     """
+    trained = trained if trained is not None else dict.fromkeys(parameters, ())
+    for name in sorted(trained.keys() ^ parameters.keys()):
+        before, now = ("trained", "does not") if name in trained else ("did not train", "does")
+        raise CheckpointError(f"the checkpoint {before} {name!r}, this stage {now}; use another out_dir")
+    for name, keys in trained.items():
+        missing = [key for key in keys if f"{key}/{name}" not in tensors and key not in numbers.get(name, {})]
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint lacks the optimiser's {missing[0]!r} of {name!r}; remove its folder to resume from "
+                "the one before"
+            )
     for full, value in tensors.items():
         key, name = full.split("/", 1)
         if name not in parameters:
@@ -145,17 +171,36 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read a checkpoint folder as (tensors by file name, state).
+def amend_checkpoint(folder: Path, step: int, **changes: Any) -> None:
+    """Change entries of the state of checkpoint ``step`` under ``folder``, if it is there."""
+    path = folder / f"step-{step:08d}" / "state.json"
+    if path.is_file():
+        write_json({**json.loads(path.read_text(encoding="utf-8")), **changes}, path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint folder.
+
+    Raises:
+        CheckpointError: If the file is missing or broken.
+    """
+    try:
+        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_tensors(path: Path, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint folder by the file names ``names``, without suffix.
 
     Raises:
         CheckpointError: If a file is missing or broken.
     """
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); remove that folder to resume from the one before"
-        ) from None
-    return tensors, state
+        return {name: load_file(path / f"{name}.safetensors") for name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read ({error}); remove that folder to resume from the one before")

@@ -1,84 +1,17 @@
-"""The task table: for every task its parts in order, which of them are predicted, and prompts. Data only.
+"""The task table: every task as one row. Data only.
 
-One row added here is one task added: sequences, training, generation and the command line read this table.
-``docs/tasks.md`` shows all rows, and how to add one. Source: ARCHITECTURE section 2 for the published rows; prompts are
-our own wordings.
+A row added here is a task added: sequences, training, generation, evaluation and the command line read this table. A
+row with ``training`` says beside its parts what a corpus needs for it, and a mixture can give it a weight. Source:
+ARCHITECTURE section 2 for the published rows; prompts are our own wordings.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 from uniaudio2.errors import UserError
-
-PartKind = Literal["text", "reasoning", "reconstruction", "voice"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a sequence."""
-
-    kind: PartKind  # voice: reconstruction codes of a short recording, between the voice prompt's begin and end
-    value: str  # name of the value that fills it, such as "transcription" or "audio"
-    tag: str | None = None  # text only: written between <tag> and </tag>
-    optional: bool = False  # may be left out
-
-
-@dataclass(frozen=True)
-class Task:
-    """One row of the table.
-
-    Raises:
-        ValueError: If the row describes no task: nothing is predicted, or text and audio are predicted together, or an
-            output is optional or a voice prompt, or only one of the two prompt styles is given.
-    """
-
-    name: str
-    short: str  # the prompt in the "short" style, followed by the language where one is known
-    prompts: tuple[str, ...]  # paraphrases for the "full" style; empty: the task has no prompt
-    inputs: tuple[Part, ...]
-    outputs: tuple[Part, ...]
-    guidance: bool = False  # has a guidance form (condition replaced by padding) in training and generation
-    language: str | None = None  # the task is about this language
-    kind: Literal["speech", "sound"] = "speech"  # of the audio that is made; "sound" is sounds and music, no voices
-
-    def __post_init__(self) -> None:
-        if not self.outputs:
-            raise UserError(f"task '{self.name}' predicts nothing: give it outputs")
-        if len({part.kind == "text" for part in self.outputs}) != 1:
-            raise UserError(f"task '{self.name}' predicts text and audio together: make it two tasks")
-        if any(part.optional or part.kind == "voice" for part in self.outputs):
-            raise UserError(f"task '{self.name}': an output can be neither optional nor a voice prompt")
-        if bool(self.short) != bool(self.prompts):
-            raise UserError(f"task '{self.name}' needs a short prompt and paraphrases, or neither of them")
-
-    @property
-    def makes_audio(self) -> bool:
-        """Whether audio is predicted."""
-        return any(part.kind != "text" for part in self.outputs)
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Names of all values in order, each once."""
-        return tuple(dict.fromkeys(part.value for part in (*self.inputs, *self.outputs)))
-
-    @property
-    def required_inputs(self) -> tuple[str, ...]:
-        """Names of the values that must be given to generate."""
-        return required(self.inputs)
-
-
-def required(parts: Iterable[Part]) -> tuple[str, ...]:
-    """Names of the values that these parts cannot do without."""
-    return tuple(dict.fromkeys(part.value for part in parts if not part.optional))
-
-
-def audio_parts(value: str) -> tuple[Part, Part]:
-    """Both streams of a recording, reasoning first."""
-    return Part("reasoning", value), Part("reconstruction", value)
+from uniaudio2.tasks.row import Form, Part, Task, audio_parts
+from uniaudio2.tasks.training import HeldOut, Sentence, Text, Training
 
 
 def _text(value: str, tag: str | None = None) -> Part:
@@ -106,7 +39,24 @@ _SPEAK = (
 )
 
 _TASKS = (
-    Task("asr", "asr", _LISTEN, _AUDIO, (_TRANSCRIPTION,)),
+    Task(
+        "asr",
+        "asr",
+        _LISTEN,
+        _AUDIO,
+        (_TRANSCRIPTION,),
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={"transcription": Text("text")},
+            held_out=(
+                HeldOut("asr_en", language="en", recorded=False),
+                HeldOut("asr_en_recorded", language="en", recorded=True),
+                HeldOut("asr_zh", language="zh"),
+                HeldOut("asr_yue", language="yue"),
+            ),
+        ),
+    ),
     Task(
         "yue_asr",
         "asr",
@@ -148,6 +98,7 @@ _TASKS = (
         ),
         _AUDIO,
         (_CAPTION,),
+        training=Training(score="class", kinds=("sound", "music"), held_out=(HeldOut("caption"),)),
     ),
     Task(
         "music_caption",
@@ -185,7 +136,26 @@ _TASKS = (
         audio_parts("source"),
         audio_parts("target"),
     ),
-    Task("tts", "tts", _SPEAK, (_OPTIONAL_VOICE, _TRANSCRIPTION), _AUDIO, guidance=True),
+    Task(
+        "tts",
+        "tts",
+        _SPEAK,
+        (_OPTIONAL_VOICE, _TRANSCRIPTION),
+        _AUDIO,
+        guidance=True,
+        length="spoken",
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={"transcription": Text("text", respelled=True)},
+            held_out=(
+                HeldOut("tts_en", language="en"),
+                HeldOut("tts_zh", language="zh"),
+                HeldOut("tts_yue", language="yue"),
+                HeldOut("tts_voice", optional=("voice",)),
+            ),
+        ),
+    ),
     Task(
         "yue_tts",
         "tts",
@@ -194,6 +164,7 @@ _TASKS = (
         _AUDIO,
         guidance=True,
         language="yue",
+        length="spoken",
     ),
     Task(
         "instruct_tts",
@@ -231,6 +202,8 @@ _TASKS = (
         _AUDIO,
         guidance=True,
         kind="sound",
+        length="sound",
+        training=Training(score="class", kinds=("sound", "music")),
     ),
     Task(
         "ttm",
@@ -318,8 +291,8 @@ _TASKS = (
         _AUDIO,
         (Part("reasoning", "copy"),),
     ),
-    Task("audio_only", "", (), (), _AUDIO),
-    Task("text_only", "", (), (), (_text("text"),)),
+    Task("audio_only", "", (), (), _AUDIO, training=Training(score="nats")),
+    Task("text_only", "", (), (), (_text("text"),), training=Training(score="nats", values={"text": Sentence()})),
     # The two rows below are named in the paper without a published format; these formats are ours.
     Task(
         "prompted_song",
@@ -345,12 +318,15 @@ _TASKS = (
 
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
+_EARLIER_NAMES = {"tts_voice": "tts+voice"}
+"""What forms were called in the configs of earlier runs."""
+
 
 def get_task(name: str | Task) -> Task:
     """The row of a task; names are matched without regard to case.
 
     Raises:
-        ValueError: If there is no such task; the message names the nearest and all others.
+        UserError: If there is no such task; the message names the nearest and all others.
     """
     if isinstance(name, Task):
         return name
@@ -360,3 +336,42 @@ def get_task(name: str | Task) -> Task:
         hint = f"did you mean '{near[0]}'? Known" if near else "known"
         raise UserError(f"unknown task '{name}'; {hint} tasks: {', '.join(TASKS)}")
     return task
+
+
+def trained_forms() -> list[Form]:
+    """Every row that can be trained, without its optional values and with each of them.
+
+    Those with an input come first, speech before sounds, text before audio: draws of a seed depend on this order.
+    """
+    forms: list[tuple[tuple[bool, bool, bool], Form]] = []
+    for task in TASKS.values():
+        if task.training is not None:
+            order = (not task.inputs, "speech" not in task.training.kinds, task.makes_audio)
+            forms += [(order, Form(task, given)) for given in ((), *((name,) for name in task.optional_inputs))]
+    return [form for _, form in sorted(forms, key=lambda each: each[0])]
+
+
+def get_form(name: str) -> Form:
+    """The form of that name, ``TASK`` or ``TASK+VALUE``, or its name in earlier configs.
+
+    Raises:
+        UserError: If there is none that can be trained; the message names all.
+    """
+    name = _EARLIER_NAMES.get(name, name)
+    for form in trained_forms():
+        if form.name == name:
+            return form
+    known = ", ".join(form.name for form in trained_forms())
+    row = name.split("+")[0]
+    what = (
+        f"task {row!r} has no training in the task table" if row == name and row in TASKS else f"unknown task {name!r}"
+    )
+    raise UserError(f"{what}; those that can be trained: {known}")
+
+
+def held_out_groups(form: Form) -> tuple[HeldOut, ...]:
+    """The groups of held-out examples that a form is scored on; none for what has no input to be judged by."""
+    if form.task.training is None or not form.inputs:
+        return ()
+    named = form.task.training.held_out
+    return tuple(g for g in named if g.optional == form.optional) if named else (HeldOut(form.name, form.optional),)

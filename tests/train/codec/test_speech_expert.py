@@ -1,0 +1,73 @@
+"""The speech expert learns phones, keeps its head, stays near what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.codec.toy import config, same
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
+from uniaudio2.config import load_config, preset_path
+from uniaudio2.tensors import load_tensors
+from uniaudio2.train.codec import build_stage
+from uniaudio2.train.codec.speech_expert import SpeechExpertStage
+from uniaudio2.train.stages import run_stage
+from uniaudio2.train.state import save_tensors
+
+
+@pytest.mark.parametrize("name", ["speech_expert", "sound_expert"])
+def test_an_expert_trains_in_training_mode(corpus: Path, tmp_path: Path, name: str) -> None:
+    """Dropout, blanked stripes and other vocal tracts act while it learns, and the codec freezes it again."""
+    stage: Any = build_stage(config(name, corpus, tmp_path))
+    stage.model.train()
+    assert stage.model["part"].training and stage.model["part"].blocks[0].dropout.training
+    batch = stage.batch(0, 0)
+    losses = {float(stage.loss(batch, 0)[0]) for _ in range(3)}
+    assert len(losses) == 3
+    frozen = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny"))).train()
+    assert not frozen.encoders[name].training
+
+
+def test_an_anchored_expert_stays_near_what_it_was(corpus: Path, tmp_path: Path) -> None:
+    drift = {}
+    for anchor in (0.0, 30.0):
+        codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+        codec.load_state_dict(load_start(tmp_path, codec))
+        settings: Any = config("speech_expert", corpus, tmp_path, anchor=anchor, anchor_engines=("tone",))
+        stage = SpeechExpertStage(settings, codec)
+        expert: Any = stage.model["part"]
+        probe = stage.batch(99, 0)["audio"]
+        before = expert.eval()(probe)["speech"].detach().clone()
+        optimiser = torch.optim.Adam(expert.parameters(), lr=3e-3)
+        torch.manual_seed(0)
+        anchored = 0
+        for step in range(12):
+            stage.model.train()
+            loss, logs = stage.loss(stage.batch(step, 0), step)
+            anchored += "anchor" in logs
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        assert (anchored > 6) == (anchor > 0)
+        drift[anchor] = float((expert.eval()(probe)["speech"] - before).detach().square().mean())
+    assert 0 < drift[30.0] < 0.5 * drift[0.0]
+
+
+def load_start(folder: Path, codec: ReasoningCodec) -> dict[str, torch.Tensor]:
+    """The same first weights for every codec of a test."""
+    file = folder / "start.safetensors"
+    if not file.is_file():
+        save_tensors(codec.state_dict(), file)
+    return load_tensors(file)
+
+
+def test_a_phone_head_goes_on(corpus: Path, tmp_path: Path) -> None:
+    run_stage(config("speech_expert", corpus, tmp_path), log=lambda line: None)
+    export = tmp_path / "speech_expert" / "export"
+    stage: Any = build_stage(config("speech_expert", corpus, tmp_path, head_from=str(export)))
+    assert same(load_tensors(export / "speech_head.safetensors"), stage.model["head"].state_dict())
+    with pytest.raises(ValueError, match=r"holds no speech_head\.safetensors"):
+        build_stage(config("speech_expert", corpus, tmp_path, head_from=str(tmp_path)))

@@ -1,0 +1,28 @@
+"""The tasks: one table of rows, with how examples become each trained one, how long it gets, how it is scored."""
+
+from uniaudio2.tasks.row import Form, LengthRule, Part, PartKind, Task, audio_parts, required
+from uniaudio2.tasks.table import TASKS, get_form, get_task, held_out_groups, trained_forms
+from uniaudio2.tasks.training import Audio, HeldOut, Score, Sentence, Source, Text, Training, Voice
+
+__all__ = [
+    "TASKS",
+    "Audio",
+    "Form",
+    "HeldOut",
+    "LengthRule",
+    "Part",
+    "PartKind",
+    "Score",
+    "Sentence",
+    "Source",
+    "Task",
+    "Text",
+    "Training",
+    "Voice",
+    "audio_parts",
+    "get_form",
+    "get_task",
+    "held_out_groups",
+    "required",
+    "trained_forms",
+]
