@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
+from uniaudio2.codec.mel import mel_filters
 from uniaudio2.config import ConfigError, load_config
-from uniaudio2.errors import UserError
+from uniaudio2.errors import MissingPackageError, UserError
 
 ENCODER_SAMPLE_RATE = 16_000  # Hz, what Whisper and WavLM listen at
 FRAME_LENGTH = SAMPLE_RATE // 25  # samples per 25 Hz frame, the unit of all features
@@ -321,24 +322,10 @@ def whisper_log_mel(audio: Tensor, *, num_mels: int = 80, num_samples: int = 480
     audio = F.pad(audio.float(), (0, max(0, num_samples - audio.shape[1])))[:, :num_samples]
     window = torch.hann_window(400, device=audio.device)
     spectrum = torch.stft(audio, 400, 160, window=window, return_complex=True)[..., :-1].abs().square()
-    log = (_slaney_filters(201, num_mels).to(audio.device).T @ spectrum).clamp(min=1e-10).log10()
+    filters = mel_filters(num_mels, 400, ENCODER_SAMPLE_RATE, scale="slaney", norm="area", device="cpu").float()
+    log = (filters.to(audio.device) @ spectrum).clamp(min=1e-10).log10()
     log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
     return (log + 4.0) / 4.0
-
-
-def _slaney_filters(num_bins: int, num_mels: int) -> Tensor:
-    """Triangular filters of unit area on Slaney's mel scale, 0 to 8 kHz, (num_bins, num_mels), float32."""
-    linear_top_hz, linear_top_mel, log_step = 1000.0, 15.0, math.log(6.4) / 27.0
-    top = ENCODER_SAMPLE_RATE / 2
-    top_mel = linear_top_mel + math.log(top / linear_top_hz) / log_step
-    mels = torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64, device="cpu")
-    log_part = linear_top_hz * torch.exp((mels - linear_top_mel) * log_step)
-    edges = torch.where(mels < linear_top_mel, mels * 200.0 / 3.0, log_part)
-    bins = torch.linspace(0, top, num_bins, dtype=torch.float64, device="cpu")[:, None]
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    area = 2.0 / (edges[2:] - edges[:-2])
-    return (torch.minimum(rise, fall).clamp(min=0) * area).float()
 
 
 def _import_transformers(encoder: str) -> Any:
@@ -346,7 +333,7 @@ def _import_transformers(encoder: str) -> Any:
         import transformers
         import transformers.models.whisper.modeling_whisper
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"the {encoder} encoder needs transformers: install it with pip install 'uniaudio2[published]'"
         ) from error
     return transformers

@@ -18,7 +18,7 @@ from typing import Any
 import soundfile
 from torch import Tensor
 
-from uniaudio2.audio import read_audio
+from uniaudio2.audio import SAMPLE_RATE, read_audio
 from uniaudio2.errors import UserError
 from uniaudio2.files import write_text
 
@@ -98,7 +98,7 @@ class Example:
         """The audio file's full path."""
         return self.root / self.path
 
-    def audio(self, sample_rate: int = 24000) -> Tensor:
+    def audio(self, sample_rate: int = SAMPLE_RATE) -> Tensor:
         """Read the clip, (1, N) at ``sample_rate`` Hz; raises `AudioError` if it cannot be read."""
         return read_audio(self.file, sample_rate, self.start, self.duration)
 

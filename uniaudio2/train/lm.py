@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, load_lm, save_parts
@@ -30,6 +29,7 @@ from uniaudio2.data.store import CodeStore
 from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLosses, lm_losses
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import Form, held_out_groups, trained_forms
+from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.auxiliary import (
     PHONE_IDS,
@@ -42,7 +42,7 @@ from uniaudio2.train.auxiliary import (
 from uniaudio2.train.config import TrainConfig, TrainingError
 from uniaudio2.train.identity import fingerprint, flat_config
 from uniaudio2.train.stage import to_device
-from uniaudio2.train.state import mean_state, save_tensors
+from uniaudio2.train.state import mean_state
 
 AUXILIARY_FILE = "auxiliary.safetensors"
 PHONES_FILE = "phones.json"
@@ -271,7 +271,7 @@ class LMStage:
         """Write the language model as a model folder, and the phone heads beside it for the next stage."""
         save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
         if self.model.heads is not None:
-            save_tensors(self.model.heads.state_dict(), out_dir / AUXILIARY_FILE)
+            save_tensors(out_dir / AUXILIARY_FILE, self.model.heads.state_dict())
             (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False), encoding="utf-8")
         dump_config(self.config, out_dir / "train.yaml")
 
@@ -396,7 +396,7 @@ def _load_run(model: LMModel, folder: Path) -> None:
         raise TrainingError(f"{folder} does not fit the lm preset of this stage: {detail}") from None
     path = folder / AUXILIARY_FILE
     if model.heads is not None and path.is_file() and load_phones(folder):
-        saved = load_file(path)
+        saved = load_tensors(path)
         if all(name in saved and saved[name].shape == p.shape for name, p in model.heads.state_dict().items()):
             model.heads.load_state_dict(saved)
 
