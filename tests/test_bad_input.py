@@ -169,9 +169,10 @@ def test_text_without_words(cli, tmp_path, command, text):
 
 @pytest.mark.slow
 def test_ten_thousand_characters(cli, tmp_path, monkeypatch):
-    from uniaudio2.api import model as pipeline
+    from uniaudio2.api import speak
+    from uniaudio2.api.request import Limits
 
-    monkeypatch.setattr(pipeline, "_speech_limits", lambda expected_s: pipeline._Limits(0, 0.4, 0.4))
+    monkeypatch.setattr(speak, "speech_limits", lambda config, expected_s: Limits(0, 0.4, 0.4))
     code, _, err = cli("speak", "Well, so it goes. " * 560, "-o", tmp_path / "x.wav", "--steps", 1)
     assert code == 0, err
     assert soundfile.info(tmp_path / "x.wav").duration > 560 * 0.5

@@ -117,7 +117,7 @@ def test_a_transcript_is_searched_for_as_asked(cli, wav, monkeypatch):
     transcribe = UniAudio2.transcribe
 
     def spy(self, audio, **options):
-        asked.append((options["beams"], options["hearings"]))
+        asked.append((options["beams"], options["shifts"]))
         return transcribe(self, audio, **options)
 
     monkeypatch.setattr(UniAudio2, "transcribe", spy)

@@ -160,7 +160,7 @@ def test_lm_folder_and_file(lm_folder: Path, tmp_path: Path, tiny_lm: AudioLM) -
     assert report.count("renamed") == len(tiny_lm.state_dict()) and report.count("unused") == 2
     assert_same_lm(tmp_path / "out", tiny_lm)
     loaded = load_lm(tmp_path / "out").config
-    assert loaded.audio.num_reasoning == 20 and not loaded.audio.shift_voice_ids
+    assert loaded.audio.fine_shift == 20 and not loaded.audio.shift_voice_ids
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["missing"] == []
     convert(lm_folder / "llm_ep3.checkpoint", tmp_path / "out2", overrides=OVERRIDES)
     assert_same_lm(tmp_path / "out2", tiny_lm)

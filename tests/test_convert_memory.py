@@ -68,10 +68,9 @@ def sizes(gigabytes: float) -> list[str]:
         changes[2] = f"backbone.num_layers={max(1, round((gigabytes - REST_GB) / LAYER_GB))}"
         return changes
     changes += ["text_vocab_size=8000", *small_text()]
-    ids = {"reasoning": 1024, "reconstruction": 2048}
-    for stream, codes in ids.items():
-        changes += [f"audio.num_{stream}={codes + 8}", f"audio.{stream}_codebook_size={codes}"]
-        changes += [f"audio.{stream}_{name}={codes + n}" for n, name in enumerate(("bos", "eos", "pad"))]
+    for stream, codes in enumerate((1024, 2048)):
+        changes += [f"audio.streams.{stream}.num_ids={codes + 8}", f"audio.streams.{stream}.codebook_size={codes}"]
+        changes += [f"audio.streams.{stream}.{name}={codes + n}" for n, name in enumerate(("bos", "eos", "pad"))]
     return [*changes, "audio.voice_bos=2051", "audio.voice_eos=2052"]
 
 
@@ -87,15 +86,15 @@ def write_published(folder: Path, config: LMConfig) -> tuple[int, int]:
         "llm_name": "Llama-3.2-3B",
         "local_model": "Llama-3.2-300M",
         "parallel_number": audio.num_codebooks + 1,
-        "audio_reason_card": audio.num_reasoning,
-        "audio_semantic_card": audio.num_reconstruction,
+        "audio_reason_card": audio.fine_shift,
+        "audio_semantic_card": audio.fine.num_ids,
         "audio_prompt_bos": audio.voice_bos,
         "audio_prompt_eos": audio.voice_eos,
         "text_pad_token": config.text.text_pad,
     }
-    for theirs, ours in (("reason", "reasoning"), ("semantic", "reconstruction")):
+    for theirs, ours in zip(("reason", "semantic"), audio.streams, strict=True):
         for name, ending in (("bos", "bos"), ("eos", "eos"), ("pad_token", "pad")):
-            told[f"{theirs}_{name}"] = getattr(audio, f"{ours}_{ending}")
+            told[f"{theirs}_{name}"] = getattr(ours, ending)
     (folder / "llm_config.yaml").write_text(yaml.safe_dump(told))
     largest = max(tensor.nbytes for tensor in state.values())
     return (folder / "llm_ep3.checkpoint").stat().st_size, largest

@@ -24,7 +24,8 @@ def written(parts: tuple[Part, ...]) -> str:
     letters = {"reasoning": "R", "reconstruction": "S", "voice": "P"}
     words = []
     for part in parts:
-        word = f"{letters[part.kind]}({part.value})" if part.kind != "text" else part.value
+        kinds = ("reasoning", "reconstruction") if part.kind == "audio" else (part.kind,)  # all streams of this codec
+        word = part.value if part.kind == "text" else " ".join(f"{letters[kind]}({part.value})" for kind in kinds)
         word = f"`<{part.tag}>`{word}" if part.tag else word
         words.append(f"[{word}]" if part.optional else word)
     return " ".join(words)

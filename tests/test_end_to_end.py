@@ -45,6 +45,7 @@ def test_from_a_corpus_to_speech(corpus, tmp_path, capfd):
     train += ["train.steps=2", "mixture.house_voices=[]", "mixture.positions=512", "mixture.min_voice_prompt_s=0.2"]
     train += ["train.prefetch=none", "train.tensorboard=false", "train.precision=float32", "train.ema_decay=0"]
     train += ["losses.guided_layer=1", "data.dev_clips=2", "data.texts={}"]
+    train += ["losses.ctc=0", "losses.reading=0", "losses.foresight=0"]  # no clip has phones
     train += ["mixture.weights={asr: 0.4, tts: 0.3, audio_caption: 0.15, tta: 0.15}"]
     assert execute(train) == 0, capfd.readouterr().err
     assert len((run / "metrics.jsonl").read_text().splitlines()) >= 1

@@ -180,7 +180,7 @@ def test_greedy_generation_is_what_the_full_forward_says(task: str) -> None:
         assert torch.equal(logits.argmax(dim=-1), first.ids)
     else:
         chosen = torch.isin(output.audio_targets, torch.arange(start, start + count))
-        logits = output.audio_logits[chosen][..., : model().config.audio.reasoning_codebook_size]
+        logits = output.audio_logits[chosen][..., : model().config.audio.streams[0].codebook_size]
         assert torch.equal(logits.argmax(dim=-1), first.ids)
 
 

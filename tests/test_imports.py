@@ -18,7 +18,7 @@ PACKAGE = Path(uniaudio2.__file__).parent
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
     {"config", "errors", "formats", "files", "devices", "rotary", "tensors", "audio", "codes", "text", "text_english"}
-    | {"tokenizer", "tasks"},
+    | {"checks", "tokenizer", "tasks"},
     {"storage"},
     {"codec", "lm", "sequence"},
     {"engine", "checkpoint", "published", "data"},

@@ -10,7 +10,9 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.api.model import AudioResult, join_texts, load_waveform
+from uniaudio2.api.inputs import load_waveform
+from uniaudio2.api.request import generate
+from uniaudio2.api.results import AudioResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.codes import AudioCodes
 from uniaudio2.devices import choose_device
@@ -27,6 +29,12 @@ def model(tmp_path_factory):
 def noise(seconds, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return 0.1 * torch.randn(1, round(seconds * SAMPLE_RATE), generator=generator)
+
+
+def tune(monkeypatch, model, **settings):
+    """Change the section ``generation`` of a model."""
+    facts = replace(model.facts, generation=replace(model.facts.generation, **settings))
+    monkeypatch.setattr(model, "facts", facts)
 
 
 # -- waveforms and pieces
@@ -148,16 +156,15 @@ def test_silence_has_no_words(model):
 
 def test_language_changes_the_question(model, monkeypatch):
     asked = []
-    generate = model._generate
 
-    def note(asks, *args, **options):
+    def note(core, asks, *args, **options):
         asked.append(asks[0])
-        return generate(asks, *args, **options)
+        return generate(core, asks, *args, **options)
 
-    monkeypatch.setattr(model, "_generate", note)
+    monkeypatch.setattr("uniaudio2.api.listen.generate", note)
     for language in (None, "en", "zh", "yue"):
         model.transcribe(noise(0.4), language=language)
-    assert [(ask.task, ask.language) for ask in asked] == [
+    assert [(ask.task.name, ask.language) for ask in asked] == [
         ("asr", None),
         ("asr", "en"),
         ("asr", "zh"),
@@ -204,29 +211,29 @@ def test_a_transcript_is_searched_for_as_the_model_or_the_user_says(model, monke
         searched.append((len(requests), [len(each) for each in renderings], beams))
         return beam_search(engine, requests, renderings=renderings, beams=beams)
 
-    monkeypatch.setattr("uniaudio2.api.model.beam_search", search)
+    monkeypatch.setattr("uniaudio2.api.request.beam_search", search)
     clips = [noise(0.5, seed=1), noise(0.9, seed=2)]
     model.transcribe(clips)
     assert searched == []
-    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, beams=2, hearings=3))
+    tune(monkeypatch, model, beams=2, shifts=3)
     chosen = [str(one) for one in model.transcribe(clips, seed=1)]
     assert searched == [(2, [2, 2], 2)]
-    assert [str(model.transcribe(clip, beams=2, hearings=3)) for clip in clips] == chosen  # whatever the batch
-    model.transcribe(clips[0], hearings=1, beams=4)
+    assert [str(model.transcribe(clip, beams=2, shifts=3)) for clip in clips] == chosen  # whatever the batch
+    model.transcribe(clips[0], shifts=1, beams=4)
     assert searched[-1] == (1, [0], 4)
     count = len(searched)
     model.transcribe(clips[0], temperature=0.5)  # drawn, not searched for
-    model.transcribe(clips[0], beams=1, hearings=1)
+    model.transcribe(clips[0], beams=1, shifts=1)
     assert len(searched) == count
 
 
 def test_a_search_that_makes_no_sense(model):
     with pytest.raises(ValueError, match="beams must be at least 1"):
         model.transcribe(noise(1.0), beams=0)
-    with pytest.raises(ValueError, match="hearings must be at least 1"):
-        model.transcribe(noise(1.0), hearings=0)
-    with pytest.raises(ValueError, match="hearings must be at most 16"):
-        model.transcribe(noise(1.0), hearings=17)
+    with pytest.raises(ValueError, match="shifts must be at least 1"):
+        model.transcribe(noise(1.0), shifts=0)
+    with pytest.raises(ValueError, match="shifts must be at most 16"):
+        model.transcribe(noise(1.0), shifts=17)
     with pytest.raises(ValueError, match="leave out temperature"):
         model.transcribe(noise(1.0), beams=2, temperature=0.5)
     model.transcribe(noise(1.0), beams=2, top_k=1)  # nothing is drawn here
@@ -242,8 +249,17 @@ def test_no_sentence_draws_what_another_draws_at_another_seed(model):
     assert torch.equal(said[0].codes[0].reasoning, model.speak("Hello.", best_of=1, seed=0).codes[0].reasoning)
 
 
-def test_every_device_gets_the_same_noise(model):
-    assert model._generator(3).device.type == "cpu"
+def test_every_device_gets_the_same_noise(model, monkeypatch):
+    devices = []
+    decode = model.codec.decode_stream
+
+    def note(codes, **options):
+        devices.append(options["generator"].device.type)
+        return decode(codes, **options)
+
+    monkeypatch.setattr(model.codec, "decode_stream", note)
+    model.decode(model.encode(noise(0.4)))
+    assert devices == ["cpu"]
 
 
 def test_all_calls_share_one_engine(model):
@@ -259,7 +275,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
         tried.append(len(tokens))
         return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
-    monkeypatch.setattr("uniaudio2.api.model.text_nats", heard)
+    monkeypatch.setattr("uniaudio2.api.speak.text_nats", heard)
     alone = [model.speak("Hello.", best_of=1, seed=derive_seed(2, 0, attempt)) for attempt in range(3)]
     assert not tried
     result = model.speak("Hello.", best_of=3, seed=2)
@@ -271,7 +287,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
 
 
 def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model, monkeypatch):
-    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, speech_attempts=3))
+    tune(monkeypatch, model, speech_attempts=3)
     text = "Hello there. How are you? I am well."
     together, chosen, single = (model.speak(text, seed=4, **how) for how in ({}, {"best_of": 3}, {"batch_size": 1}))
     assert torch.equal(together.audio, chosen.audio)
@@ -283,8 +299,8 @@ def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model
 
 
 def test_greedy_speech_is_attempted_once(model, monkeypatch):
-    monkeypatch.setattr(model.lm, "config", replace(model.lm.config, speech_attempts=3))
-    monkeypatch.setattr("uniaudio2.api.model.text_nats", lambda *_: pytest.fail("there is nothing to choose from"))
+    tune(monkeypatch, model, speech_attempts=3)
+    monkeypatch.setattr("uniaudio2.api.speak.text_nats", lambda *_: pytest.fail("there is nothing to choose from"))
     model.speak("Hello.", temperature=0)
 
 
@@ -326,7 +342,7 @@ def test_every_option_of_speech_changes_something(model, options):
 def test_sounds_have_the_asked_length(model):
     assert model.generate_sound("a dog barking", duration_s=2.0).duration_s == pytest.approx(2.0, abs=0.25)
     assert model.generate_sound("rain", seed=1).duration_s <= 10.25
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="at least 0.2"):
         model.generate_sound("rain", duration_s=0)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from uniaudio2.codes import AudioCodes
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.codes import AudioCodes, Stream
+from uniaudio2.config import ConfigError, load_config, preset_path, to_plain
 from uniaudio2.lm import LMConfig
 from uniaudio2.sequence import VOICE_FRAMES, SequenceBuilder, SequenceError, voice_codes
 from uniaudio2.tasks import TASKS
-from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.tokenizer import AudioVocabulary, TextTokenizer
 
 CONFIG = load_config(LMConfig, preset_path("lm", "tiny"))
 TOKENIZER = TextTokenizer.train(["the cat sat on the mat", "read this text aloud", "tts asr en zh"] * 3, 300)
@@ -57,12 +57,12 @@ def test_every_task_makes_a_sound_example(task: str) -> None:
 def test_offsets_and_special_frames() -> None:
     codes = audio(2)
     example = builder().example("audio_only", {"audio": codes})
-    shift, table = CONFIG.audio.num_reasoning, CONFIG.audio
+    shift, (reasoning, fine) = CONFIG.audio.fine_shift, CONFIG.audio.streams
     first, second = example.spans
-    assert example.tokens[first.start, :8].tolist() == [table.reasoning_bos] * 8
+    assert example.tokens[first.start, :8].tolist() == [reasoning.bos] * 8
     assert torch.equal(example.tokens[first.codes, :8].T, codes.reasoning[0])
     assert torch.equal(example.tokens[second.codes, :8].T - shift, codes.reconstruction[0])
-    assert example.tokens[second.stop - 1, :8].tolist() == [table.reconstruction_eos + shift] * 8
+    assert example.tokens[second.stop - 1, :8].tolist() == [fine.eos + shift] * 8
 
 
 def test_published_voice_ids_are_not_shifted_ours_are() -> None:
@@ -71,7 +71,7 @@ def test_published_voice_ids_are_not_shifted_ours_are() -> None:
     published = builder(shift_voice_ids=False).example("prompt_instruct_tts", values)
     span = ours.spans[1]
     assert span.kind == "voice"
-    assert int(ours.tokens[span.start, 0]) == CONFIG.audio.voice_bos + CONFIG.audio.num_reasoning
+    assert int(ours.tokens[span.start, 0]) == CONFIG.audio.voice_bos + CONFIG.audio.fine_shift
     assert int(published.tokens[span.start, 0]) == CONFIG.audio.voice_bos
     assert torch.equal(ours.tokens[span.codes], published.tokens[span.codes])
 
@@ -144,7 +144,7 @@ def test_concatenate_and_collate() -> None:
 def test_generated_ids_become_codes() -> None:
     phases = builder().prompt("tts", {"transcription": "the cat"}).phases
     codes = torch.randint(0, 32, (8, 5))
-    assert torch.equal(builder().ids_to_codes(phases[1], codes.T + CONFIG.audio.num_reasoning), codes)
+    assert torch.equal(builder().ids_to_codes(phases[1], codes.T + CONFIG.audio.fine_shift), codes)
     with pytest.raises(SequenceError, match="leave the codebook"):
         builder().ids_to_codes(phases[1], torch.full((1, 8), CONFIG.audio.size - 1))
 
@@ -172,3 +172,33 @@ def test_voice_prompt_is_cut() -> None:
 def test_bad_values(task: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(SequenceError, match=message):
         builder().example(task, values)
+
+
+def test_a_codec_of_one_stream_serves_the_same_rows() -> None:
+    vocabulary = AudioVocabulary.of([Stream("acoustic", 1920, 8, 32)])
+    one = SequenceBuilder(builder().tokenizer, vocabulary, text=CONFIG.text, prompt_style="short")
+    codes = AudioCodes.of({"acoustic": torch.randint(0, 32, (1, 8, 6))}, {"acoustic": 1920})
+    example = one.example("tts", {"transcription": "abc", "audio": codes, "voice": codes["acoustic"][0, :, :3]})
+    assert [span.kind for span in example.spans] == ["prompt", "voice", "text", "acoustic"]
+    assert torch.equal(example.tokens[example.spans[3].codes, :8].T, codes["acoustic"][0])
+    (phase,) = one.prompt("tts", {"transcription": "abc"}).phases
+    assert (phase.kind, phase.low, phase.high, phase.hop_length) == ("acoustic", 0, 32, 1920)
+    with pytest.raises(SequenceError, match="no stream 'reasoning'; its codec has acoustic"):
+        one.example("reason_copy", {"audio": codes, "copy": codes})
+
+
+def test_vocabularies_of_before_are_read_with_the_same_ids() -> None:
+    old = {
+        **{"num_codebooks": 8, "num_reasoning": 260, "num_reconstruction": 520, "reasoning_codebook_size": 256},
+        **{"reconstruction_codebook_size": 512, "reasoning_bos": 256, "reasoning_eos": 257, "reasoning_pad": 258},
+        **{"reconstruction_bos": 512, "reconstruction_eos": 513, "reconstruction_pad": 514},
+        **{"voice_bos": 515, "voice_eos": 516, "shift_voice_ids": True},
+    }
+    nano = load_config(LMConfig, preset_path("lm", "nano")).audio
+    assert load_config(AudioVocabulary, old) == nano
+    assert load_config(AudioVocabulary, to_plain(nano)) == nano
+    assert (nano.size, nano.fine_shift) == (780, 260)
+    with pytest.raises(ConfigError, match="unknown key 'num_reasonings'; did you mean 'num_reasoning'"):
+        load_config(AudioVocabulary, {**old, "num_reasonings": 3})
+    with pytest.raises(ValueError, match="trained with another codec"):
+        nano.check_codec([Stream("acoustic", 1920, 8, 512)])

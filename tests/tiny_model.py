@@ -6,17 +6,18 @@ import torch
 
 from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.config import load_config, preset_path, read_yaml
 from uniaudio2.lm.model import AudioLM, LMConfig
+from uniaudio2.storage.folder import write_folder_config
 
 
 def make_tiny_model(folder: Path) -> Path:
     """Write the folder and return it; the codebooks of the tiny codec are made to fit the tiny language model."""
     lm_config = load_config(LMConfig, preset_path("lm", "tiny"))
     audio = lm_config.audio
-    books = [f"reasoning.quantizer.codebook_size={audio.reasoning_codebook_size}"]
+    books = [f"reasoning.quantizer.codebook_size={audio.streams[0].codebook_size}"]
     books += [
-        f"reconstruction.{group}.codebook_size={audio.reconstruction_codebook_size}"
+        f"reconstruction.{group}.codebook_size={audio.fine.codebook_size}"
         for group in ("pronunciation", "structure", "acoustic")
     ]
     torch.manual_seed(0)
@@ -28,4 +29,6 @@ def make_tiny_model(folder: Path) -> Path:
         for parameter in lm.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8.0)
-    return save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    save_parts(folder, codec=codec, lm=lm, tokenizer=DEFAULT_FOLDER / TOKENIZER_FILE)
+    write_folder_config(folder, {"generation": read_yaml(preset_path("generation", "tiny"))})
+    return folder

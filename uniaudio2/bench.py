@@ -216,8 +216,8 @@ def make_prompt(lm: LMConfig, rows: int, *, text: bool, seed: int = 0) -> Prompt
             return builder.prompt("tts", value, prompt=instruction)
         reasoning = max(1, count * 2 // 7)
         streams = (
-            codes(lm.audio.reasoning_codebook_size, reasoning),
-            codes(lm.audio.reconstruction_codebook_size, count - reasoning),
+            codes(lm.audio.streams[0].codebook_size, reasoning),
+            codes(lm.audio.fine.codebook_size, count - reasoning),
         )
         return builder.prompt("asr", {"audio": streams}, prompt=instruction)
 
@@ -554,7 +554,7 @@ def _random_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
     generator = torch.Generator().manual_seed(config.seed + 1)
     prompt = make_prompt(lm, config.prompt_rows, text=False, seed=config.seed)
     shape = (config.frames, lm.audio.num_codebooks)
-    tokens, mask = builder.audio_rows(torch.randint(0, lm.audio.reasoning_codebook_size, shape, generator=generator))
+    tokens, mask = builder.audio_rows(torch.randint(0, lm.audio.streams[0].codebook_size, shape, generator=generator))
     loss_mask = torch.cat((torch.zeros_like(prompt.mask), mask))
     return [TokenSequence(torch.cat((prompt.tokens, tokens)), torch.cat((prompt.mask, mask)), loss_mask, ())]
 
@@ -581,7 +581,7 @@ def _drawn(lm: LMConfig, sequence: TokenSequence) -> tuple[Tensor, Tensor]:
     """Positions whose next row is a predicted frame of codes, and those whose next is a predicted word's id."""
     labels, predicted = sequence.tokens[1:], sequence.loss_mask[1:]
     first = labels[:, 0]
-    codes = lm.audio.is_reasoning_code(first) | lm.audio.is_reconstruction_code(first)
+    codes = lm.audio.is_code("reasoning", first) | lm.audio.is_code("reconstruction", first)
     special = torch.isin(labels[:, -1], torch.tensor(sorted(lm.text.ids())))
     return (predicted[:, 0] & codes).nonzero()[:, 0], (predicted[:, -1] & ~special).nonzero()[:, 0]
 

@@ -151,7 +151,11 @@ def save_pretrained(model: Any, folder: Path | str, *, dtype: SaveDtype = "float
         raise CheckpointError(f"cannot save a {type(model).__name__}: it is no part of a model and has no codec or lm")
     tokenizer = getattr(model, "tokenizer", None)
     text_decoder = getattr(model, "text_decoder", None)
-    return save_parts(folder, codec=codec, lm=lm, text_decoder=text_decoder, tokenizer=tokenizer, dtype=dtype)
+    made = save_parts(folder, codec=codec, lm=lm, text_decoder=text_decoder, tokenizer=tokenizer, dtype=dtype)
+    facts = getattr(model, "facts", None)
+    if facts is not None and lm is not None:
+        write_folder_config(made, facts.sections())
+    return made
 
 
 def part_of(model: Any) -> Part | None:

@@ -166,6 +166,8 @@ def load_config(
     Args:
         cls: A dataclass. Fields may be ``int``, ``float``, ``str``, ``bool``, ``Path``, ``Literal``, enums, nested
             dataclasses, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, ``Any`` and unions of them.
+            A dataclass may tell by ``older_form(values)`` that values are of an earlier schema: another dataclass,
+            whose instances give the present form by ``upgraded()``.
         source: Path of a YAML file (with an optional ``base:`` parent), or a mapping.
         overrides: ``key.subkey=value`` words as from a command line; the value is read as YAML. A number in the key
             selects an item of a list.
@@ -217,6 +219,9 @@ def _to_dataclass(values: Any, cls: type[Any], where: str, name: str) -> Any:
         return values
     if isinstance(values, _Plain) and values in _NULLS:
         values = {}
+    older = cls.older_form(values) if hasattr(cls, "older_form") and isinstance(values, Mapping) else None
+    if older is not None:
+        return _to_dataclass(values, older, where, name).upgraded()
     if not isinstance(values, Mapping):
         raise _error(name, where, f"needs a mapping of keys to values ({cls.__name__}), not {_kind(values)}")
     hints = typing.get_type_hints(cls)

@@ -34,7 +34,7 @@ CORE = (
 )
 EXTRAS = {
     "published": ("transformers", "huggingface_hub"),
-    "data": ("espeakng_loader", "scipy"),
+    "data": ("espeakng_loader", "scipy", "hibari", "onnxruntime", "misaki"),
     "eval": ("jiwer", "whisper_normalizer", "pystoi", "pocketsphinx"),
     "pesq": ("pesq",),
     "train": ("tensorboard",),

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from uniaudio2.codes import AudioCodes
 from uniaudio2.errors import UserError
-from uniaudio2.tasks import Part, PartKind, Task, get_task
-from uniaudio2.tokenizer import AudioTokens, TextTokenizer, TextTokens
+from uniaudio2.tasks import Part, Task, get_task
+from uniaudio2.tokenizer import AudioTokens, AudioVocabulary, StreamTokens, TextTokenizer, TextTokens
 
 VOICE_FRAMES = 37  # int(3 s x 12.5 Hz): a voice prompt is at most this long
 
 # A value of a sequence: text (or its ids, begin and end of text included), or audio as AudioCodes with B = 1, or as a
-# pair of tensors (reasoning (K, T), reconstruction (K, T)); a voice may be reconstruction codes (K, T) alone.
-Value: TypeAlias = str | Sequence[int] | AudioCodes | tuple[Tensor, Tensor] | Tensor
+# tuple of the streams' codes (K, T) in order; a voice may be codes (K, T) of the last stream alone.
+Value: TypeAlias = str | Sequence[int] | AudioCodes | tuple[Tensor, ...] | Tensor
 
 
 class SequenceError(UserError):
@@ -34,7 +34,7 @@ class SequenceError(UserError):
 class Span:
     """Where a part lies in a sequence, its special rows included."""
 
-    kind: PartKind | Literal["prompt"]
+    kind: str  # "prompt", "text", "voice", or the name of a stream
     value: str
     start: int  # first row
     stop: int  # one behind the last row
@@ -84,7 +84,7 @@ class TokenBatch:
 class Phase:
     """One part that is generated: which ids may be drawn, which ends it, and what is fed after its end."""
 
-    kind: PartKind
+    kind: str  # "text", or the name of a stream
     value: str
     low: int  # first allowed id (tokens: offset applied)
     high: int  # one behind the last allowed id
@@ -93,6 +93,7 @@ class Phase:
     link_tokens: Tensor  # (n, K+1) rows fed after the end: the end row itself, then the next part's begin rows
     link_mask: Tensor  # (n, K+1) bool
     offset: int  # subtracted from ids to give codes
+    hop_length: int = 0  # samples per frame; 0 for text
     published: bool = False  # the published loop: any id may come, all K ids must agree to end, first frame dropped
 
     @property
@@ -120,7 +121,7 @@ class SequenceBuilder:
 
     Args:
         tokenizer: Text to ids; None if all text is given as ids.
-        audio: Sizes and special ids of the audio streams.
+        audio: Streams of the codec, with their sizes and special ids.
         text: Special ids of the text stream; those of the tokenizer by default.
         prompt_style: ``short`` or ``full``, see :class:`uniaudio2.lm.LMConfig`.
     """
@@ -128,7 +129,7 @@ class SequenceBuilder:
     def __init__(
         self,
         tokenizer: TextTokenizer | None,
-        audio: AudioTokens,
+        audio: AudioVocabulary | AudioTokens,
         *,
         text: TextTokens | None = None,
         prompt_style: Literal["short", "full"] = "full",
@@ -138,7 +139,7 @@ class SequenceBuilder:
                 raise SequenceError("give a tokenizer or the special ids of the text stream")
             text = tokenizer.tokens
         self.tokenizer = tokenizer
-        self.audio = audio
+        self.audio = audio.upgraded() if isinstance(audio, AudioTokens) else audio
         self.text = text
         self.prompt_style = prompt_style
 
@@ -168,19 +169,28 @@ class SequenceBuilder:
     def _frame(self, token: int) -> Tensor:
         return torch.full((1, self.audio.num_codebooks), token, dtype=torch.int64)
 
-    def _frames(self, kind: PartKind) -> tuple[int, int, int, int]:
-        """Begin id, end id, offset and codebook size of an audio part; offsets are applied to the ids."""
-        audio, shift = self.audio, self.audio.num_reasoning
-        if kind == "reasoning":
-            return audio.reasoning_bos, audio.reasoning_eos, 0, audio.reasoning_codebook_size
-        if kind == "reconstruction":
-            size = audio.reconstruction_codebook_size
-            return audio.reconstruction_bos + shift, audio.reconstruction_eos + shift, shift, size
-        # Released weights: the ids around a voice prompt are not shifted, see AudioTokens.shift_voice_ids.
-        extra = shift if audio.shift_voice_ids else 0
-        return audio.voice_bos + extra, audio.voice_eos + extra, shift, audio.reconstruction_codebook_size
+    def _frames(self, kind: str) -> tuple[int, int, int, StreamTokens]:
+        """Begin id, end id, offset and stream of an audio part; offsets are applied to the ids."""
+        audio = self.audio
+        if kind == "voice":
+            # Released weights: the ids around a voice prompt are not shifted, see AudioVocabulary.shift_voice_ids.
+            extra = audio.fine_shift if audio.shift_voice_ids else 0
+            return audio.voice_bos + extra, audio.voice_eos + extra, audio.fine_shift, audio.fine
+        try:
+            stream, shift = audio.stream(kind)
+        except ValueError as error:
+            raise SequenceError(str(error)) from None
+        return stream.bos + shift, stream.eos + shift, shift, stream
 
-    def codes_to_rows(self, kind: PartKind, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def expand(self, parts: Iterable[Part]) -> tuple[Part, ...]:
+        """Parts of a task with every recording written out: one part for each stream of the codec, in order."""
+        return tuple(
+            replace(part, kind=kind)
+            for part in parts
+            for kind in ([stream.name for stream in self.audio.streams] if part.kind == "audio" else [part.kind])
+        )
+
+    def codes_to_rows(self, kind: str, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (K, T) between their begin and end frame: tokens and mask, (T + 2, K+1).
 
         Raises:
@@ -188,10 +198,10 @@ class SequenceBuilder:
         """
         if codes.ndim != 2 or codes.shape[0] != self.audio.num_codebooks:
             raise SequenceError(f"codes must be ({self.audio.num_codebooks}, T), got {tuple(codes.shape)}")
-        begin, end, offset, size = self._frames(kind)
-        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= size):
+        begin, end, offset, stream = self._frames(kind)
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= stream.codebook_size):
             raise SequenceError(
-                f"{kind} codes must be in [0, {size}), got {int(codes.min())}..{int(codes.max())}; "
+                f"{kind} codes must be in [0, {stream.codebook_size}), got {int(codes.min())}..{int(codes.max())}; "
                 "are they from another codec?"
             )
         return self.audio_rows(torch.cat((self._frame(begin), codes.T.to(torch.int64) + offset, self._frame(end))))
@@ -311,7 +321,7 @@ class SequenceBuilder:
         if not parts and begin is None:
             raise SequenceError(f"task '{task.name}' has no prompt to start from in the published convention")
         if begin is not None:
-            parts.append((task.outputs[0], *begin, True))
+            parts.append((self.expand(task.outputs)[0], *begin, True))
         sequence = self._join(parts)
         return Prompt(
             task=task.name,
@@ -340,7 +350,7 @@ class SequenceBuilder:
         longest = max(len(sequence) for sequence in sequences)
         longest = -(-longest // multiple_of) * multiple_of
         tokens = torch.empty(len(sequences), longest, self.columns, dtype=torch.int64)
-        tokens[..., :-1] = self.audio.reconstruction_pad + self.audio.num_reasoning
+        tokens[..., :-1] = self.audio.fine.pad + self.audio.fine_shift
         tokens[..., -1] = self.text.text_pad
         mask = torch.zeros(tokens.shape, dtype=torch.bool)
         loss_mask = torch.zeros(tokens.shape, dtype=torch.bool)
@@ -365,7 +375,7 @@ class SequenceBuilder:
         if phase.published:
             ids = ids[1:]  # the drawn begin frame
         codes = ids - phase.offset
-        size = self._frames(phase.kind)[3]
+        size = self._frames(phase.kind)[3].codebook_size
         if codes.numel() and not phase.published and (int(codes.min()) < 0 or int(codes.max()) >= size):
             raise SequenceError(f"generated {phase.kind} ids leave the codebook; the model may be damaged")
         return codes.T.contiguous()
@@ -388,7 +398,7 @@ class SequenceBuilder:
         rng: random.Random | None,
     ) -> list[tuple[Part | None, Tensor, Tensor, bool]]:
         rows: list[tuple[Part | None, Tensor, Tensor, bool]] = []
-        for part in parts:
+        for part in self.expand(parts):
             if part.value not in values:
                 if part.optional:
                     continue
@@ -399,7 +409,7 @@ class SequenceBuilder:
             if part.kind == "text":
                 rows.append((part, *self._wrapped_text(part, value, dropout, rng), target))
             else:
-                rows.append((part, *self.codes_to_rows(part.kind, _codes(part, value)), target))
+                rows.append((part, *self.codes_to_rows(part.kind, self._codes(part, value)), target))
         return rows
 
     def _wrapped_text(
@@ -436,17 +446,15 @@ class SequenceBuilder:
         Source: the guidance form of ARCHITECTURE section 2. Released weights: the reconstruction pad is not shifted.
         """
         tokens = sequence.tokens.clone()
-        shift = self.audio.num_reasoning if self.audio.shift_voice_ids else 0
         for span in sequence.spans:
             if span.target:
                 continue
             rows = tokens[span.start : span.stop]
             if span.kind in ("prompt", "text"):
                 rows[:, -1] = self.text.text_pad
-            elif span.kind == "reasoning":
-                rows[:, :-1] = self.audio.reasoning_pad
             else:
-                rows[:, :-1] = self.audio.reconstruction_pad + shift
+                _, _, shift, stream = self._frames(span.kind)
+                rows[:, :-1] = stream.pad + (shift if self.audio.shift_voice_ids else 0)
         return tokens
 
     def _begin_rows(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -465,8 +473,8 @@ class SequenceBuilder:
 
     def _phases(self, task: Task, published: bool) -> tuple[tuple[Tensor, Tensor] | None, tuple[Phase, ...]]:
         """Begin rows of the first output (None: left to the model) and the phases of all outputs."""
-        phases = []
-        for part, following in zip(task.outputs, (*task.outputs[1:], None), strict=True):
+        phases, outputs = [], self.expand(task.outputs)
+        for part, following in zip(outputs, (*outputs[1:], None), strict=True):
             links = [self._end_rows(part)]
             if following is not None and not published:
                 links.append(self._begin_rows(following))
@@ -483,41 +491,45 @@ class SequenceBuilder:
                     link_tokens=torch.cat([rows for rows, _ in links]),
                     link_mask=torch.cat([mask for _, mask in links]),
                     offset=offset,
+                    hop_length=0 if part.kind == "text" else self._frames(part.kind)[3].hop_length,
                     published=published,
                 )
             )
-        return (None if published else self._begin_rows(task.outputs[0])), tuple(phases)
+        return (None if published else self._begin_rows(outputs[0])), tuple(phases)
 
     def _range(self, part: Part, published: bool) -> tuple[int, int, int, int]:
         """Lowest allowed id, one behind the highest, end id, offset."""
         if part.kind == "text":
             size = self.tokenizer.vocab_size if self.tokenizer is not None else -1
             return 0, size, self.text.eos, 0
-        _, end, offset, size = self._frames(part.kind)
+        _, end, offset, stream = self._frames(part.kind)
         if published:
             return offset, self.audio.size, end, offset
-        return offset, offset + size, end, offset
+        return offset, offset + stream.codebook_size, end, offset
+
+    def _codes(self, part: Part, value: Value) -> Tensor:
+        """Codes (K, T) of one part from any accepted form of audio."""
+        names = [stream.name for stream in self.audio.streams]
+        name = self._frames(part.kind)[3].name
+        if isinstance(value, Tensor):
+            if part.kind != "voice" and len(names) > 1:
+                raise SequenceError(f"'{part.value}' needs {' and '.join(names)} codes, got one tensor")
+            return value
+        if isinstance(value, AudioCodes):
+            if len(value) != 1:
+                raise SequenceError(f"'{part.value}' must hold one recording, got a batch of {len(value)}")
+            if name not in value.streams:
+                raise SequenceError(f"'{part.value}' has the streams {', '.join(value.streams)}, not '{name}'")
+            return value[name][0]
+        if isinstance(value, tuple) and len(value) == len(names):
+            chosen = value[names.index(name)]
+            if isinstance(chosen, Tensor):
+                return chosen
+        raise SequenceError(f"'{part.value}' must be audio codes, got {type(value).__name__}")
 
 
 def voice_codes(codes: Tensor, rng: random.Random | None = None) -> Tensor:
-    """Cut reconstruction codes (K, T) to a voice prompt of at most 3 s: at random with ``rng``, else the beginning."""
+    """Cut codes (K, T) of the last stream to a voice prompt of at most 3 s: at random with ``rng``, else its start."""
     spare = codes.shape[-1] - VOICE_FRAMES
     start = rng.randint(0, spare) if rng is not None and spare > 0 else 0
     return codes[:, start : start + VOICE_FRAMES]
-
-
-def _codes(part: Part, value: Value) -> Tensor:
-    """Codes (K, T) of one part from any accepted form of audio."""
-    if isinstance(value, Tensor):
-        if part.kind != "voice":
-            raise SequenceError(f"'{part.value}' needs reasoning and reconstruction codes, got one tensor")
-        return value
-    if isinstance(value, AudioCodes):
-        if value.reasoning.shape[0] != 1:
-            raise SequenceError(f"'{part.value}' must hold one recording, got a batch of {value.reasoning.shape[0]}")
-        return value.reasoning[0] if part.kind == "reasoning" else value.reconstruction[0]
-    if isinstance(value, tuple):
-        chosen = value[0] if part.kind == "reasoning" else value[1]
-        if isinstance(chosen, Tensor):
-            return chosen
-    raise SequenceError(f"'{part.value}' must be audio codes, got {type(value).__name__}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, Stream
 from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 
@@ -75,11 +76,142 @@ OWN_TEXT_TOKENS = TextTokens(**{field.name: index for index, field in enumerate(
 
 
 @dataclass(frozen=True)
-class AudioTokens:
-    """Sizes and special ids of the audio streams.
+class StreamTokens:
+    """Ids of one audio stream: codes first, then special ids, all written before the shift by the streams in front.
 
-    All codebooks share one vocabulary of ``size`` ids: reasoning ids first, then reconstruction ids shifted by
-    ``num_reasoning``. Special ids are written here before the shift. No defaults: only a model's own
+    What is left out follows the codes: begin, end, pad, and room for eight special ids.
+    """
+
+    name: str  # of the codec's stream
+    hop_length: int  # samples per frame
+    codebook_size: int  # codes proper: ids below this
+    num_ids: int = -1  # codes and special ids
+    bos: int = -1  # begin of a stretch of this stream
+    eos: int = -1
+    pad: int = -1
+
+    def __post_init__(self) -> None:
+        size = self.codebook_size
+        for name, value in (("num_ids", size + 8), ("bos", size), ("eos", size + 1), ("pad", size + 2)):
+            if getattr(self, name) == -1:
+                object.__setattr__(self, name, value)
+        if self.hop_length < 1 or size < 1:
+            raise UserError(f"stream '{self.name}' needs at least one code and one sample per frame")
+        for name in ("bos", "eos", "pad"):
+            check_id(f"{self.name}_{name}", getattr(self, name), self.num_ids)
+        begin = min(self.bos, self.eos, self.pad)
+        if size > begin:
+            raise UserError(f"{self.name}_codebook_size must be at most {begin}, the first special id of {self.name}")
+
+
+def check_id(name: str, value: int, limit: int) -> None:
+    """Refuse a special id that is out of range.
+
+    Raises:
+        ValueError: If it does not lie in [0, limit).
+    """
+    if not 0 <= value < limit:
+        raise UserError(f"{name} must be in [0, {limit}), got {value}")
+
+
+@dataclass(frozen=True)
+class AudioVocabulary:
+    """The audio ids of a language model: one vocabulary for all codebooks, the streams' ids one after another.
+
+    A voice prompt is a stretch of the last stream between special ids of its own.
+    """
+
+    num_codebooks: int  # K, of every stream
+    streams: tuple[StreamTokens, ...]  # in the order in which a recording is written
+    voice_bos: int = -1  # begin of a voice prompt, among the ids of the last stream; what is left out follows its pad
+    voice_eos: int = -1
+    # Released weights: begin and end of a voice prompt, and the pad of guidance rows, are not shifted (they collide
+    # with codes). True is the repaired form, for models trained here.
+    shift_voice_ids: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_codebooks < 1 or not self.streams:
+            raise UserError("an audio vocabulary needs at least one stream and one codebook")
+        names = [stream.name for stream in self.streams]
+        if len(set(names)) != len(names) or {"text", "audio", "voice"} & set(names):
+            raise UserError(f"streams need different names, none of them text, audio or voice, got {', '.join(names)}")
+        for number, name in enumerate(("voice_bos", "voice_eos")):
+            if getattr(self, name) == -1:
+                object.__setattr__(self, name, self.fine.codebook_size + 3 + number)
+            check_id(name, getattr(self, name), self.fine.num_ids if self.shift_voice_ids else self.size)
+
+    @classmethod
+    def of(cls, streams: Sequence[Stream]) -> AudioVocabulary:
+        """The vocabulary for a codec's streams.
+
+        Raises:
+            ValueError: If the streams have different numbers of codebooks.
+        """
+        books = {stream.num_codebooks for stream in streams}
+        if len(books) != 1:
+            raise UserError(f"a language model needs as many codebooks in every stream, got {sorted(books)}")
+        tokens = (StreamTokens(stream.name, stream.hop_length, stream.codebook_size) for stream in streams)
+        return cls(books.pop(), tuple(tokens))
+
+    @staticmethod
+    def older_form(values: Mapping[str, Any]) -> type[AudioTokens] | None:
+        """The schema of values that were written before streams were named."""
+        return None if "streams" in values else AudioTokens
+
+    @property
+    def size(self) -> int:
+        """Ids per codebook, A."""
+        return sum(stream.num_ids for stream in self.streams)
+
+    @property
+    def fine(self) -> StreamTokens:
+        """The last stream, which holds the sound's details."""
+        return self.streams[-1]
+
+    @property
+    def fine_shift(self) -> int:
+        """First id of the last stream; ids below it are of the streams in front."""
+        return self.size - self.fine.num_ids
+
+    def stream(self, name: str) -> tuple[StreamTokens, int]:
+        """A stream by name, and the shift of its ids.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        shift = 0
+        for stream in self.streams:
+            if stream.name == name:
+                return stream, shift
+            shift += stream.num_ids
+        known = ", ".join(stream.name for stream in self.streams)
+        raise UserError(f"this model knows no stream '{name}'; its codec has {known}")
+
+    def is_code(self, name: str, ids: Tensor) -> Tensor:
+        """Which ids (...) stand for codes proper of a stream, bool (...)."""
+        stream, shift = self.stream(name)
+        return (ids >= shift) & (ids < shift + stream.codebook_size)
+
+    def check_codec(self, streams: Sequence[Stream]) -> None:
+        """Refuse a codec whose codes this vocabulary does not hold.
+
+        Raises:
+            ValueError: If names, rates, codebooks or their sizes differ.
+        """
+        wanted = [(own.name, own.hop_length, self.num_codebooks, own.codebook_size) for own in self.streams]
+        found = [(one.name, one.hop_length, one.num_codebooks, one.codebook_size) for one in streams]
+        if wanted != found:
+            raise UserError(
+                "the language model was trained with another codec: its streams (name, samples per frame, codebooks, "
+                f"size) are {wanted}, those of this codec {found}"
+            )
+
+
+@dataclass(frozen=True)
+class AudioTokens:
+    """The audio vocabulary as published, and in model folders of before: the ReasoningCodec's two streams.
+
+    Reasoning ids come first, then reconstruction ids shifted by ``num_reasoning``. No defaults: only a model's own
     configuration tells them.
     """
 
@@ -96,39 +228,40 @@ class AudioTokens:
     reconstruction_pad: int
     voice_bos: int  # begin of a voice prompt
     voice_eos: int
-    # Released weights: begin and end of a voice prompt, and the pad of guidance rows, are not shifted by R (they
-    # collide with codes of the reconstruction stream). True is the repaired form, for models trained here.
-    shift_voice_ids: bool = True
+    shift_voice_ids: bool = True  # see AudioVocabulary
 
     def __post_init__(self) -> None:
         for name in ("reasoning_bos", "reasoning_eos", "reasoning_pad"):
-            self._check(name, self.num_reasoning)
+            check_id(name, getattr(self, name), self.num_reasoning)
         for name in ("reconstruction_bos", "reconstruction_eos", "reconstruction_pad"):
-            self._check(name, self.num_reconstruction)
+            check_id(name, getattr(self, name), self.num_reconstruction)
         for name in ("voice_bos", "voice_eos"):
-            self._check(name, self.num_reconstruction if self.shift_voice_ids else self.size)
-        for stream in ("reasoning", "reconstruction"):
-            begin = min(getattr(self, f"{stream}_{name}") for name in ("bos", "eos", "pad"))
-            if getattr(self, f"{stream}_codebook_size") > begin:
-                raise UserError(f"{stream}_codebook_size must be at most {begin}, the first special id of {stream}")
+            shared = 0 if self.shift_voice_ids else self.num_reasoning
+            check_id(name, getattr(self, name), self.num_reconstruction + shared)
+        self.upgraded()
 
-    def _check(self, name: str, limit: int) -> None:
-        if not 0 <= getattr(self, name) < limit:
-            raise UserError(f"{name} must be in [0, {limit}), got {getattr(self, name)}")
-
-    @property
-    def size(self) -> int:
-        """Ids per codebook, A = R + M."""
-        return self.num_reasoning + self.num_reconstruction
-
-    def is_reasoning_code(self, ids: Tensor) -> Tensor:
-        """Which ids (...) stand for reasoning codes proper, bool (...)."""
-        return ids < self.reasoning_codebook_size
-
-    def is_reconstruction_code(self, ids: Tensor) -> Tensor:
-        """Which ids (...) stand for reconstruction codes proper, bool (...)."""
-        shift = self.num_reasoning
-        return (ids >= shift) & (ids < shift + self.reconstruction_codebook_size)
+    def upgraded(self) -> AudioVocabulary:
+        """The same ids in the form that names its streams."""
+        reasoning = StreamTokens(
+            "reasoning",
+            REASONING_HOP,
+            self.reasoning_codebook_size,
+            self.num_reasoning,
+            self.reasoning_bos,
+            self.reasoning_eos,
+            self.reasoning_pad,
+        )
+        reconstruction = StreamTokens(
+            "reconstruction",
+            RECONSTRUCTION_HOP,
+            self.reconstruction_codebook_size,
+            self.num_reconstruction,
+            self.reconstruction_bos,
+            self.reconstruction_eos,
+            self.reconstruction_pad,
+        )
+        voice = (self.voice_bos, self.voice_eos)
+        return AudioVocabulary(self.num_codebooks, (reasoning, reconstruction), *voice, self.shift_voice_ids)
 
 
 class TextTokenizer:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.codes import RECONSTRUCTION_HOP, AudioCodes
+from uniaudio2.codec.contract import Codec
+from uniaudio2.codes import (
+    REASONING_HOP,
+    RECONSTRUCTION_HOP,
+    AudioCodes,
+    Stream,
+    reasoning_length,
+    reconstruction_length,
+)
 from uniaudio2.data.manifest import Example
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
@@ -52,22 +61,28 @@ class Spelled:
         self.examples.append(Example(id=name, path="none.wav", duration=len(wave) / 24000, **about))
         self.waves.append(wave)
 
-    def wave(self, index: int) -> np.ndarray:
+    def wave(self, index: int, audio: str | None = None) -> np.ndarray:
         return self.waves[index]
 
 
-class Speller(nn.Module):
+class Speller(Codec):
     """Codes of spelled audio: all eight books hold the letter's number (silence is 31); so does reasoning.
 
     A reasoning frame holds three letters in two books each: half the number, and its last bit.
     """
+
+    streams = (Stream("reasoning", REASONING_HOP, 8, 32), Stream("reconstruction", RECONSTRUCTION_HOP, 8, 32))
+    sample_rate = 24_000
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(32.0))
         self.batches: list[tuple[int, ...]] = []
 
-    def encode(self, audio: Tensor) -> AudioCodes:
+    def num_frames(self, num_samples: int) -> dict[str, int]:
+        return {"reasoning": reasoning_length(num_samples), "reconstruction": reconstruction_length(num_samples)}
+
+    def encode_rows(self, audio: Tensor) -> AudioCodes:
         self.batches.append(tuple(audio.shape))
         levels = audio[:, 0].reshape(audio.shape[0], -1, RECONSTRUCTION_HOP).mean(-1)
         letters = (levels * self.scale).round().long() - 1
@@ -79,3 +94,9 @@ class Speller(nn.Module):
         six = torch.stack((three // 2, three % 2), -1).flatten(2)
         reasoning = torch.nn.functional.pad(six, (0, 2)).transpose(1, 2)
         return AudioCodes(reasoning.contiguous(), reconstruction.contiguous(), audio.shape[2])
+
+    def decode_stream(self, codes: AudioCodes, **options: Any) -> Iterator[Tensor]:
+        """Every letter as a constant level, silence as zeros."""
+        letters = codes.reconstruction[:, 0]
+        levels = torch.where(letters == 31, 0, letters + 1) / self.scale
+        yield levels.repeat_interleave(RECONSTRUCTION_HOP, 1)[:, None, : codes.num_samples].detach()

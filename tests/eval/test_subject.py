@@ -51,8 +51,8 @@ def test_a_loaded_model_and_its_folder_score_alike(subject, folder, data_root):
 def test_effort_reaches_the_model_and_the_report(subject, data_root, monkeypatch):
     asked = []
 
-    def transcribe(clips, *, beams, hearings, **_):
-        asked.append((beams, hearings))
+    def transcribe(clips, *, beams, shifts, **_):
+        asked.append((beams, shifts))
         return ["alexa"] * len(clips)
 
     monkeypatch.setattr(subject.model, "transcribe", transcribe)
@@ -62,8 +62,8 @@ def test_effort_reaches_the_model_and_the_report(subject, data_root, monkeypatch
         evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(best_of=3))
     with pytest.raises(EvaluationError, match=r"effort=Effort\(beams=...\)"):
         evaluate("asr", data="keywords", model=subject.model, data_root=data_root, beams=3)
-    with pytest.raises(EvaluationError, match="hearings must be at least 1"):
-        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(hearings=0))
+    with pytest.raises(EvaluationError, match="shifts must be at least 1"):
+        evaluate("asr", data="keywords", model=subject.model, data_root=data_root, effort=Effort(shifts=0))
 
 
 def test_what_cannot_be_evaluated(data_root):

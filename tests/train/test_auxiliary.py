@@ -33,10 +33,10 @@ def test_only_codes_that_are_predicted_get_holes() -> None:
     assert hidden.any() and not hidden[1].any()
     assert (hidden <= data.loss_mask[..., 0]).all()
     assert torch.equal(shown[~hidden], data.tokens[~hidden])
-    holes = {CONFIG.audio.reasoning_pad, CONFIG.audio.num_reasoning + CONFIG.audio.reconstruction_pad}
+    holes = {CONFIG.audio.streams[0].pad, CONFIG.audio.fine_shift + CONFIG.audio.fine.pad}
     assert set(shown[hidden][:, :-1].unique().tolist()) == holes
     was = data.tokens[hidden][:, 0]
-    assert set(was.tolist()) == {3, CONFIG.audio.num_reasoning + 4}  # begin and end frames are never hidden
+    assert set(was.tolist()) == {3, CONFIG.audio.fine_shift + 4}  # begin and end frames are never hidden
     same, none = blank_history(data, CONFIG.audio, 0.0)
     assert torch.equal(same, data.tokens) and not none.any()
 

@@ -196,7 +196,7 @@ def test_embeddings_start_from_the_codebooks_of_a_codec_that_fits() -> None:
         ours = vectors[k, 1:] - vectors[k, :-1]
         factor = differences.norm() / ours.norm()
         torch.testing.assert_close(differences, factor * ours, atol=1e-4, rtol=1e-3)
-    assert torch.equal(after[:, audio.reasoning_bos], before[:, audio.reasoning_bos])  # special ids stay
+    assert torch.equal(after[:, audio.streams[0].bos], before[:, audio.streams[0].bos])  # special ids stay
     tiny = AudioLM(load_config(LMConfig, preset_path("lm", "tiny"))).initialise(torch.Generator().manual_seed(0))
     with pytest.raises(TrainingError, match="leave embeddings_from out"):
         start_from_codebooks(tiny, codec)

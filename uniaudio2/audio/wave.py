@@ -13,6 +13,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from uniaudio2.checks import check_number
 from uniaudio2.errors import UserError
 
 SAMPLE_RATE = 24000
@@ -87,7 +88,11 @@ def chunks_at_pauses(blocks: Iterable[Tensor], max_s: float) -> Iterator[tuple[i
 
     Yields:
         First sample and waveform (1, n) of each chunk; they cover the waveform without gap or overlap.
+
+    Raises:
+        ValueError: If chunks cannot be so short: none would be cut off.
     """
+    check_number("max_s", max_s, PAUSE_S)
     longest, start = round(max_s * SAMPLE_RATE), 0
     seen = longest + round(PAUSE_S * SAMPLE_RATE)  # what comes soon after decides as well whether there is a pause
     waiting = torch.zeros(1, 0)

@@ -320,7 +320,7 @@ def transcribe(files: Files, *, options: Options) -> None:
             language=options.language,
             batch_size=options.batch_size,
             beams=options.beams,
-            hearings=options.hearings,
+            shifts=options.hearings,
             **options.sampling,
         ),
     )
@@ -668,6 +668,9 @@ def run_task(
         float | None,
         typer.Option("--max-seconds", min=0.4, help="Longest audio to make.  [dim]default: from the input[/dim]"),
     ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Run a row also that the model was not trained for.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
@@ -694,6 +697,7 @@ def run_task(
         shots=shots,
         language=options.language,
         max_duration_s=max_seconds,
+        untrained=untrained,
         steps=options.steps,
         **options.sampling,
     )
@@ -760,6 +764,9 @@ def data_synth(
         Path | None,
         typer.Option("--data-root", metavar="DIR", help="Text and real sets.  [dim]or UNIAUDIO2_DATA[/dim]"),
     ] = None,
+    available: Annotated[
+        bool, typer.Option("--available", help="Leave out what is missing here; built-in sentences for missing lists.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep the shards that are finished.")] = True,
     *,
     options: Options,
@@ -776,6 +783,7 @@ def data_synth(
             workers=workers,
             resume=resume,
             data_root=data_root,
+            available=available,
             progress=lambda done, total, clips: show(done, total),
         )
     print(manifest)
@@ -785,12 +793,23 @@ def data_synth(
 @takes("as_json")
 def data_validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSONL), or the folder that holds it.")],
+    phonemes: Annotated[
+        bool, typer.Option("--phonemes", help="Write the phones of every text into the manifest where it has none.")
+    ] = False,
     *,
     options: Options,
 ) -> None:
     """Check a manifest against its audio; problems are listed one per line."""
-    from uniaudio2.data.manifest import validate
+    from uniaudio2.data.manifest import add_phonemes, validate
 
+    if phonemes:
+        from uniaudio2.data.synth.engines import phonemes as spoken
+
+        made, left = add_phonemes(manifest, spoken)
+        say(f"phones written for {made} clips")
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            say(f"no phones, for want of a language or of a known reading: {', '.join(left[:5])}{more}")
     report = validate(manifest)
     if options.as_json:
         counts = [{"split": s, "kind": k, "language": la, "clips": n} for (s, k, la), n in report.counts.items()]
@@ -1050,7 +1069,7 @@ def evaluate(
         progress=sys.stderr.isatty(),
         command=command_line(),
         batch_size=options.batch_size,
-        effort=Effort(best_of=best_of, beams=options.beams, hearings=options.hearings),
+        effort=Effort(best_of=best_of, beams=options.beams, shifts=options.hearings),
         **sampling,
     )
     show_report(report, options.as_json, markdown)

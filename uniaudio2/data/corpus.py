@@ -47,11 +47,14 @@ class Corpus:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
 
-    def wave(self, index: int, *, start_s: float = 0.0, duration_s: float | None = None) -> NDArray[np.float32]:
-        """Samples of a clip, or of a part of it.
+    def wave(
+        self, index: int, audio: str | None = None, *, start_s: float = 0.0, duration_s: float | None = None
+    ) -> NDArray[np.float32]:
+        """Samples of an audio, or of a part of it.
 
         Args:
             index: Place in ``examples``.
+            audio: Name of one of its audios; None: the first.
             start_s: Where to start inside the clip, seconds.
             duration_s: How much, seconds; None goes on to the clip's end, and never beyond it.
 
@@ -62,18 +65,20 @@ class Corpus:
             AudioError: If the file is missing or damaged, or the part is empty.
         """
         example = self.examples[index]
-        length_s = example.duration - start_s
+        recording = example.first if audio is None else example.recordings[audio]
+        length_s = recording.duration - start_s
         if duration_s is not None:
             length_s = min(length_s, duration_s)
         if start_s < 0 or length_s <= 0:
-            raise AudioError(f"{example.id}: no audio from {start_s:.2f} s on (it is {example.duration:.2f} s long)")
-        samples = self._map(example.file)
+            raise AudioError(f"{example.id}: no audio from {start_s:.2f} s on (it is {recording.duration:.2f} s long)")
+        file = example.root / recording.path
+        samples = self._map(file)
         if samples is None:
-            return read_audio(example.file, SAMPLE_RATE, example.start + start_s, length_s)[0].numpy()
-        first = round((example.start + start_s) * SAMPLE_RATE)
+            return read_audio(file, SAMPLE_RATE, recording.start + start_s, length_s)[0].numpy()
+        first = round((recording.start + start_s) * SAMPLE_RATE)
         part = samples[first : first + round(length_s * SAMPLE_RATE)]
         if part.size == 0:
-            raise AudioError(f"{example.id}: {example.file} ends before the clip starts; make the corpus again")
+            raise AudioError(f"{example.id}: {file} ends before the clip starts; make the corpus again")
         return part.astype(np.float32) / 32768.0
 
     def _map(self, path: Path) -> NDArray[np.int16] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniaudio2.codes import RECONSTRUCTION_RATE_HZ
+from uniaudio2.codes import AudioCodes
 from uniaudio2.data.collate import LMBatch, Segment, collate
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
@@ -139,11 +139,12 @@ class LMDataset:
         for part in (*form.inputs, *form.task.outputs):
             source = sources[part.value]
             if isinstance(source, Audio):
-                rows += self.store.frames(index, source.name)[part.kind] + 2
+                frames = self.store.frames(index, source.name)
+                rows += sum(frames[stream] + 2 for stream in (frames if part.kind == "audio" else (part.kind,)))
             elif isinstance(source, Text):
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             else:
-                rows += int(self.config.voice_prompt_s * RECONSTRUCTION_RATE_HZ) + 2
+                rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
         return rows
 
     # ---------------------------------------------------------------- building
@@ -212,12 +213,12 @@ class LMDataset:
                 return chosen if source.respelled and config.bpe_dropout > 0 else self.text_ids(chosen)
             vary = training and others and rng.random() < config.caption_variety
             return self.text_ids(_pick(others, rng) if vary else usual)
+        codes = self.store.codes(item, source.name)
         if not inputs or given == item:
-            return self.store.codes(item, source.name)
-        reasoning, reconstruction = (
-            self.store.codes(given if kind in inputs else item, source.name) for kind in ("reasoning", "reconstruction")
-        )
-        return reasoning.reasoning[0], reconstruction.reconstruction[0]
+            return codes
+        others = self.store.codes(given, source.name)
+        streams = {kind: (others if {kind, "audio"} & inputs else codes)[kind] for kind in codes.streams}
+        return AudioCodes.of(streams, codes.hops, sample_rate=codes.sample_rate)
 
     def _other_clip(self, item: int, rng: np.random.Generator) -> int:
         """Another clip of the same voice."""

@@ -1,152 +1,58 @@
 """The one manifest of the project: labelled audio clips as JSON lines.
 
 A manifest is a text file with one JSON object per line. Paths are relative to the manifest's folder; several clips
-may share one audio file (a *shard*) and point into it with ``start`` and ``duration``. Knows nothing about models.
+may share one audio file (a *shard*) and point into it with ``start`` and ``duration``. A line has one audio, or several
+with names. Knows nothing about models.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import soundfile
-from torch import Tensor
 
-from uniaudio2.audio import SAMPLE_RATE, read_audio
-from uniaudio2.errors import UserError
+from uniaudio2.data.example import Example, ManifestError, example_from_json
 from uniaudio2.files import write_text
+from uniaudio2.text import normalise_text
 
-KINDS = ("speech", "sound", "music")
-"""What a clip can be."""
-
-LANGUAGES = ("en", "zh", "yue")
-"""Languages of speech: English, Mandarin, Cantonese."""
-
-_LANGUAGE_ALIASES = {"cmn": "zh", "zh-cn": "zh", "zh-hk": "yue", "en-us": "en", "en-gb": "en"}
-
-
-class ManifestError(UserError):
-    """A manifest that cannot be used; the message names the file and the line."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One labelled clip.
-
-    Attributes:
-        id: Unique in its manifest.
-        path: Audio file, relative to ``root``.
-        duration: Length in seconds, > 0.
-        start: Where the clip starts in the file, seconds.
-        split: ``"train"``, ``"dev"`` or ``"test"``.
-        kind: ``"speech"``, ``"sound"`` or ``"music"``.
-        text: What is said, normalised as the text tokenizer wants it; None where unknown.
-        phonemes: What is said, as phone symbols separated by spaces; None where unknown.
-        language: ``"en"``, ``"zh"`` or ``"yue"``; None for sounds. ``"cmn"`` is read as ``"zh"``.
-        speaker: Voice; equal names mean the same voice.
-        label: Class of a sound, or a label of a speech set.
-        labels: Classes of a mixture, in order of the caption.
-        caption: A phrase that describes a sound.
-        captions: Other phrasings of the caption.
-        engine: Program that made the clip; None for recordings.
-        licence: Licence of the clip.
-        attribution: Whom to credit.
-        source: Name of the set that the clip comes from.
-        root: Folder of the manifest; not written to it.
-    """
-
-    id: str
-    path: str
-    duration: float
-    start: float = 0.0
-    split: str = "train"
-    kind: str = "speech"
-    text: str | None = None
-    phonemes: str | None = None
-    language: str | None = None
-    speaker: str | None = None
-    label: str | None = None
-    labels: tuple[str, ...] = ()
-    caption: str | None = None
-    captions: tuple[str, ...] = ()
-    engine: str | None = None
-    licence: str | None = None
-    attribution: str | None = None
-    source: str | None = None
-    root: Path = field(default=Path("."), compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.id or not self.path:
-            raise ManifestError("id and path must not be empty")
-        if not (math.isfinite(self.duration) and self.duration > 0):
-            raise ManifestError(f"duration must be a positive number of seconds, not {self.duration!r}")
-        if not (math.isfinite(self.start) and self.start >= 0):
-            raise ManifestError(f"start must be >= 0 seconds, not {self.start!r}")
-        if self.kind not in KINDS:
-            raise ManifestError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if self.language is not None and self.language not in LANGUAGES:
-            raise ManifestError(f"language must be one of {', '.join(LANGUAGES)} or null, not {self.language!r}")
-
-    @property
-    def file(self) -> Path:
-        """The audio file's full path."""
-        return self.root / self.path
-
-    def audio(self, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Read the clip, (1, N) at ``sample_rate`` Hz; raises `AudioError` if it cannot be read."""
-        return read_audio(self.file, sample_rate, self.start, self.duration)
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest line as a dictionary, without empty fields."""
-        out: dict[str, Any] = {}
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.name == "root" or value is None or value == () or (item.name == "start" and value == 0.0):
-                continue
-            out[item.name] = list(value) if isinstance(value, tuple) else value
-        return out
+__all__ = [
+    "Example",
+    "ManifestError",
+    "ManifestReport",
+    "add_phonemes",
+    "example_from_json",
+    "manifest_path",
+    "read_manifest",
+    "validate",
+    "write_manifest",
+]
 
 
-_FIELD_NAMES = {item.name for item in dataclasses.fields(Example)} - {"root"}
-_TEXT_FIELDS = _FIELD_NAMES - {"duration", "start", "labels", "captions"}
-
-
-def example_from_json(data: dict[str, Any], root: Path) -> Example:
-    """Build an `Example` from a manifest line; unknown keys are ignored, so that foreign manifests can be read.
-
-    Args:
-        data: The JSON object.
-        root: Folder that ``path`` is relative to.
-
-    Raises:
-        ManifestError: If a field is missing or has a wrong type or value.
-    """
-    values: dict[str, Any] = {key: value for key, value in data.items() if key in _FIELD_NAMES and value is not None}
-    for key in ("id", "path", "duration"):
-        if key not in values:
-            raise ManifestError(f"field {key!r} is missing")
-    for key in ("duration", "start"):
-        if key in values:
-            if isinstance(values[key], bool) or not isinstance(values[key], int | float):
-                raise ManifestError(f"field {key!r} must be a number of seconds, not {values[key]!r}")
-            values[key] = float(values[key])
-    for key in ("labels", "captions"):
-        if key in values:
-            if not isinstance(values[key], list) or not all(isinstance(item, str) for item in values[key]):
-                raise ManifestError(f"field {key!r} must be a list of strings, not {values[key]!r}")
-            values[key] = tuple(values[key])
-    for key in _TEXT_FIELDS & values.keys():
-        if not isinstance(values[key], str):
-            raise ManifestError(f"field {key!r} must be a string, not {values[key]!r}")
-    if "language" in values:
-        values["language"] = _LANGUAGE_ALIASES.get(values["language"].lower(), values["language"])
-    return Example(**values, root=root)
+def _lines(file: Path) -> Iterator[tuple[int, Example | ManifestError]]:
+    """Every line that is not empty, by number: an example, or what is wrong with it."""
+    seen: dict[str, int] = {}
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            if not isinstance(data, dict):
+                raise ManifestError("expected one JSON object per line")
+            example = example_from_json(data, file.parent)
+            if example.id in seen:
+                raise ManifestError(f"id {example.id!r} was used in line {seen[example.id]} already")
+            seen[example.id] = number
+            yield number, example
+        except ManifestError as error:
+            yield number, error
+        except UnicodeDecodeError:
+            yield number, ManifestError("not UTF-8")
+        except (ValueError, RecursionError) as error:
+            yield number, ManifestError(f"not JSON ({getattr(error, 'msg', 'too deep')})")
 
 
 def read_manifest(path: str | Path, *, split: str | None = None) -> list[Example]:
@@ -164,26 +70,11 @@ def read_manifest(path: str | Path, *, split: str | None = None) -> list[Example
     """
     file = manifest_path(path)
     examples: list[Example] = []
-    seen: dict[str, int] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                data = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ManifestError(f"{file}:{number}: not JSON ({error.msg})") from error
-            if not isinstance(data, dict):
-                raise ManifestError(f"{file}:{number}: expected one JSON object per line")
-            try:
-                example = example_from_json(data, file.parent)
-            except ManifestError as error:
-                raise ManifestError(f"{file}:{number}: {error}") from error
-            if example.id in seen:
-                raise ManifestError(f"{file}:{number}: id {example.id!r} was used in line {seen[example.id]} already")
-            seen[example.id] = number
-            if split is None or example.split == split:
-                examples.append(example)
+    for number, example in _lines(file):
+        if isinstance(example, ManifestError):
+            raise ManifestError(f"{file}:{number}: {example}; `uniaudio2 data validate` names all wrong lines")
+        if split is None or example.split == split:
+            examples.append(example)
     return examples
 
 
@@ -200,6 +91,37 @@ def manifest_path(path: str | Path) -> Path:
 def write_manifest(path: str | Path, examples: Iterable[Example]) -> None:
     """Write a manifest under a temporary name and rename it; the examples' paths are written as they are."""
     write_text(path, "".join(json.dumps(example.to_json(), ensure_ascii=False) + "\n" for example in examples))
+
+
+def add_phonemes(path: str | Path, say: Callable[[str, str], str | None]) -> tuple[int, list[str]]:
+    """Write the phones of every transcribed clip into a manifest where they are missing; nothing else is changed.
+
+    Args:
+        path: Manifest file or folder; written anew, whole or not at all.
+        say: (text, language) → phones separated by spaces, or None where it cannot tell.
+
+    Returns:
+        How many clips got phones, and the ids of those that have a text and got none.
+
+    Raises:
+        ManifestError: If there is no manifest or a line is wrong.
+    """
+    file = manifest_path(path)
+    examples = {example.id: example for example in read_manifest(file)}
+    done: list[str] = []
+    left: list[str] = []
+    lines: list[str] = []
+    for line in file.read_bytes().decode("utf-8-sig").splitlines():
+        row = json.loads(line) if line.strip() else {"id": ""}
+        example = examples.get(row["id"])
+        if example is not None and example.text and not example.phonemes:
+            language = example.language
+            phones = say(normalise_text(example.text, language), language) if language else None
+            (done if phones else left).append(example.id)
+            line = json.dumps({**row, "phonemes": phones}, ensure_ascii=False) if phones else line
+        lines.append(line + "\n")
+    write_text(file, "".join(lines))
+    return len(done), left
 
 
 @dataclass(frozen=True)
@@ -226,29 +148,22 @@ def validate(path: str | Path) -> ManifestReport:
         path: Manifest file or folder.
 
     Returns:
-        Figures and problems. Wrong lines are raised by `read_manifest`, all else is collected.
+        Figures of the lines that can be read, and the problems of all lines.
 
     Raises:
-        ManifestError: If the manifest cannot be read at all.
+        ManifestError: If there is no manifest.
     """
-    examples = read_manifest(path)
+    file = manifest_path(path)
+    examples: list[Example] = []
     problems: list[str] = []
+    for number, example in _lines(file):
+        if isinstance(example, ManifestError):
+            problems.append(f"{file}:{number}: {example}")
+        else:
+            examples.append(example)
     lengths: dict[Path, float] = {}
     for example in examples:
-        if example.file in lengths:
-            continue
-        lengths[example.file] = -1.0
-        try:
-            info = soundfile.info(str(example.file))
-            lengths[example.file] = info.frames / info.samplerate
-        except (soundfile.LibsndfileError, OSError):
-            problems.append(f"{example.id}: {example.file} is missing or not audio")
-    for example in examples:
-        length = lengths[example.file]
-        if 0 <= length < example.start + example.duration - 0.05:
-            problems.append(
-                f"{example.id}: clip ends at {example.start + example.duration:.2f} s, its file at {length:.2f} s"
-            )
+        problems += [f"{example.id}: {problem}" for problem in _audio_problems(example, lengths)]
         if example.kind == "speech" and example.text == "":
             problems.append(f"{example.id}: empty text; use null where it is unknown")
         if example.kind != "speech" and not (example.caption or example.label):
@@ -259,6 +174,26 @@ def validate(path: str | Path) -> ManifestReport:
         hours[example.split] = hours.get(example.split, 0.0) + example.duration / 3600
     counts = Counter((e.split, e.kind, e.language or "-") for e in examples)
     return ManifestReport(len(examples), hours, dict(counts), problems)
+
+
+def _audio_problems(example: Example, lengths: dict[Path, float]) -> Iterator[str]:
+    """What is wrong with an example's audios and turns; files that were looked at are in ``lengths`` (seconds)."""
+    for name, recording in example.recordings.items():
+        file = example.root / recording.path
+        if file not in lengths:
+            try:
+                info = soundfile.info(str(file))
+                lengths[file] = info.frames / info.samplerate
+            except (soundfile.LibsndfileError, OSError):
+                lengths[file] = -1.0
+                yield f"{file} is missing or not audio"
+        end = recording.start + recording.duration
+        if 0 <= lengths[file] < end - 0.05:
+            what = "clip" if name == "audio" else f"audio {name!r}"
+            yield f"{what} ends at {end:.2f} s, its file at {lengths[file]:.2f} s"
+    late = next((turn for turn in example.turns if turn.end > example.first.duration + 0.05), None)
+    if late is not None:
+        yield f"a turn ends at {late.end:.2f} s, its audio is {example.first.duration:.2f} s long"
 
 
 def _leaks(examples: list[Example]) -> list[str]:

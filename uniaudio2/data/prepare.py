@@ -1,8 +1,9 @@
 """Audio clips to codes on disk: batched by padded length, in shards, resumable.
 
-A folder of codes holds, per shard, ``codes-00012.safetensors`` (``reasoning`` and ``reconstruction``, (K, frames of
-all clips)) and ``codes-00012.jsonl`` (one line per clip: its labels and where its frames lie), and ``codes.json``
-(which codec made them). A shard exists whole or not at all. Shapes: B batch, K codebooks, N samples, T frames.
+A folder of codes holds, per shard, ``codes-00012.safetensors`` (every stream of the codec by name, (K, frames of all
+audios)) and ``codes-00012.jsonl`` (one line per example: its labels and where the frames of its audios lie), and
+``codes.json`` (which codec made them, and its streams). A shard exists whole or not at all. Shapes: N samples, K
+codebooks, T frames.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors.numpy import save
-from torch import nn
+from torch import Tensor
 
-from uniaudio2.codec.codec import ReasoningCodec
-from uniaudio2.codes import SAMPLE_RATE, UNIT, num_units, reasoning_length, reconstruction_length
-from uniaudio2.data.manifest import Example
+from uniaudio2.audio import SAMPLE_RATE, resample
+from uniaudio2.codec.contract import AudioCodes, Codec, Stream
+from uniaudio2.data.example import Example
 from uniaudio2.data.prefetch import Prefetcher
 from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
@@ -50,8 +51,8 @@ class ClipSource(Protocol):
         """The labels, in a fixed order."""
         ...
 
-    def wave(self, index: int) -> np.ndarray:
-        """Samples of clip ``index``: float32 in [-1, 1] at 24 kHz, (N,)."""
+    def wave(self, index: int, audio: str | None = None) -> np.ndarray:
+        """Samples of an audio of example ``index``, the first one by default: float32 in [-1, 1] at 24 kHz, (N,)."""
         ...
 
 
@@ -86,7 +87,7 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class _Item:
-    """One clip to encode."""
+    """One example to encode."""
 
     index: int  # in the source
     copy: int  # 0 = as it is, n = copy n
@@ -97,10 +98,12 @@ def _plan(examples: Sequence[Example], config: PrepareConfig) -> list[list[_Item
     """Shards of clips in a random but fixed order, so that every shard is a fair sample."""
     items: list[_Item] = []
     for index, example in enumerate(examples):
-        if example.split not in config.splits or example.duration > config.max_duration_s:
+        recordings = example.recordings.values()
+        if example.split not in config.splits or max(r.duration for r in recordings) > config.max_duration_s:
             continue
         items.append(_Item(index, 0))
-        if example.split != "train":
+        # Choice: audios that belong together, and turns with times, are not changed.
+        if example.split != "train" or len(recordings) > 1 or example.turns:
             continue
         copies = config.augmented_copies if example.engine is None else config.synthetic_copies
         last = _times(copies, example.id, config.seed)
@@ -128,73 +131,70 @@ def _unit_hash(text: str, seed: int) -> float:
 
 
 class _Batches:
-    """Padded batches of the shards still to do; batch number → data, so that they can be made ahead."""
+    """Batches of the shards still to do; batch number → data, so that they can be made ahead."""
 
     def __init__(
         self,
         source: ClipSource,
         shards: dict[int, list[_Item]],
         config: PrepareConfig,
+        codec: Codec,
         augment: Augment | None,
         change_speed: ChangeSpeed | None,
     ) -> None:
         self.source, self.config, self.augment, self.change_speed = source, config, augment, change_speed
-        self.batches: list[tuple[int, list[_Item]]] = []
+        self.sample_rate, self.unit_s = codec.sample_rate, codec.unit / codec.sample_rate
+        self.batches: list[tuple[int, list[tuple[_Item, str]]]] = []
         for shard, items in shards.items():
             self.batches.extend((shard, batch) for batch in self._split(items))
 
-    def _split(self, items: list[_Item]) -> Iterator[list[_Item]]:
-        """Neighbours in length together, up to ``batch_s`` seconds of padded audio."""
-        examples = self.source.examples
-        ordered = sorted(items, key=lambda item: examples[item.index].duration)
-        batch: list[_Item] = []
-        for item in ordered:
-            padded = np.ceil(examples[item.index].duration * SAMPLE_RATE / UNIT) * UNIT / SAMPLE_RATE
+    def _split(self, items: list[_Item]) -> Iterator[list[tuple[_Item, str]]]:
+        """Audios that are neighbours in length together, up to ``batch_s`` seconds of padded audio."""
+        audios = [
+            (recording.duration, item, name)
+            for item in items
+            for name, recording in self.source.examples[item.index].recordings.items()
+        ]
+        batch: list[tuple[_Item, str]] = []
+        for duration, item, name in sorted(audios, key=lambda audio: audio[0]):
+            padded = np.ceil(duration / self.unit_s) * self.unit_s
             if batch and padded * (len(batch) + 1) > self.config.batch_s:
                 yield batch
                 batch = []
-            batch.append(item)
+            batch.append((item, name))
         if batch:
             yield batch
 
-    def __call__(self, number: int) -> list[tuple[np.ndarray, list[int], list[_Item]]]:
-        """Batch ``number`` as groups of equal padded length: (audio (B, 1, N), samples of each clip, items)."""
+    def __call__(self, number: int) -> list[tuple[_Item, str, Tensor]]:
+        """Batch ``number``: examples, names of audios, samples (1, N) at the codec's rate."""
         if number >= len(self.batches):
             return []
-        groups: dict[int, list[tuple[np.ndarray, _Item]]] = {}
-        for item in self.batches[number][1]:
-            wave = np.asarray(self.source.wave(item.index), dtype=np.float32).reshape(-1)
-            if item.speed != 1.0 and self.change_speed is not None:
-                wave = self.change_speed(wave, item.speed)
-            elif item.copy and self.augment is not None:
-                example = self.source.examples[item.index]
-                key = int(_unit_hash(example.id, self.config.seed) * 2**63)
-                wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
-            wave = np.asarray(wave, dtype=np.float32).reshape(-1)
-            wave = wave if len(wave) else np.zeros(1, dtype=np.float32)
-            padded = num_units(len(wave)) * UNIT
-            groups.setdefault(padded, []).append((wave, item))
-        out = []
-        for padded, members in sorted(groups.items()):
-            audio = np.zeros((len(members), 1, padded), dtype=np.float32)
-            for row, (wave, _) in enumerate(members):
-                audio[row, 0, : len(wave)] = wave
-            out.append((audio, [len(wave) for wave, _ in members], [item for _, item in members]))
-        return out
+        return [(item, name, self._wave(item, name)) for item, name in self.batches[number][1]]
+
+    def _wave(self, item: _Item, name: str) -> Tensor:
+        wave = np.asarray(self.source.wave(item.index, name), dtype=np.float32).reshape(-1)
+        if item.speed != 1.0 and self.change_speed is not None:
+            wave = self.change_speed(wave, item.speed)
+        elif item.copy and self.augment is not None:
+            example = self.source.examples[item.index]
+            key = int(_unit_hash(example.id, self.config.seed) * 2**63)
+            wave = self.augment(wave, np.random.default_rng((self.config.seed, item.copy, key)))
+        samples = torch.from_numpy(np.array(wave, dtype=np.float32).reshape(1, -1))
+        samples = resample(samples, SAMPLE_RATE, self.sample_rate)
+        return samples if samples.numel() else torch.zeros(1, 1)
 
 
-def codec_fingerprint(codec: nn.Module) -> str:
+def codec_fingerprint(codec: Codec) -> str:
     """A short hash of the weights that decide the codes: codes of different codecs must never meet."""
-    state = codec.encoding_state() if isinstance(codec, ReasoningCodec) else codec.state_dict()
     digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
+    for name, tensor in sorted(codec.encoding_state().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def prepare(
-    codec: nn.Module,
+    codec: Codec,
     source: ClipSource,
     out_dir: str | Path,
     config: PrepareConfig | None = None,
@@ -203,11 +203,11 @@ def prepare(
     change_speed: ChangeSpeed | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Path:
-    """Encode every clip of ``source`` and write codes with their labels; goes on where it stopped.
+    """Encode all audios of ``source`` and write codes with their labels; goes on where it stopped.
 
     Args:
-        codec: Has ``encode(audio (B, 1, N)) -> AudioCodes``; used in eval mode, never trained.
-        source: The clips.
+        codec: Used in eval mode, never trained.
+        source: The examples.
         out_dir: Folder of codes; several may be loaded together later.
         config: Batching, copies, which part of the work.
         augment: (samples (N,), generator) → samples, for augmented copies.
@@ -222,14 +222,12 @@ def prepare(
         PrepareError: If ``out_dir`` holds codes of another codec, or of another set of clips, or there is no clip.
     """
     config = config or PrepareConfig()
-    say = log or logger.info
     if ((config.augmented_copies or config.synthetic_copies) and augment is None) or (
         config.voice_copies and change_speed is None
     ):
         raise PrepareError("copies are asked for, but no augmentation or change of speed is given")
     target = Path(out_dir)
     target.mkdir(parents=True, exist_ok=True)
-    codec.eval()
     shards = _plan(source.examples, config)
     if not shards:
         raise PrepareError("no clip to encode: check the manifest's splits and max_duration_s")
@@ -239,47 +237,51 @@ def prepare(
         for number, items in enumerate(shards)
         if number % config.parts == config.part and not _shard_path(target, number, "jsonl").exists()
     }
-    if not todo:
-        return target
-    batches = _Batches(source, todo, config, augment, change_speed)
+    if todo:
+        batches = _Batches(source, todo, config, codec, augment, change_speed)
+        _encode(codec.eval(), batches, target, len(shards), log or logger.info)
+    return target
+
+
+def _encode(codec: Codec, batches: _Batches, target: Path, num_shards: int, say: Callable[[str], None]) -> None:
+    """Encode the batches and write every shard when its last one is done."""
+    config, examples = batches.config, batches.source.examples
     last_batch = {shard: number for number, (shard, _) in enumerate(batches.batches)}
     prefetcher = Prefetcher(batches, mode="process", workers=1, depth=2)
     began, seconds = time.perf_counter(), 0.0
-    device = next((p.device for p in codec.parameters()), torch.device("cpu"))
-    pending: list[tuple[_Item, int, np.ndarray, np.ndarray]] = []
+    done: dict[_Item, dict[str, AudioCodes]] = {}
     try:
-        precise = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        precise = torch.autocast(codec.device.type, torch.bfloat16, enabled=config.precision == "bf16")
         with torch.inference_mode(), precise:
             for number, (shard, _) in enumerate(batches.batches):
-                for audio, lengths, items in next(prefetcher):
-                    codes: Any = codec.encode(torch.from_numpy(audio).to(device))  # type: ignore[operator]
-                    reasoning = codes.reasoning.cpu().numpy()
-                    reconstruction = codes.reconstruction.cpu().numpy()
-                    for row, (length, item) in enumerate(zip(lengths, items, strict=True)):
-                        kept = reasoning[row, :, : reasoning_length(length)]
-                        pending.append((item, length, kept, reconstruction[row, :, : reconstruction_length(length)]))
-                    seconds += sum(lengths) / SAMPLE_RATE
+                audios = next(prefetcher)
+                clips = codec.encode_clips([wave for _, _, wave in audios], batch_s=config.batch_s)
+                for (item, name, _), codes in zip(audios, clips, strict=True):
+                    done.setdefault(item, {})[name] = codes.to("cpu")
+                    seconds += codes.duration_s
                 if last_batch[shard] == number:
-                    _write_shard(target, shard, pending, source.examples)
-                    pending = []
+                    _write_shard(target, shard, done, examples, codec.streams)
+                    done = {}
                     spent = time.perf_counter() - began
                     share = (number + 1) / len(batches.batches)
                     say(
-                        f"prepare {target.name}: shard {shard + 1}/{len(shards)}, {seconds / 3600:.2f} h of audio at "
+                        f"prepare {target.name}: shard {shard + 1}/{num_shards}, {seconds / 3600:.2f} h of audio at "
                         f"{seconds / spent:.0f}x real time, {spent / share * (1 - share) / 60:.1f} min left"
                     )
     finally:
         prefetcher.close()
-    return target
 
 
 def _shard_path(folder: Path, number: int, suffix: str) -> Path:
     return folder / f"codes-{number:05d}.{suffix}"
 
 
-def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: PrepareConfig, num_shards: int) -> None:
+def _check_folder(folder: Path, codec: Codec, source: ClipSource, config: PrepareConfig, num_shards: int) -> None:
     """Write ``codes.json``, or see that the one there is the same."""
-    ids = hashlib.sha256("\n".join(f"{e.id} {e.duration}" for e in source.examples).encode()).hexdigest()[:16]
+    ids = [
+        " ".join((e.id, str(e.duration), *(f"{name} {r.duration}" for name, r in e.audios.items())))
+        for e in source.examples
+    ]
     plan = {
         "augmented_copies": config.augmented_copies,
         "synthetic_copies": config.synthetic_copies,
@@ -292,7 +294,15 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
     }
     if config.voice_copies:
         plan["voice_speeds"] = list(VOICE_SPEEDS)
-    wanted = {"format": 1, "codec": codec_fingerprint(codec), "clips": ids, "plan": plan, "shards": num_shards}
+    wanted = {
+        "format": 2,
+        "codec": codec_fingerprint(codec),
+        "sample_rate": codec.sample_rate,
+        "streams": {stream.name: stream.hop_length for stream in codec.streams},
+        "clips": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        "plan": plan,
+        "shards": num_shards,
+    }
     path = folder / "codes.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -307,30 +317,37 @@ def _check_folder(folder: Path, codec: nn.Module, source: ClipSource, config: Pr
 def _write_shard(
     folder: Path,
     number: int,
-    clips: list[tuple[_Item, int, np.ndarray, np.ndarray]],
+    done: Mapping[_Item, Mapping[str, AudioCodes]],
     examples: Sequence[Example],
+    streams: Sequence[Stream],
 ) -> None:
     """Write codes, then the labels: the labels' file says that the shard is complete."""
-    lines, starts = [], [0, 0]
-    for item, num_samples, reasoning, reconstruction in clips:
+    lines: list[str] = []
+    pieces: dict[str, list[np.ndarray]] = {stream.name: [] for stream in streams}
+    frames = dict.fromkeys(pieces, 0)
+    for item, audios in done.items():
         line = examples[item.index].to_json()
-        for name in ("path", "start", "licence", "attribution"):
+        for name in ("path", "start", "licence", "attribution", "audios"):
             line.pop(name, None)
         if item.speed != 1.0:
             line["speed"] = item.speed
             if line.get("speaker"):
                 line["speaker"] += f"@{item.speed}"
-        line |= {
-            "copy": item.copy,
-            "num_samples": num_samples,
-            "reasoning": [starts[0], reasoning.shape[1]],
-            "reconstruction": [starts[1], reconstruction.shape[1]],
-        }
-        starts = [starts[0] + reasoning.shape[1], starts[1] + reconstruction.shape[1]]
+        places: dict[str, dict[str, Any]] = {}
+        for name in examples[item.index].recordings:
+            codes = audios[name]
+            places[name] = {"num_samples": codes.num_samples, "frames": {}}
+            for stream, found in codes.streams.items():
+                places[name]["frames"][stream] = [frames[stream], found.shape[2]]
+                pieces[stream].append(found[0].numpy())
+                frames[stream] += found.shape[2]
+        line |= {"copy": item.copy, "audios": places}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     tensors = {
-        "reasoning": np.ascontiguousarray(np.concatenate([c[2] for c in clips], axis=1).astype(np.int16)),
-        "reconstruction": np.ascontiguousarray(np.concatenate([c[3] for c in clips], axis=1).astype(np.int16)),
+        stream.name: np.ascontiguousarray(
+            np.concatenate(pieces[stream.name], axis=1).astype(np.int16 if stream.codebook_size <= 2**15 else np.int32)
+        )
+        for stream in streams
     }
     with replacing(_shard_path(folder, number, "safetensors")) as file:
         file.write(save(tensors))

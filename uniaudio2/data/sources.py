@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,138 +22,87 @@ from uniaudio2.errors import UserError
 ENVIRONMENT_VARIABLE = "UNIAUDIO2_DATA"
 DEFAULT_ROOT = Path("../shared/data")
 
-SPEECH_SETS = ("fsdd", "keywords", "coffee_commands", "read_english", "read_chinese")
-SOUND_SETS = ("esc10", "sonic_pi", "librosa_clips")
+
+@dataclass(frozen=True)
+class RealSet:
+    """A set of recordings: what its clips are (``"speech"``, ``"sound"`` or ``"music"``), and what it is made of."""
+
+    kind: str
+    where: str
+
+
+SETS = {
+    "fsdd": RealSet("speech", "Free Spoken Digit Dataset (CC-BY-SA-4.0)"),
+    "keywords": RealSet("speech", "Picovoice wake-word benchmark (Apache-2.0)"),
+    "coffee_commands": RealSet("speech", "Picovoice speech-to-intent benchmark (Apache-2.0)"),
+    "read_english": RealSet("speech", "LJ Speech, LibriSpeech, LibriVox and CMU ARCTIC sentences"),
+    "read_chinese": RealSet("speech", "an AISHELL-1 sentence and HKCanCor clips"),
+    "speechocean": RealSet("speech", "speechocean762 (CC-BY-4.0)"),
+    "librispeech_text": RealSet("speech", "LibriSpeech train-clean-100 (CC-BY-4.0)"),
+    "librispeech_voices": RealSet("speech", "LibriSpeech train-clean-100 (CC-BY-4.0), one clip a voice"),
+    "vctk_p239": RealSet("speech", "VCTK, speaker p239 (ODC-BY-1.0)"),
+    "aishell_pair": RealSet("speech", "AISHELL-1, two speakers (Apache-2.0)"),
+    "speech_commands": RealSet("speech", "Speech Commands (CC-BY-4.0)"),
+    "precise_words": RealSet("speech", "Mycroft Precise community data (public domain)"),
+    "emodb": RealSet("speech", "Berlin emotional speech (CC0)"),
+    "ami_meetings": RealSet("speech", "AMI meeting corpus (CC-BY-4.0)"),
+    "sung_notes": RealSet("music", "vocobox sung notes and vowels (MIT)"),
+    "effects": RealSet("sound", "effects and vocal sounds (CC0 and CC-BY)"),
+    "ambience": RealSet("sound", "ambience beds (CC0, CC-BY and public domain)"),
+    "esc10": RealSet("sound", "ESC-10 (CC0 and CC-BY-3.0)"),
+    "sonic_pi": RealSet("music", "Sonic Pi's samples (CC0)"),
+    "librosa_clips": RealSet("music", "librosa's example recordings (public domain and CC-BY-3.0)"),
+}
+"""Sets that are known, each a folder of its name in the data folder with a ``manifest.jsonl``; others are sounds."""
 
 EXCLUDED = {"yesno": "Hebrew speech with English text: it would teach a wrong English"}
 """Sets that are never used for training, and why."""
 
-CAPTIONS: dict[str, tuple[str, ...]] = {
-    "dog_bark": (
-        "a dog barking",
-        "a dog barks",
-        "barking of a dog",
-        "the bark of a dog",
-        "a dog is barking",
-        "sound of a barking dog",
-    ),
-    "rain": ("rain falling", "rain", "it is raining", "the sound of rain", "raindrops falling", "steady rain outside"),
-    "sea_waves": (
-        "sea waves",
-        "waves of the sea",
-        "ocean waves rolling in",
-        "waves breaking on a beach",
-        "the sea with its waves",
-        "surf at the shore",
-    ),
-    "baby_cry": (
-        "a baby crying",
-        "a crying baby",
-        "a baby cries",
-        "an infant is crying",
-        "the cry of a baby",
-        "a small child crying",
-    ),
-    "clock_tick": (
-        "a clock ticking",
-        "ticking of a clock",
-        "a ticking clock",
-        "the tick of a clock",
-        "a clock ticks",
-        "tick tock of a clock",
-    ),
-    "person_sneeze": (
-        "a person sneezing",
-        "a sneeze",
-        "someone sneezes",
-        "somebody is sneezing",
-        "a person sneezes",
-        "the sound of a sneeze",
-    ),
-    "helicopter": (
-        "a helicopter",
-        "a helicopter flying",
-        "the rotor of a helicopter",
-        "a helicopter overhead",
-        "the sound of a helicopter",
-        "a helicopter passes by",
-    ),
-    "chainsaw": (
-        "a chainsaw running",
-        "a chainsaw",
-        "someone uses a chainsaw",
-        "a chainsaw cutting wood",
-        "the motor of a chainsaw",
-        "sawing with a chainsaw",
-    ),
-    "rooster": (
-        "a rooster crowing",
-        "a rooster crows",
-        "the crow of a rooster",
-        "a crowing rooster",
-        "a cock crowing",
-        "a rooster is crowing",
-    ),
-    "fire_crackling": (
-        "a crackling fire",
-        "fire crackling",
-        "a fire burns and crackles",
-        "the crackle of a fire",
-        "wood burning in a fire",
-        "a burning fire",
-    ),
-    "tabla": ("a tabla drum", "a tabla hit", "a stroke on a tabla", "an indian tabla", "the sound of a tabla"),
-    "elec": (
-        "an electronic sound",
-        "a short electronic tone",
-        "an electronic effect",
-        "a synthetic blip",
-        "an electronic sample",
-    ),
-    "hat": ("a hi hat", "a hi hat hit", "a closed hi hat", "a cymbal tick", "the sound of a hi hat"),
-    "bd": ("a bass drum", "a kick drum", "a bass drum hit", "a deep drum hit", "one kick of a bass drum"),
-    "drum": ("a drum", "a drum hit", "a hit on a drum", "one stroke on a drum", "the sound of a drum"),
-    "loop": ("a drum loop", "a music loop", "a rhythmic loop", "a looped beat", "a short repeating rhythm"),
-    "perc": ("a percussion hit", "percussion", "a percussive sound", "a short percussion sample", "one percussion hit"),
-    "ambi": ("an ambient sound", "ambient music", "a calm ambient tone", "a soft drone", "an ambient texture"),
-    "bass": ("a bass note", "a synth bass", "a low bass sound", "a bass tone", "one deep bass note"),
-    "mehackit": ("a robot sound", "a toy robot", "a toy robot sound", "a small robot moves", "a robot effect"),
-    "glitch": (
-        "a glitch sound",
-        "a digital glitch",
-        "a glitch effect",
-        "a short digital error sound",
-        "glitchy percussion",
-    ),
-    "arovane": (
-        "an electronic beat",
-        "an electronic music loop",
-        "techno beat",
-        "a synthetic beat",
-        "electronic drums",
-    ),
-    "vinyl": ("a vinyl record", "vinyl noise", "the hiss of a vinyl record", "a turntable sound", "crackle of vinyl"),
-    "sn": ("a snare drum", "a snare hit", "a snare drum hit", "one snare stroke", "the sound of a snare"),
-    "guit": ("a guitar", "a guitar chord", "guitar notes", "a plucked guitar", "the sound of a guitar"),
-    "misc": ("a sound effect", "a short effect", "some effect sound", "a strange sound", "a sample of an effect"),
-    "ride": ("a ride cymbal", "a cymbal", "a cymbal ringing", "a ride cymbal hit", "the sound of a cymbal"),
-    "classical": (
-        "classical music",
-        "a classical piece",
-        "an orchestra playing",
-        "a classical orchestra",
-        "music by an orchestra",
-    ),
-    "whale song": (
-        "a whale singing",
-        "a humpback whale",
-        "the song of a whale",
-        "whale song under water",
-        "a whale calls",
-    ),
-    "jazz": ("jazz music", "a jazz tune", "a relaxed jazz band", "a jazz trio", "jazz with drums and bass"),
-    "trumpet": ("a trumpet", "a solo trumpet", "someone plays the trumpet", "a trumpet phrase", "jazz trumpet"),
+_PHRASES = {
+    "dog_bark": "a dog barking | a dog barks | barking of a dog | "
+    "the bark of a dog | a dog is barking | sound of a barking dog",
+    "rain": "rain falling | rain | it is raining | the sound of rain | raindrops falling | steady rain outside",
+    "sea_waves": "sea waves | waves of the sea | ocean waves rolling in | "
+    "waves breaking on a beach | the sea with its waves | surf at the shore",
+    "baby_cry": "a baby crying | a crying baby | a baby cries | "
+    "an infant is crying | the cry of a baby | a small child crying",
+    "clock_tick": "a clock ticking | ticking of a clock | a ticking clock | "
+    "the tick of a clock | a clock ticks | tick tock of a clock",
+    "person_sneeze": "a person sneezing | a sneeze | someone sneezes | "
+    "somebody is sneezing | a person sneezes | the sound of a sneeze",
+    "helicopter": "a helicopter | a helicopter flying | the rotor of a helicopter | "
+    "a helicopter overhead | the sound of a helicopter | a helicopter passes by",
+    "chainsaw": "a chainsaw running | a chainsaw | someone uses a chainsaw | "
+    "a chainsaw cutting wood | the motor of a chainsaw | sawing with a chainsaw",
+    "rooster": "a rooster crowing | a rooster crows | the crow of a rooster | "
+    "a crowing rooster | a cock crowing | a rooster is crowing",
+    "fire_crackling": "a crackling fire | fire crackling | a fire burns and crackles | "
+    "the crackle of a fire | wood burning in a fire | a burning fire",
+    "tabla": "a tabla drum | a tabla hit | a stroke on a tabla | an indian tabla | the sound of a tabla",
+    "elec": "an electronic sound | a short electronic tone | an electronic effect | "
+    "a synthetic blip | an electronic sample",
+    "hat": "a hi hat | a hi hat hit | a closed hi hat | a cymbal tick | the sound of a hi hat",
+    "bd": "a bass drum | a kick drum | a bass drum hit | a deep drum hit | one kick of a bass drum",
+    "drum": "a drum | a drum hit | a hit on a drum | one stroke on a drum | the sound of a drum",
+    "loop": "a drum loop | a music loop | a rhythmic loop | a looped beat | a short repeating rhythm",
+    "perc": "a percussion hit | percussion | a percussive sound | a short percussion sample | one percussion hit",
+    "ambi": "an ambient sound | ambient music | a calm ambient tone | a soft drone | an ambient texture",
+    "bass": "a bass note | a synth bass | a low bass sound | a bass tone | one deep bass note",
+    "mehackit": "a robot sound | a toy robot | a toy robot sound | a small robot moves | a robot effect",
+    "glitch": "a glitch sound | a digital glitch | a glitch effect | a short digital error sound | glitchy percussion",
+    "arovane": "an electronic beat | an electronic music loop | techno beat | a synthetic beat | electronic drums",
+    "vinyl": "a vinyl record | vinyl noise | the hiss of a vinyl record | a turntable sound | crackle of vinyl",
+    "sn": "a snare drum | a snare hit | a snare drum hit | one snare stroke | the sound of a snare",
+    "guit": "a guitar | a guitar chord | guitar notes | a plucked guitar | the sound of a guitar",
+    "misc": "a sound effect | a short effect | some effect sound | a strange sound | a sample of an effect",
+    "ride": "a ride cymbal | a cymbal | a cymbal ringing | a ride cymbal hit | the sound of a cymbal",
+    "classical": "classical music | a classical piece | an orchestra playing | "
+    "a classical orchestra | music by an orchestra",
+    "whale song": "a whale singing | a humpback whale | the song of a whale | whale song under water | a whale calls",
+    "jazz": "jazz music | a jazz tune | a relaxed jazz band | a jazz trio | jazz with drums and bass",
+    "trumpet": "a trumpet | a solo trumpet | someone plays the trumpet | a trumpet phrase | jazz trumpet",
 }
+CAPTIONS = {label: tuple(phrases.split(" | ")) for label, phrases in _PHRASES.items()}
 """At least five phrasings for every class of the licensed sets; the first one is the plainest."""
 
 
@@ -181,6 +131,12 @@ def find_data_root(data_root: str | Path | None = None) -> Path:
     return root
 
 
+def data_root_if_any(data_root: str | Path | None = None) -> Path | None:
+    """As `find_data_root`, but None where no folder was named and the default one is not there."""
+    named = data_root is not None or os.environ.get(ENVIRONMENT_VARIABLE)
+    return find_data_root(data_root) if named or DEFAULT_ROOT.is_dir() else None
+
+
 def read_set(root: Path, name: str, *, split: str | None = None) -> list[Example]:
     """Read one set as examples that may be used for training and shipped.
 
@@ -199,7 +155,8 @@ def read_set(root: Path, name: str, *, split: str | None = None) -> list[Example
         raise ManifestError(f"{name} is not used for training: {EXCLUDED[name]}")
     file = root / name / "manifest.jsonl"
     if not file.is_file():
-        raise ManifestError(f"{file}: no such set; the data folder must hold {', '.join(SPEECH_SETS + SOUND_SETS)}")
+        where = f" ({SETS[name].where})" if name in SETS else ""
+        raise ManifestError(f"{file}: no such set{where}; known ones are {', '.join(SETS)}")
     examples: list[Example] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -217,11 +174,13 @@ def read_set(root: Path, name: str, *, split: str | None = None) -> list[Example
 def _to_example(data: dict[str, Any], name: str, folder: Path) -> Example:
     """Map a line of a set's own manifest to an `Example`."""
     language = {"cmn": "zh", "yue": "yue", "en": "en"}.get(data.get("language") or "")
-    kind = "speech" if name in SPEECH_SETS else "music" if name in ("sonic_pi", "librosa_clips") else "sound"
+    kind = SETS[name].kind if name in SETS else "sound"
     label = data.get("label")
-    if isinstance(label, dict):
+    if isinstance(label, dict) and "intent" in label:
         slots = ", ".join(f"{key}={value}" for key, value in sorted(label.get("slots", {}).items()))
-        label = f"{label.get('intent', '')}: {slots}"
+        label = f"{label['intent']}: {slots}"
+    elif isinstance(label, dict | list):
+        label = json.dumps(label, ensure_ascii=False)
     caption, captions = data.get("caption"), ()
     if kind != "speech":
         if label == "whale song":

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, RECONSTRUCTION_RATE_HZ, SAMPLE_RATE, AudioCodes
+from uniaudio2.codes import REASONING_CODEC_HOPS, SAMPLE_RATE, AudioCodes
+from uniaudio2.data.example import Turn
 from uniaudio2.errors import UserError
-
-_HOPS = {"reasoning": REASONING_HOP, "reconstruction": RECONSTRUCTION_HOP}
 
 
 class DatasetError(UserError):
@@ -46,6 +45,8 @@ class Clip:
     audios: Mapping[str, int] = field(default_factory=dict)  # name -> number among the store's stretches of codes
     speed: float = 1.0  # other than 1: a copy at another speed, which is another voice
     parts: tuple[int, ...] = ()  # clips of the store that this one consists of, one after another
+    turns: tuple[Turn, ...] = ()
+    sample_rate: int = SAMPLE_RATE  # Hz
 
     @property
     def text(self) -> str | None:
@@ -60,7 +61,7 @@ class Clip:
     @property
     def duration_s(self) -> float:
         """Seconds of audio."""
-        return self.num_samples / SAMPLE_RATE
+        return self.num_samples / self.sample_rate
 
     @property
     def clean(self) -> bool:
@@ -97,8 +98,9 @@ class CodeStore:
 
     def __init__(self, folders: Iterable[str | Path], *, splits: Sequence[str] = ("train",)) -> None:
         self.clips: list[Clip] = []
-        self.streams: tuple[str, ...] = tuple(_HOPS)
         self.codec: str | None = None
+        self.hops: dict[str, int] = dict(REASONING_CODEC_HOPS)  # stream -> samples per frame
+        self.sample_rate = SAMPLE_RATE  # of the codec, Hz
         self._shards: list[dict[str, np.ndarray]] = []
         self._stretches: list[_Stretch] = []
         for folder in (Path(f) for f in folders):
@@ -109,13 +111,14 @@ class CodeStore:
             if self.codec is not None and about["codec"] != self.codec:
                 raise DatasetError(f"{folder} was made by another codec than the other folders; prepare it again")
             self.codec = about["codec"]
+            self.hops, self.sample_rate = about.get("streams", self.hops), about.get("sample_rate", self.sample_rate)
             for labels in sorted(folder.glob("codes-*.jsonl")):
-                with safe_open(labels.with_suffix(".safetensors"), framework="numpy") as file:
-                    self._shards.append({name: file.get_tensor(name) for name in self.streams})
-                for line in labels.read_text(encoding="utf-8").splitlines():
-                    row = json.loads(line)
-                    if row.get("split", "train") in splits:
-                        self.clips.append(self._clip(row))
+                try:
+                    self._read_shard(labels, splits)
+                except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+                    raise DatasetError(
+                        f"{labels}: damaged ({error}); remove it and run `uniaudio2 prepare` again"
+                    ) from None
         if not self.clips:
             raise DatasetError(f"no prepared clip of split {' or '.join(splits)} was found; run `uniaudio2 prepare`")
 
@@ -132,7 +135,7 @@ class CodeStore:
         clip = self.clips[index]
         if not clip.parts:
             counts = [count for _, count in self._stretches[clip.audios[audio]].frames]
-            return dict(zip(self.streams, counts, strict=True))
+            return dict(zip(self.hops, counts, strict=True))
         return {name: sum(lengths) for name, lengths in self._joined_frames(clip.parts).items()}
 
     def codes(self, index: int, audio: str = "audio") -> AudioCodes:
@@ -140,26 +143,29 @@ class CodeStore:
         clip = self.clips[index]
         if clip.parts:
             codes = [self.codes(part) for part in clip.parts]
-            lengths = self._joined_frames(clip.parts)
-            joined = {
-                name: torch.cat([_of_length(getattr(c, name), n) for c, n in zip(codes, lengths[name], strict=True)], 2)
-                for name in self.streams
+            streams = {
+                name: torch.cat([_of_length(c[name], n) for c, n in zip(codes, lengths, strict=True)], 2)
+                for name, lengths in self._joined_frames(clip.parts).items()
             }
-            return AudioCodes(**joined, num_samples=clip.num_samples)
+            return AudioCodes.of(streams, self.hops, clip.num_samples, sample_rate=self.sample_rate)
         stretch = self._stretches[clip.audios[audio]]
         shard = self._shards[stretch.shard]
         streams = {
             name: torch.from_numpy(shard[name][:, first : first + count].astype(np.int64))[None]
-            for name, (first, count) in zip(self.streams, stretch.frames, strict=True)
+            for name, (first, count) in zip(self.hops, stretch.frames, strict=True)
         }
-        return AudioCodes(**streams, num_samples=stretch.num_samples)
+        return AudioCodes.of(streams, self.hops, stretch.num_samples, sample_rate=self.sample_rate)
 
     def voice(self, index: int, rng: np.random.Generator, max_s: float) -> torch.Tensor:
         """A random stretch of a clip's reconstruction codes as a voice prompt, (K, T) int64."""
-        codes = self.codes(index).reconstruction[0]
-        frames = min(codes.shape[1], int(max_s * RECONSTRUCTION_RATE_HZ))
+        codes = self.codes(index)["reconstruction"][0]
+        frames = min(codes.shape[1], self.voice_frames(max_s))
         first = int(rng.integers(0, codes.shape[1] - frames + 1))
         return codes[:, first : first + frames]
+
+    def voice_frames(self, max_s: float) -> int:
+        """Frames of a voice prompt of so many seconds."""
+        return int(max_s * (self.sample_rate / self.hops["reconstruction"]))
 
     # ---------------------------------------------------------------- clips one after another
 
@@ -194,20 +200,20 @@ class CodeStore:
     def _joined_frames(self, parts: Sequence[int]) -> dict[str, list[int]]:
         """Frames of each part by stream; all but the last are stretched to keep in step with the slowest stream."""
         own = [self.frames(part) for part in parts]
-        slowest = max(self.streams, key=lambda name: _HOPS[name])
-        lengths: dict[str, list[int]] = {name: [] for name in self.streams}
+        slowest = max(self.hops, key=self.hops.__getitem__)
+        lengths: dict[str, list[int]] = {name: [] for name in self.hops}
         ends_at = 0  # samples
         for frames in own[:-1]:
-            ends_at += frames[slowest] * _HOPS[slowest]
+            ends_at += frames[slowest] * self.hops[slowest]
             for name, so_far in lengths.items():
-                so_far.append(ends_at // _HOPS[name] - sum(so_far))
+                so_far.append(ends_at // self.hops[name] - sum(so_far))
         return {name: [*before, own[-1][name]] for name, before in lengths.items()}
 
     def _joined(self, parts: tuple[int, ...]) -> Clip:
         clips = [self.clips[part] for part in parts]
         between = "" if clips[0].language in ("zh", "yue") else " "
-        fastest = min(self.streams, key=lambda name: _HOPS[name])
-        before = sum(self._joined_frames(parts)[fastest][:-1]) * _HOPS[fastest]
+        fastest = min(self.hops, key=self.hops.__getitem__)
+        before = sum(self._joined_frames(parts)[fastest][:-1]) * self.hops[fastest]
         return replace(
             clips[0],
             id="+".join(clip.id for clip in clips),
@@ -220,13 +226,22 @@ class CodeStore:
 
     # ---------------------------------------------------------------- reading
 
+    def _read_shard(self, labels: Path, splits: Sequence[str]) -> None:
+        with safe_open(labels.with_suffix(".safetensors"), framework="numpy") as file:
+            self._shards.append({name: file.get_tensor(name) for name in self.hops})
+        for line in labels.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row.get("split", "train") in splits:
+                self.clips.append(self._clip(row))
+
     def _clip(self, row: dict[str, Any]) -> Clip:
-        """A line of labels; its stretches of codes are taken down."""
+        """A line of labels; its stretches of codes are noted. In format 1 the line has the frames of its one audio."""
         audios: dict[str, int] = {}
         for name, place in row.get("audios", {"audio": row}).items():
-            frames = tuple((int(place[stream][0]), int(place[stream][1])) for stream in self.streams)
+            frames = [place.get("frames", row)[stream] for stream in self.hops]
             audios[name] = len(self._stretches)
-            self._stretches.append(_Stretch(len(self._shards) - 1, int(place["num_samples"]), frames))
+            found = tuple((int(first), int(count)) for first, count in frames)
+            self._stretches.append(_Stretch(len(self._shards) - 1, int(place["num_samples"]), found))
         texts = {name: row[name] for name in ("text", "caption") if row.get(name)} | row.get("texts", {})
         return Clip(
             id=row["id"],
@@ -244,6 +259,8 @@ class CodeStore:
             num_samples=self._stretches[next(iter(audios.values()))].num_samples,
             audios=audios,
             speed=float(row.get("speed", 1.0)),
+            turns=tuple(Turn(**turn) for turn in row.get("turns", ())),
+            sample_rate=self.sample_rate,
         )
 
 

@@ -47,7 +47,7 @@ class Evaluation:
     def efforts(self) -> frozenset[str]:
         """What of `Effort` it depends on."""
         listens, speaks = self.task in ("asr", "speed") or self.run is generation.tts, self.task in ("tts", "speed")
-        return frozenset((*(("beams", "hearings") if listens else ()), *(("best_of",) if speaks else ())))
+        return frozenset((*(("beams", "shifts") if listens else ()), *(("best_of",) if speaks else ())))
 
 
 EVALUATIONS: tuple[Evaluation, ...] = (
@@ -157,7 +157,7 @@ def evaluate(
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
     effort = effort or Effort()
-    misplaced = sorted({"best_of", "beams", "hearings"} & sampling.keys())
+    misplaced = sorted({"best_of", "beams", "shifts"} & sampling.keys())
     if misplaced:
         raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
     for name, value in effort.given().items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +83,7 @@ class Context:
 
     @cached_property
     def root(self) -> Path:
-        """The data folder; raises ValueError if there is none."""
+        """The data folder; raises UserError if there is none."""
         return find_data_root(self.data_root)
 
     def sample(self, items: Sequence[Item], default: int | None = None) -> list[Item]:
@@ -140,13 +139,12 @@ class Context:
 
     def _dev_plan(self, language: str) -> list[Any]:
         """The planned dev clips of a language."""
-        from uniaudio2.data.synth.speech import SpeechHours, plan_speech
+        from uniaudio2.data.synth.sentences import load_sentences
+        from uniaudio2.data.synth.speech import Speech, plan_speech
 
-        default = SpeechHours()
-        nothing = {f.name: 0 for f in dataclasses.fields(SpeechHours) if f.name not in ("dev", "dev_en", "dev_chinese")}
         text = self.root / "text"
         try:
-            groups = plan_speech(text, dataclasses.replace(default, **nothing), 0)
+            groups = plan_speech(Speech({}), lambda language: load_sentences(text, language, seed=0), 0)
         except UserError as error:
             raise EvaluationError(f"no unseen sentences: {error}; give --corpus DIR or --data-root DIR") from error
         return groups.get(f"dev_{language}", [])

@@ -99,8 +99,8 @@ def _tts_language(context: Context, language: str) -> Result:
 
 def source_voice(sentences: Sequence[str], language: str) -> list[Tensor] | None:
     """The sentences by the voice that the model's own voice was learned from, at 24 kHz; None without synthesiser."""
-    from uniaudio2.data.synth.engines import SynthesiserMissing, synthesise
     from uniaudio2.data.synth.speech import HOUSE_VOICES
+    from uniaudio2.data.synth.voices import SynthesiserMissing, synthesise
 
     try:
         spoken = synthesise(list(sentences), HOUSE_VOICES[language])

@@ -87,12 +87,12 @@ class Effort:
     Attributes:
         best_of: Attempts at every sentence that is spoken.
         beams: Hypotheses of every transcript.
-        hearings: Instants from which a recording is encoded for it.
+        shifts: Shifted encodings of a recording that it must suit.
     """
 
     best_of: int | None = None
     beams: int | None = None
-    hearings: int | None = None
+    shifts: int | None = None
 
     def given(self) -> dict[str, int]:
         """What was asked for."""
@@ -167,7 +167,7 @@ class PipelineSubject:
             language=language,
             batch_size=self._batch_size,
             beams=self._effort.beams,
-            hearings=self._effort.hearings,
+            shifts=self._effort.shifts,
             seed=seed,
             **self._reading,
         )

@@ -24,9 +24,9 @@ class LMLossConfig:
     # Of every codebook's mean loss; the sum counts, nothing is divided. Source: stage 2 of the paper gives the first
     # three streams (text and two codebooks) 2/8 and the others 1/8, taken as already normalised.
     codebooks: tuple[float, ...] = (0.125,) * 8
-    # Share of the codebooks' losses that reasoning frames pay together; null: every frame counts alike.
+    # Share of the codebooks' losses that the frames of all streams but the last pay together; null: all count alike.
     reasoning_share: float | None = None
-    # Share of the reconstruction frames whose codes the local decoder learns at each step; reasoning frames always pay.
+    # Share of the last stream's frames whose codes the local decoder learns at each step; the others always pay.
     frame_fraction: float = 1.0
     label_smoothing: float = 0.0
 
@@ -183,13 +183,13 @@ def lm_losses(
     audio, training = model.config.audio, model.training
     if len(config.codebooks) != audio.num_codebooks:
         raise UserError(f"{len(config.codebooks)} codebook weights for {audio.num_codebooks} codebooks")
-    reasoning = tokens[..., 0] < audio.num_reasoning
+    coarse = tokens[..., 0] < audio.fine_shift
     fraction = config.frame_fraction if training else 1.0
     output = model(
         tokens,
         mask,
         shown=shown,
-        audio_targets=choose_audio_targets(loss_mask, fraction, generator, keep=reasoning),
+        audio_targets=choose_audio_targets(loss_mask, fraction, generator, keep=coarse),
         text_targets=loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1),
         probe=probe,
     )
@@ -200,8 +200,8 @@ def lm_losses(
     if text.numel():
         total = total + config.text * text.mean()
     weights = codes.new_tensor(config.codebooks)
-    kind = output.audio_labels[:, 0] < audio.num_reasoning
-    share = config.reasoning_share
+    kind = output.audio_labels[:, 0] < audio.fine_shift
+    share = config.reasoning_share if audio.fine_shift else None
     parts = ((slice(None), 1.0),) if share is None else ((kind, share), (~kind, 1 - share))
     for rows, portion in parts:
         if codes[rows].numel():

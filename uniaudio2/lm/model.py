@@ -27,7 +27,7 @@ from uniaudio2.lm.transformer import (
     StackConfig,
     Transformer,
 )
-from uniaudio2.tokenizer import AudioTokens, TextTokens
+from uniaudio2.tokenizer import AudioTokens, AudioVocabulary, TextTokens
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LMConfig:
     """Sizes, vocabularies and the sequence conventions a language model was trained with."""
 
     text_vocab_size: int  # V
-    audio: AudioTokens  # sizes and special ids of the audio streams
+    audio: AudioVocabulary  # sizes and special ids of the audio streams
     text: TextTokens  # special ids of the text stream
     understanding: StackConfig  # expert in front of the backbone
     backbone: StackConfig
@@ -48,22 +48,15 @@ class LMConfig:
     # Choice: "short" prompts are one tag and a language ("tts en"), because every prompt position costs a small model
     # time; "full" prompts are drawn from the task's paraphrases and end in two line ends, as published.
     prompt_style: Literal["short", "full"] = "full"
-    # Attempts at a spoken sentence, of which the one is kept that the model itself hears best (E35).
-    speech_attempts: int = 1
-    # How a recording is transcribed: hypotheses that are followed at once, and from how many instants, spread over one
-    # reasoning frame, it is encoded; see uniaudio2.engine.beam (E39).
-    beams: int = 1
-    hearings: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.audio, AudioTokens):  # the form of before
+            object.__setattr__(self, "audio", self.audio.upgraded())
         widths = {self.understanding.width, self.backbone.width, self.generation.width}
         if len(widths) != 1:
             raise UserError(f"experts and backbone must have one width, got {sorted(widths)}")
         if max(self.text.ids()) >= self.text_vocab_size:
             raise UserError(f"text_vocab_size {self.text_vocab_size} has no room for id {max(self.text.ids())}")
-        for name in ("speech_attempts", "beams", "hearings"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
             raise UserError(f"dropout must be in [0, 1), got {self.dropout}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uniaudio2.config import ConfigError, dump_config, read_yaml, to_plain
+from uniaudio2.config import ConfigError, dump_config, preset_path, read_yaml, to_plain
 from uniaudio2.errors import CheckpointError
 from uniaudio2.files import replacing
 
@@ -22,8 +22,10 @@ VERSION = 1
 CONFIG_FILE = "config.yaml"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "MODEL_CARD.md"
-DEFAULT_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
+SHIPPED = Path(__file__).parents[1] / "weights"
+DEFAULT_FOLDER = SHIPPED / "nano"
 ORDER = ("format", "version", "codec", "lm", "text_decoder", "autoencoder", "encoder")  # of sections in config.yaml
+_MOVED = {"beams": "beams", "hearings": "shifts", "speech_attempts": "speech_attempts"}  # once in the section "lm"
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,16 @@ def open_folder(source: Path | str | None = None, *, revision: str | None = None
     """Find a model folder and read its config.
 
     Args:
-        source: A folder, a Hugging Face hub id (``owner/name``; needs the extra ``published``), or None for the model
-            shipped with the package.
+        source: A folder, the name of a shipped model, a Hugging Face hub id (``owner/name``; needs the extra
+            ``published``), or None for the default among the shipped models.
         revision: Branch, tag or commit for a hub id.
 
     Raises:
         CheckpointError: If there is no such folder or it is not a model folder.
     """
     path = DEFAULT_FOLDER if source is None else Path(source)
+    if not path.exists() and len(path.parts) == 1 and (SHIPPED / path / CONFIG_FILE).is_file():
+        path = SHIPPED / path
     if not path.exists() and isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         path = _download(source, revision)
     if not path.exists():
@@ -105,7 +109,19 @@ def open_folder(source: Path | str | None = None, *, revision: str | None = None
         raise CheckpointError(
             f"{file}: version {version!r} is not known; update uniaudio2 (this one reads 1 to {VERSION})"
         )
+    _move_generation(config)
     return ModelFolder(path, config)
+
+
+def _move_generation(config: dict[str, Any]) -> None:
+    """Give folders from before the section ``generation`` one, with what they were tuned for."""
+    lm = config.get("lm")
+    if not isinstance(lm, dict):
+        return
+    moved = {name: lm.pop(old, 1) for old, name in _MOVED.items()}
+    if "generation" not in config:
+        tuned = read_yaml(preset_path("generation", "nano")) if lm.get("prompt_style") == "short" else {}
+        config["generation"] = to_plain({**tuned, **moved})
 
 
 def _download(repo: str, revision: str | None) -> Path:

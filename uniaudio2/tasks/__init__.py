@@ -2,9 +2,10 @@
 
 from uniaudio2.tasks.row import Form, LengthRule, Part, PartKind, Task, audio_parts, required
 from uniaudio2.tasks.table import TASKS, get_form, get_task, held_out_groups, trained_forms
-from uniaudio2.tasks.training import Audio, HeldOut, Score, Sentence, Source, Text, Training, Voice
+from uniaudio2.tasks.training import KINDS, Audio, HeldOut, Score, Sentence, Source, Text, Training, Voice
 
 __all__ = [
+    "KINDS",
     "TASKS",
     "Audio",
     "Form",

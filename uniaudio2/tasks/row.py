@@ -9,7 +9,8 @@ from typing import Literal
 from uniaudio2.errors import UserError
 from uniaudio2.tasks.training import Audio, Source, Text, Training, Voice
 
-PartKind = Literal["text", "reasoning", "reconstruction", "voice"]
+PartKind = str
+"""``text``, ``audio`` (all streams of a recording in order), ``voice``, or the name of one stream of the codec."""
 
 LengthRule = Literal["heard", "text", "spoken", "copied", "sound", "scene"]
 """How long what is generated may get; the numbers are the model's.
@@ -23,7 +24,7 @@ say, whichever is more."""
 class Part:
     """One part of a sequence."""
 
-    kind: PartKind  # voice: reconstruction codes of a short recording, between the voice prompt's begin and end
+    kind: PartKind  # voice: codes of a short recording's last stream, between the voice prompt's begin and end
     value: str  # name of the value that fills it, such as "transcription" or "audio"
     tag: str | None = None  # text only: written between <tag> and </tag>
     optional: bool = False  # may be left out
@@ -88,7 +89,7 @@ class Task:
         """How long what is generated may get."""
         if self.length is not None:
             return self.length
-        hears = any(part.kind in ("reasoning", "reconstruction") for part in self.inputs)
+        hears = any(part.kind not in ("text", "voice") for part in self.inputs)
         if not self.makes_audio:
             return "heard" if hears else "text"
         return "copied" if hears and not any(part.kind == "text" for part in self.inputs) else "scene"
@@ -137,6 +138,6 @@ def required(parts: Iterable[Part]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.value for part in parts if not part.optional))
 
 
-def audio_parts(value: str) -> tuple[Part, Part]:
-    """Both streams of a recording, reasoning first."""
-    return Part("reasoning", value), Part("reconstruction", value)
+def audio_parts(value: str) -> tuple[Part, ...]:
+    """All streams of a recording, in the codec's order."""
+    return (Part("audio", value),)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.text import edit_distance
-from uniaudio2.tokenizer import AudioTokens
+from uniaudio2.tokenizer import AudioVocabulary
 
 PHONE_IDS = 257
 """Outputs of the phone heads: the blank, which comes first, and room for the phones of all languages."""
@@ -166,10 +166,10 @@ def attention_prior_loss(attention: Tensor, aligned: Tensor, attended: Tensor, w
     return 1.0 - torch.cat(earned).mean()
 
 
-def blank_history(batch: LMBatch, audio: AudioTokens, share: float) -> tuple[Tensor, Tensor]:
+def blank_history(batch: LMBatch, audio: AudioVocabulary, share: float) -> tuple[Tensor, Tensor]:
     """Hide part of the audio that was predicted so far, so that what comes next must be read from the condition.
 
-    Every sequence draws a rate for its reasoning frames and one for its reconstruction frames: with probability
+    Every sequence draws a rate for the frames of each stream: with probability
     ``share`` uniform in [0, 1], else 0. Blanked frames show the pad id. Draws from torch's default CPU generator.
 
     Source: Choice; the same medicine as dropping decoder inputs of autoregressive synthesisers.
@@ -178,10 +178,8 @@ def blank_history(batch: LMBatch, audio: AudioTokens, share: float) -> tuple[Ten
         What the model is shown (B, S, K+1), and which rows are blanked (B, S).
     """
     tokens, targets = batch.tokens, batch.loss_mask[..., 0]
-    kinds = (
-        (audio.is_reasoning_code(tokens[..., 0]), audio.reasoning_pad),
-        (audio.is_reconstruction_code(tokens[..., 0]), audio.num_reasoning + audio.reconstruction_pad),
-    )
+    shifted = [audio.stream(stream.name) for stream in audio.streams]
+    kinds = [(audio.is_code(stream.name, tokens[..., 0]), shift + stream.pad) for stream, shift in shifted]
     shown, blanked = tokens.clone(), torch.zeros_like(targets)
     for is_kind, pad in kinds:
         rates = torch.rand(len(tokens), 1) * (torch.rand(len(tokens), 1) < share)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, load_lm, save_parts
-from uniaudio2.codec.codec import ReasoningCodec
+from uniaudio2.codec.contract import Codec
 from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.data.dataset import LMDataset, read_sentences
@@ -30,7 +30,7 @@ from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLoss
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import Form, held_out_groups, trained_forms
 from uniaudio2.tensors import load_tensors, save_tensors
-from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.tokenizer import AudioVocabulary, TextTokenizer
 from uniaudio2.train.auxiliary import (
     PHONE_IDS,
     PhoneHeads,
@@ -168,6 +168,11 @@ class LMStage:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
         before = _folders(config.init_from)[0] if config.init_from else None
         self.phones = load_phones(before) or store.phones(PHONE_IDS - 1)
+        if config.losses.ctc > 0 and not self.phones and any(clip.text for clip in store.clips):
+            raise TrainingError(
+                "no clip has phonemes, which losses.ctc needs: add them by `uniaudio2 data validate CORPUS --phonemes` "
+                "and prepare the codes again, or set losses.ctc, losses.reading and losses.foresight to 0"
+            )
         ids = {phone: i + 1 for i, phone in enumerate(self.phones)}
         if config.data.joined:
             store.join(config.data.joined, config.data.joined_s, seed)
@@ -223,7 +228,7 @@ class LMStage:
         metrics: dict[str, float | Tensor] = {"units": float(batch.num_positions)}
         if losses.text_each.numel():
             metrics["text"] = losses.text_each.detach().mean()
-        metrics |= {name: nats.mean() for name, nats in code_groups(losses, lm.config.audio.num_reasoning).items()}
+        metrics |= {name: nats.mean() for name, nats in code_groups(losses, lm.config.audio).items()}
 
         def add(name: str, weight: float, loss: Tensor) -> None:
             """Count one more loss."""
@@ -311,7 +316,7 @@ class LMStage:
                 _note(sums, "nats", text)
             if losses.codes_each.numel():
                 _note(sums, "nats", losses.codes_each)
-                for key, value in code_groups(losses, self.model.lm.config.audio.num_reasoning).items():
+                for key, value in code_groups(losses, self.model.lm.config.audio).items():
                     _note(sums, key, value)
             heads = self.model.heads
             if heads is not None and not form.task.makes_audio and not shuffled and len(batch.heard):
@@ -327,17 +332,14 @@ def _note(sums: dict[str, list[float]], key: str, values: Tensor) -> None:
     entry[1] += values.numel()
 
 
-def code_groups(losses: LMLosses, num_reasoning: int) -> dict[str, Tensor]:
-    """Nats of the reasoning codes and of three groups of reconstruction codebooks, where there are any."""
-    each = losses.codes_each.detach()
-    reasoning = losses.output.audio_labels[:, 0] < num_reasoning
-    reconstruction = each[~reasoning]
-    groups = {
-        "reasoning": each[reasoning],
-        "book0": reconstruction[:, :1],
-        "book1": reconstruction[:, 1:2],
-        "books2+": reconstruction[:, 2:],
-    }
+def code_groups(losses: LMLosses, audio: AudioVocabulary) -> dict[str, Tensor]:
+    """Log-likelihoods of the codes of every stream but the last, and of three groups of its codebooks, if any."""
+    each, ids = losses.codes_each.detach(), losses.output.audio_labels[:, 0]
+    fine = each[ids >= audio.fine_shift]
+    groups: dict[str, Tensor] = {}
+    for stream, shift in (audio.stream(stream.name) for stream in audio.streams[:-1]):
+        groups[stream.name] = each[(ids >= shift) & (ids < shift + stream.num_ids)]
+    groups |= {"book0": fine[:, :1], "book1": fine[:, 1:2], "books2+": fine[:, 2:]}
     return {key: value for key, value in groups.items() if value.numel()}
 
 
@@ -410,7 +412,7 @@ def load_phones(folder: str | Path | None) -> list[str]:
 
 
 @torch.no_grad()
-def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
+def start_from_codebooks(lm: AudioLM, codec: Codec) -> None:
     """Set the embedding of every code to the codec's own vector for it.
 
     The sum over the streams of a frame is then the codec's quantised vector, up to its bias and a common factor that
@@ -426,12 +428,9 @@ def start_from_codebooks(lm: AudioLM, codec: ReasoningCodec) -> None:
     """
     audio, weight = lm.config.audio, lm.audio_embedding.weight
     table = weight.view(audio.num_codebooks, audio.size, -1)
-    places = (
-        (0, audio.reasoning_codebook_size, codec.codebook_vectors("reasoning")),
-        (audio.num_reasoning, audio.reconstruction_codebook_size, codec.codebook_vectors("reconstruction")),
-    )
-    for first, size, vectors in places:
-        wanted = (audio.num_codebooks, size, weight.shape[1])
+    for stream, first in (audio.stream(stream.name) for stream in audio.streams):
+        vectors = codec.codebook_vectors(stream.name)
+        wanted = (audio.num_codebooks, stream.codebook_size, weight.shape[1])
         if vectors.shape != wanted:
             raise TrainingError(
                 f"embeddings_from: the codec has vectors {tuple(vectors.shape)}, the language model needs {wanted}; "

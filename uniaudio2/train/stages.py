@@ -10,9 +10,10 @@ from typing import Literal
 from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.config import list_presets, load_config, preset_path, read_yaml
 from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM
+from uniaudio2.storage.folder import write_folder_config
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
 from uniaudio2.train.config import TrainingError, TrainResult
@@ -99,6 +100,7 @@ def assemble(
     parts: Sequence[Path | str] = (),
     text_decoder: Path | str | None = None,
     language_models: Sequence[Path | str] = (),
+    generation: str | None = None,
     tokenizer: Path | str | None = None,
     card: str | None = None,
     dtype: Literal["float32", "bf16", "int8"] = "int8",
@@ -111,6 +113,7 @@ def assemble(
         parts: Exported codec parts; together they must be the whole codec.
         text_decoder: Export folder of the reasoning stage, which holds the text decoder.
         language_models: Export folders of the last language model stage; of several runs the weights are averaged.
+        generation: Preset of how the language model generates, or a YAML file; None: the one called as ``preset``.
         tokenizer: ``tokenizer.json``.
         card: Text of the model card.
         dtype: How weights are stored.
@@ -138,7 +141,7 @@ def assemble(
         text = TextDecoder(replace(config, sub_frames=0))
         tensors = load_tensors(Path(text_decoder) / "text_decoder.safetensors")
         text.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("ctc_head.")})
-    return save_parts(
+    made = save_parts(
         folder,
         codec=model,
         lm=average([load_lm(one) for one in language_models]) if language_models else None,
@@ -147,3 +150,7 @@ def assemble(
         card=card,
         dtype=dtype,
     )
+    tuned = preset if generation is None and preset in list_presets("generation") else generation
+    if language_models and tuned is not None:
+        write_folder_config(made, {"generation": read_yaml(preset_path("generation", tuned))})
+    return made

@@ -22,6 +22,13 @@ TEXT_FILES = {
 }
 """Sentence lists by language: CC0 and public-domain ones only; Mandarin in simplified characters only."""
 
+TEXT_SOURCES = {
+    "en": "prompts of Mozilla Common Voice (CC0) as en_common_voice.txt, LJ Speech transcripts as en_ljspeech.txt",
+    "zh": "Mozilla Common Voice zh-CN prompts (CC0) as cmn_hans_common_voice.txt",
+    "yue": "Mozilla Common Voice zh-HK prompts (CC0) as yue_common_voice.txt or zh_hk_written_common_voice.txt",
+}
+"""Where the lists are had; one sentence a line."""
+
 MAX_CHARS = {"en": 80, "zh": 24, "yue": 24}
 """Longest sentence used, in normalised characters."""
 
@@ -80,6 +87,11 @@ def normalise_chinese(line: str) -> Sentence | None:
 def normalise(line: str, language: str) -> Sentence | None:
     """Normal form of a line in ``language``; None if the line is unsuitable."""
     return normalise_english(line) if language == "en" else normalise_chinese(line)
+
+
+def has_sentences(folder: Path, language: str) -> bool:
+    """Whether a folder has a list of a language."""
+    return any((folder / name).is_file() for name in TEXT_FILES[language])
 
 
 def load_sentences(folder: Path, language: str, *, limit: int | None = None, seed: int = 0) -> list[Sentence]:

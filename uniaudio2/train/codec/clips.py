@@ -44,7 +44,10 @@ class ClipSampler:
 
     def __init__(self, corpus: Corpus, keep: Sequence[int], config: ClipConfig) -> None:
         if not keep:
-            raise UserError("no clip of the corpus fits this stage: check the manifest's texts, kinds and durations")
+            raise UserError(
+                "no clip of the corpus fits this stage: check the manifest's texts, kinds and durations; "
+                "`uniaudio2 data validate CORPUS --phonemes` writes the phones that speech needs"
+            )
         self.corpus, self.config = corpus, config
         self.index = np.asarray(keep)
         examples = [corpus.examples[i] for i in keep]

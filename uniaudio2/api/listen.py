@@ -1,0 +1,182 @@
+"""From audio to text: divide at pauses, skip silence, generate in batches, join; in constant memory.
+
+Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from uniaudio2.api.core import Core
+from uniaudio2.api.inputs import level_dbfs
+from uniaudio2.api.request import GREEDY, Ask, Effort, Heard, Sampling, check_sampling, generate, search, text_limits
+from uniaudio2.api.results import Segment, TextResult, join_texts
+from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
+from uniaudio2.checks import check_number
+from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
+from uniaudio2.speech_text import detect_language
+from uniaudio2.tasks import Task
+from uniaudio2.text import TextError
+
+MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
+MOST_BATCH = 4096
+BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
+
+Progress: TypeAlias = Callable[[int, Segment], None]
+"""Called for every piece that is finished, in order: number of the recording, and what was found, maybe nothing."""
+
+
+class CaptionOptions(Sampling, total=False):
+    """Options of `UniAudio2.caption`."""
+
+    sample_rate: int
+    max_chunk_s: float | None
+    batch_size: int
+    progress: Progress | None
+
+
+class TranscribeOptions(CaptionOptions, total=False):
+    """Options of `UniAudio2.transcribe`."""
+
+    language: str | None
+    beams: int | None
+    shifts: int | None
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How recordings are turned into text.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    row: Task  # one recording in, one text out
+    language: str | None
+    max_chunk_s: float
+    batch_size: int
+    effort: Effort = GREEDY
+    silence: str = ""  # what is said of a piece with nothing to hear
+
+    def __post_init__(self) -> None:
+        check_number("max_chunk_s", self.max_chunk_s, MIN_CHUNK_S, MOST_CHUNK_S)
+        check_number("batch_size", self.batch_size, 1, MOST_BATCH, whole=True)
+
+    @property
+    def captions(self) -> bool:
+        """Whether the text tells what is heard, not what is said."""
+        return listens(self.row) == "caption"
+
+
+def listens(row: Task) -> str | None:
+    """What a row of one recording in, one text out finds: "transcription", "lyric" or "caption"; None: no such row."""
+    kinds = [part.kind for part in row.inputs]
+    names = {part.value for part in row.inputs}
+    value = row.outputs[0].value
+    one_recording = kinds == ["audio"] and len(names) == 1
+    return value if one_recording and value in ("transcription", "lyric", "caption") else None
+
+
+def describe(
+    core: Core,
+    recordings: Sequence[Recording],
+    how: Listening,
+    sampling: Sampling,
+    progress: Progress | None = None,
+) -> list[TextResult]:
+    """What is said or heard in each of several recordings."""
+    check_sampling(sampling)
+    found: list[list[Segment]] = [[] for _ in recordings]
+    pieces = (
+        (row, start, chunk)
+        for row, recording in enumerate(recordings)
+        for start, chunk in chunks_at_pauses(recording.blocks(), how.max_chunk_s)
+    )
+    held = how.batch_size * (1 if progress else BATCHES_HELD)
+    while group := list(islice(pieces, held)):
+        heard = _hear(core, [chunk for _, _, chunk in group], how, sampling)
+        for (row, start, chunk), one in zip(group, heard, strict=True):
+            piece = Segment(start / SAMPLE_RATE, (start + chunk.shape[-1]) / SAMPLE_RATE, *one)
+            found[row].append(piece)
+            if progress:
+                progress(row, piece)
+    return [_joined(recording, parts, how) for recording, parts in zip(recordings, found, strict=True)]
+
+
+def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> TextResult:
+    """One result of all pieces of a recording; captions are each said once."""
+    segments = tuple(piece for piece in pieces if piece.text)
+    said = [segment.text for segment in segments]
+    if how.captions:
+        heard = [text for text in dict.fromkeys(said) if text != how.silence] or said[:1]
+        text, language = ", then ".join(heard), None
+    else:
+        text = join_texts(said)
+        language = how.language or _language_of(text)
+    return TextResult(
+        text,
+        segments,
+        recording.duration_s,
+        language,
+        _mean(segments, "mean_log_probability"),
+        _mean(pieces, "no_speech_probability"),
+    )
+
+
+def _language_of(text: str) -> str | None:
+    """What the characters of a text tell; None for an empty one, or another script."""
+    try:
+        return detect_language(text) if text else None
+    except TextError:
+        return None
+
+
+def _mean(pieces: Sequence[Segment], name: str) -> float | None:
+    """Mean of a score over pieces, by their length; None where a piece has none."""
+    scores = [(getattr(piece, name), piece.end_s - piece.start_s) for piece in pieces]
+    total = sum(length for _, length in scores)
+    if not total or any(score is None for score, _ in scores):
+        return None
+    return sum(score * length for score, length in scores) / total
+
+
+def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
+    """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
+    config = core.facts.generation
+    found = [Heard(how.silence, None, 1.0)] * len(chunks)
+    loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
+    # Choice: pieces of like length together, so that little of a batch waits for its longest member.
+    loud.sort(key=lambda index: chunks[index].shape[-1])
+    for first in range(0, len(loud), how.batch_size):
+        batch = loud[first : first + how.batch_size]
+        waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts)]
+        for index, heard in zip(batch, read_codes(core, core.encode_many(waves), how, sampling), strict=True):
+            found[index] = heard
+    return found
+
+
+def read_codes(core: Core, codes: Sequence[AudioCodes], how: Listening, sampling: Sampling) -> list[Heard]:
+    """The text of every ``how.effort.shifts`` consecutive encodings of one recording."""
+    (name,) = {part.value for part in how.row.inputs}
+    asks = [
+        Ask(how.row, {name: each}, how.language, text_limits(core.facts.generation, each.duration_s)) for each in codes
+    ]
+    answers = generate(core, asks, sampling) if how.effort == GREEDY else search(core, asks, how.effort, sampling)
+    texts = [heard for answer in answers for heard in answer.values() if isinstance(heard, Heard)]
+    return [heard._replace(text=heard.text.strip()) for heard in texts]
+
+
+def shifted(audio: Tensor, count: int) -> list[Tensor]:
+    """A waveform (1, N) behind silences that are spread evenly over one reasoning frame.
+
+    Choice: where a frame begins decides which 5 Hz codes a sound falls into, so these encodings err differently
+    (test-time augmentation).
+    """
+    frame = SAMPLE_RATE / REASONING_RATE_HZ
+    return [torch.nn.functional.pad(audio, (round(index * frame / count), 0)) for index in range(count)]

@@ -1,0 +1,195 @@
+"""From text to audio: sentences in one voice, several attempts at each, and sounds.
+
+Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from uniaudio2.api.core import Core, check_decoding
+from uniaudio2.api.inputs import AudioInput, level_dbfs, load_waveform
+from uniaudio2.api.request import Ask, Limits, Sampling, check_sampling, drawing, generate, seed_of, speech_limits
+from uniaudio2.api.results import AudioResult, SpeechResult
+from uniaudio2.api.settings import MOST_ATTEMPTS
+from uniaudio2.audio import SAMPLE_RATE, AudioError
+from uniaudio2.checks import check_number, check_optional
+from uniaudio2.codes import AudioCodes
+from uniaudio2.engine import derive_seed
+from uniaudio2.lm.loss import text_nats
+from uniaudio2.sequence import voice_codes
+from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
+from uniaudio2.text import TextError, normalise_text
+
+MIN_SOUND_S = 0.2
+FADE_S = 0.005
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """How sentences are spoken, checked.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    attempts: int
+    voice: Tensor | None  # reconstruction codes (K, T) of a voice prompt
+    batch_size: int
+    steps: int | None
+    sampling: Sampling
+
+    @classmethod
+    def of(
+        cls,
+        core: Core,
+        voice: AudioInput | None,
+        sample_rate: int,
+        batch_size: int,
+        steps: int | None,
+        best_of: int | None,
+        sampling: Sampling,
+    ) -> Speaking:
+        """From what the user gave."""
+        config = core.facts.generation
+        greedy = drawing(config.speech, sampling).greedy
+        check_optional("best_of", best_of, 1, MOST_ATTEMPTS, whole=True)
+        check_number("batch_size", batch_size, 1, whole=True)
+        check_decoding(steps, sampling.get("seed"))
+        if best_of is None:
+            best_of = 1 if greedy else config.speech_attempts  # greedy attempts would all be the same
+        prompt = None if voice is None else voice_prompt(core, load_waveform(voice, sample_rate))
+        return cls(best_of, prompt, batch_size, steps, sampling)
+
+
+def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechResult:
+    """A text read aloud, sentence by sentence in one voice; see `UniAudio2.speak`."""
+    sentences = plan_speech(text, language)
+    parts = list(speak_parts(core, sentences, how))
+    return SpeechResult(
+        audio=torch.cat([audio for audio, _ in parts], dim=-1),
+        text=text,
+        seed=seed_of(how.sampling),
+        codes=tuple(codes for _, codes in parts),
+        sentences=tuple(sentences),
+    )
+
+
+def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[tuple[Tensor, AudioCodes]]:
+    """Waveform (1, N), with the pause behind it, and codes of each sentence."""
+    seed = seed_of(how.sampling)
+    for first in range(0, len(sentences), how.batch_size):
+        batch = list(enumerate(sentences[first : first + how.batch_size], first))
+        asks = [_ask(core, sentence, how) for _, sentence in batch]
+        answers = generate(
+            core,
+            [ask for ask in asks for _ in range(how.attempts)],
+            how.sampling,
+            seeds=[derive_seed(seed, number, attempt) for number, _ in batch for attempt in range(how.attempts)],
+        )
+        made = [cast(AudioCodes, answer["audio"]) for answer in answers]
+        for (number, sentence), ask in zip(batch, asks, strict=True):
+            mine, made = made[: how.attempts], made[how.attempts :]
+            waves = [core.decode(codes, seed=derive_seed(seed, number), steps=how.steps) for codes in mine]
+            best = best_heard(core, waves, ask)
+            pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
+            yield _with_pause(waves[best], pause_s), mine[best]
+
+
+def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:
+    """One sentence as a request."""
+    words = spoken(core, sentence.text, sentence.language)
+    values: dict[str, Any] = {"transcription": words}
+    if how.voice is not None:
+        values["voice"] = how.voice
+    task = "yue_tts" if sentence.language == "yue" else "tts"
+    core.facts.check_trained(task)
+    limits = speech_limits(core.facts.generation, speaking_time_s(words))
+    return Ask(task, values, sentence.language, limits)
+
+
+def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
+    """Which of several attempts at one sentence the model itself hears best: the highest log-likelihood of its text.
+
+    Choice: it listens to the waves, not to the codes that it has just made, which it hears too well; the
+    log-likelihood tells more than the errors of a transcript.
+    """
+    if len(waves) == 1:
+        return 0
+    words, task = ask.values["transcription"], "yue_asr" if ask.language == "yue" else "asr"
+    lm, builder = core.parts[0], core.sequences
+    batch = builder.collate(
+        [
+            builder.example(task, {"audio": codes, "transcription": words}, language=ask.language)
+            for codes in core.encode_many(waves)
+        ]
+    ).to(lm.device)
+    each = text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
+    return min(range(len(waves)), key=lambda attempt: each[attempt])
+
+
+def generate_sound(
+    core: Core, text: str, duration_s: float | None, steps: int | None, sampling: Sampling
+) -> AudioResult:
+    """The sound that a text describes; see `UniAudio2.generate_sound`."""
+    check_sampling(sampling)
+    check_decoding(steps, sampling.get("seed"))
+    core.facts.check_trained("tta")
+    least, most = core.facts.generation.sound_time_s
+    limits = Limits(min_audio_s=least, max_audio_s=most)
+    if duration_s is not None:
+        check_number("duration_s", duration_s, MIN_SOUND_S)
+        limits = Limits(min_audio_s=duration_s, max_audio_s=duration_s, exact=True)
+    words = spoken(core, check_description(text), "en")
+    codes = cast(AudioCodes, generate(core, [Ask("tta", {"caption": words}, None, limits)], sampling)[0]["audio"])
+    if duration_s is not None:
+        wanted = min(round(duration_s * SAMPLE_RATE), codes.covered_samples)
+        codes = AudioCodes.of(codes.streams, codes.hops, wanted, sample_rate=codes.sample_rate)
+    seed = seed_of(sampling)
+    return AudioResult(core.decode(codes, seed=seed, kind="sound", steps=steps), text, seed, (codes,))
+
+
+def voice_prompt(core: Core, audio: Tensor) -> Tensor:
+    """Reconstruction codes (K, T) of a voice prompt, from the loudest few seconds of a waveform (1, N).
+
+    Raises:
+        AudioError: If it is silent.
+    """
+    config = core.facts.generation
+    if level_dbfs(audio) < config.silence_dbfs:
+        raise AudioError("the voice prompt is silent: give about 3 s of one person speaking")
+    length = round(config.voice_prompt_s * SAMPLE_RATE)
+    if audio.shape[-1] > length:
+        hop = SAMPLE_RATE // 10
+        power = torch.nn.functional.avg_pool1d(audio.square()[None], length, hop)[0, 0]
+        start = int(power.argmax()) * hop
+        audio = audio[:, start : start + length]
+    return voice_codes(core.encode(audio).reconstruction[0])
+
+
+def spoken(core: Core, text: str, language: str) -> str:
+    """The text in the form the model learned.
+
+    Raises:
+        TextError: If nothing is left to say.
+    """
+    if not core.facts.generation.normalise_text:
+        return text.strip()
+    words = normalise_text(text, language)
+    if not words:
+        raise TextError(f"there is nothing to say in {text[:40]!r}: give at least one word")
+    return words
+
+
+def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
+    """Silence behind a waveform (1, N), whose end is faded so that it does not click."""
+    fade = min(round(FADE_S * SAMPLE_RATE), audio.shape[-1])
+    audio = audio.clone()
+    if fade:
+        audio[:, -fade:] *= torch.linspace(1, 0, fade)
+    return torch.nn.functional.pad(audio, (0, round(pause_s * SAMPLE_RATE)))
