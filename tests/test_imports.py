@@ -20,7 +20,7 @@ LEVELS = [
     {"config", "errors", "formats", "files", "devices", "rotary", "tensors", "audio", "codes", "text", "text_english"}
     | {"checks", "tokenizer", "tasks"},
     {"storage"},
-    {"codec", "lm", "sequence"},
+    {"codec", "lm", "sequence", "voice_activity"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},

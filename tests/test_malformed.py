@@ -360,7 +360,7 @@ def at(place: str, value: Any) -> Damage:
     def change(values: dict[str, Any]) -> None:
         *way, last = place.split(".")
         for step in way:
-            values = values[step]
+            values = values[int(step) if isinstance(values, list) else step]  # type: ignore[call-overload]
         if value is ...:
             del values[last]
         else:
@@ -422,7 +422,7 @@ MODEL_CONFIG: dict[str, Damage] = {
     "lm in words": at("lm", "large"),
     "lm empty": at("lm", {}),
     "unknown key in lm": at("lm.widht", 3),
-    "unknown key deep in lm": at("lm.audio.num_reasonings", 3),
+    "unknown key deep in lm": at("lm.audio.streamz", 3),
     "missing key in lm": at("lm.backbone.num_layers", ...),
     "words for a number": at("lm.backbone.width", "wide"),
     "fraction for a whole number": at("lm.backbone.num_heads", 2.5),
@@ -441,8 +441,8 @@ MODEL_CONFIG: dict[str, Damage] = {
     "a number of 5000 digits": tag("\nlm: 1" + "0" * 5000 + "\n"),
     "number with 5000 digits in a key": at("lm.backbone.width", "PLAIN"),
     "vocabulary too small": at("lm.text_vocab_size", 3),
-    "special id out of range": at("lm.audio.reasoning_bos", 10**6),
-    "codebook over its special ids": at("lm.audio.reasoning_codebook_size", 10**6),
+    "special id out of range": at("lm.audio.streams.0.bos", 10**6),
+    "codebook over its special ids": at("lm.audio.streams.0.codebook_size", 10**6),
     "negative special id": at("lm.audio.voice_bos", -1),
     "unknown prompt style": at("lm.prompt_style", "sonnet"),
     "dropout above 1": at("lm.dropout", 3),
@@ -459,7 +459,7 @@ MODEL_CONFIG: dict[str, Damage] = {
     "windows that overlap wholly": at("codec.windows", {"overlap_codes": 10**6}),
     "unknown solver": at("codec.sampling.solver", "magic"),
     "sizes of another model": at("codec.reasoning.dim", 32),
-    "networks of odd width": at("codec.dit.width", 17),
+    "networks of odd width": at("codec.decoder.config.dit.width", 17),
 }
 MODEL_CONFIG["number with 5000 digits in a key"] = changed(
     lambda data: data.replace(b"text_vocab_size: ", b"text_vocab_size: 1" + b"0" * 5000)

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias, Unpack, cast
 
 from torch import nn
 
-from uniaudio2.codec.autoencoder import build_autoencoder
-from uniaudio2.codec.codec import CodecConfig, ReasoningCodec, RegisteredConfig
-from uniaudio2.codec.features import build_encoder
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
+from uniaudio2.codec.contract import Codec
+from uniaudio2.codec.registry import AUTOENCODERS, CODECS, ENCODERS, RegisteredConfig, codec_section
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import to_plain
 from uniaudio2.errors import CheckpointError
@@ -81,20 +81,23 @@ class Pretrained:
     """Everything that a model folder holds, in evaluation mode."""
 
     folder: ModelFolder
-    codec: ReasoningCodec
+    codec: Codec
     lm: AudioLM
     text_decoder: TextDecoder | None
     tokenizer: Path  # tokenizer.json
 
 
-def load_codec(source: Source = None, **options: Unpack[LoadOptions]) -> ReasoningCodec:
+def load_codec(source: Source = None, **options: Unpack[LoadOptions]) -> Codec:
     """Load the codec of a model folder, ready for use.
 
     Args:
-        source: See :func:`open_folder`.
+        source: See :func:`open_folder`. A section without a name is that of a `ReasoningCodec`.
         options: See :class:`LoadOptions`.
     """
-    return load_part(source, "codec", CodecConfig, ReasoningCodec, **options)
+    folder = source if isinstance(source, ModelFolder) else open_folder(source)
+    if "name" in folder.section("codec"):
+        return load_part(folder, "codec", RegisteredConfig, lambda it: CODECS.build(it.name, it.config), **options)
+    return load_part(folder, "codec", CodecConfig, ReasoningCodec, **options)
 
 
 def load_lm(source: Source = None, **options: Unpack[LoadOptions]) -> AudioLM:
@@ -110,13 +113,15 @@ def load_text_decoder(source: Source = None, **options: Unpack[LoadOptions]) -> 
 def load_autoencoder(source: Source, **options: Unpack[LoadOptions]) -> nn.Module:
     """Load an autoencoder that was converted without its codec (``sqcodec.pth``); arguments as for `load_codec`."""
     return load_part(
-        source, "autoencoder", RegisteredConfig, lambda it: build_autoencoder(it.name, it.config), **options
+        source, "autoencoder", RegisteredConfig, lambda part: AUTOENCODERS.build(part.name, part.config), **options
     )
 
 
 def load_encoder(source: Source, **options: Unpack[LoadOptions]) -> nn.Module:
     """Load an encoder that was converted without its codec (``music_ssl.pt``); arguments as for :func:`load_codec`."""
-    return load_part(source, "encoder", RegisteredConfig, lambda part: build_encoder(part.name, part.config), **options)
+    return load_part(
+        source, "encoder", RegisteredConfig, lambda part: ENCODERS.build(part.name, part.config), **options
+    )
 
 
 def load_pretrained(source: Source = None, **options: Unpack[LoadOptions]) -> Pretrained:
@@ -160,6 +165,8 @@ def save_pretrained(model: Any, folder: Path | str, *, dtype: SaveDtype = "float
 
 def part_of(model: Any) -> Part | None:
     """Which part of a model this is; None if it is none of them."""
+    if isinstance(model, Codec):
+        return "codec"
     return next((cast(Part, part) for part, spec in PARTS.items() if isinstance(model, spec.model_class)), None)
 
 
@@ -177,7 +184,7 @@ def save_parts(
 
     Args:
         folder: Created if absent.
-        codec: A ``ReasoningCodec``.
+        codec: A registered `Codec`.
         lm: An ``AudioLM``.
         text_decoder: A ``TextDecoder``.
         tokenizer: The path of a ``tokenizer.json``, or an object with ``save(path)``.
@@ -190,6 +197,8 @@ def save_parts(
     folder = Path(folder)
     parts = {"codec": codec, "lm": lm, "text_decoder": text_decoder}
     sections = {part: to_plain(cast(Any, model).config) for part, model in parts.items() if model is not None}
+    if codec is not None:
+        sections["codec"] = codec_section(codec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

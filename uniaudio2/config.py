@@ -13,7 +13,7 @@ import enum
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -166,8 +166,8 @@ def load_config(
     Args:
         cls: A dataclass. Fields may be ``int``, ``float``, ``str``, ``bool``, ``Path``, ``Literal``, enums, nested
             dataclasses, ``tuple[X, ...]``, ``tuple[X, Y]``, ``list[X]``, ``dict[str, X]``, ``Any`` and unions of them.
-            A dataclass may tell by ``older_form(values)`` that values are of an earlier schema: another dataclass,
-            whose instances give the present form by ``upgraded()``.
+            A dataclass may tell by ``other_form(values)`` that values are of another schema, an earlier or a shorter
+            one: a dataclass whose instances give the full form by ``upgraded()``.
         source: Path of a YAML file (with an optional ``base:`` parent), or a mapping.
         overrides: ``key.subkey=value`` words as from a command line; the value is read as YAML. A number in the key
             selects an item of a list.
@@ -219,9 +219,9 @@ def _to_dataclass(values: Any, cls: type[Any], where: str, name: str) -> Any:
         return values
     if isinstance(values, _Plain) and values in _NULLS:
         values = {}
-    older = cls.older_form(values) if hasattr(cls, "older_form") and isinstance(values, Mapping) else None
-    if older is not None:
-        return _to_dataclass(values, older, where, name).upgraded()
+    other = cls.other_form(values) if hasattr(cls, "other_form") and isinstance(values, Mapping) else None
+    if other is not None:
+        return _make(_to_dataclass(values, other, where, name).upgraded, where, name)
     if not isinstance(values, Mapping):
         raise _error(name, where, f"needs a mapping of keys to values ({cls.__name__}), not {_kind(values)}")
     hints = typing.get_type_hints(cls)
@@ -236,8 +236,13 @@ def _to_dataclass(values: Any, cls: type[Any], where: str, name: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             hint = _nearest(key, [str(k) for k in values if k not in fields])
             raise ConfigError(f"{name}: missing key '{_join(where, key)}' ({_type_name(hints[key])}){hint}")
+    return _make(lambda: cls(**converted), where, name)
+
+
+def _make(make: Callable[[], Any], where: str, name: str) -> Any:
+    """Run a constructor; what it refuses is an error of the section."""
     try:
-        return cls(**converted)
+        return make()
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:

@@ -79,29 +79,49 @@ OWN_TEXT_TOKENS = TextTokens(**{field.name: index for index, field in enumerate(
 class StreamTokens:
     """Ids of one audio stream: codes first, then special ids, all written before the shift by the streams in front.
 
-    What is left out follows the codes: begin, end, pad, and room for eight special ids.
+    A preset may tell the first three alone, see `of`.
     """
 
     name: str  # of the codec's stream
     hop_length: int  # samples per frame
     codebook_size: int  # codes proper: ids below this
-    num_ids: int = -1  # codes and special ids
-    bos: int = -1  # begin of a stretch of this stream
-    eos: int = -1
-    pad: int = -1
+    num_ids: int  # codes and special ids
+    bos: int  # begin of a stretch of this stream
+    eos: int
+    pad: int
 
     def __post_init__(self) -> None:
-        size = self.codebook_size
-        for name, value in (("num_ids", size + 8), ("bos", size), ("eos", size + 1), ("pad", size + 2)):
-            if getattr(self, name) == -1:
-                object.__setattr__(self, name, value)
-        if self.hop_length < 1 or size < 1:
+        if self.hop_length < 1 or self.codebook_size < 1:
             raise UserError(f"stream '{self.name}' needs at least one code and one sample per frame")
         for name in ("bos", "eos", "pad"):
             check_id(f"{self.name}_{name}", getattr(self, name), self.num_ids)
         begin = min(self.bos, self.eos, self.pad)
-        if size > begin:
+        if self.codebook_size > begin:
             raise UserError(f"{self.name}_codebook_size must be at most {begin}, the first special id of {self.name}")
+
+    @classmethod
+    def of(cls, name: str, hop_length: int, codebook_size: int) -> StreamTokens:
+        """With begin, end and pad right behind the codes, and room for eight special ids."""
+        size = codebook_size
+        return cls(name, hop_length, size, num_ids=size + 8, bos=size, eos=size + 1, pad=size + 2)
+
+    @staticmethod
+    def other_form(values: Mapping[str, Any]) -> type[_ShortStream] | None:
+        """The schema of values without special ids."""
+        return None if {"num_ids", "bos", "eos", "pad"} & set(values) else _ShortStream
+
+
+@dataclass(frozen=True)
+class _ShortStream:
+    """A stream in a preset that leaves the special ids to us."""
+
+    name: str
+    hop_length: int
+    codebook_size: int
+
+    def upgraded(self) -> StreamTokens:
+        """The same with its special ids."""
+        return StreamTokens.of(self.name, self.hop_length, self.codebook_size)
 
 
 def check_id(name: str, value: int, limit: int) -> None:
@@ -123,8 +143,8 @@ class AudioVocabulary:
 
     num_codebooks: int  # K, of every stream
     streams: tuple[StreamTokens, ...]  # in the order in which a recording is written
-    voice_bos: int = -1  # begin of a voice prompt, among the ids of the last stream; what is left out follows its pad
-    voice_eos: int = -1
+    voice_bos: int  # begin of a voice prompt, among the ids of the last stream
+    voice_eos: int
     # Released weights: begin and end of a voice prompt, and the pad of guidance rows, are not shifted (they collide
     # with codes). True is the repaired form, for models trained here.
     shift_voice_ids: bool = True
@@ -135,9 +155,7 @@ class AudioVocabulary:
         names = [stream.name for stream in self.streams]
         if len(set(names)) != len(names) or {"text", "audio", "voice"} & set(names):
             raise UserError(f"streams need different names, none of them text, audio or voice, got {', '.join(names)}")
-        for number, name in enumerate(("voice_bos", "voice_eos")):
-            if getattr(self, name) == -1:
-                object.__setattr__(self, name, self.fine.codebook_size + 3 + number)
+        for name in ("voice_bos", "voice_eos"):
             check_id(name, getattr(self, name), self.fine.num_ids if self.shift_voice_ids else self.size)
 
     @classmethod
@@ -150,13 +168,15 @@ class AudioVocabulary:
         books = {stream.num_codebooks for stream in streams}
         if len(books) != 1:
             raise UserError(f"a language model needs as many codebooks in every stream, got {sorted(books)}")
-        tokens = (StreamTokens(stream.name, stream.hop_length, stream.codebook_size) for stream in streams)
-        return cls(books.pop(), tuple(tokens))
+        tokens = [StreamTokens.of(stream.name, stream.hop_length, stream.codebook_size) for stream in streams]
+        return cls(books.pop(), tuple(tokens), tokens[-1].pad + 1, tokens[-1].pad + 2)
 
     @staticmethod
-    def older_form(values: Mapping[str, Any]) -> type[AudioTokens] | None:
-        """The schema of values that were written before streams were named."""
-        return None if "streams" in values else AudioTokens
+    def other_form(values: Mapping[str, Any]) -> type[AudioTokens] | type[_ShortVocabulary] | None:
+        """The schema of values that were written before streams were named, or without a voice prompt's ids."""
+        if "streams" not in values:
+            return AudioTokens
+        return None if {"voice_bos", "voice_eos"} & set(values) else _ShortVocabulary
 
     @property
     def size(self) -> int:
@@ -205,6 +225,19 @@ class AudioVocabulary:
                 "the language model was trained with another codec: its streams (name, samples per frame, codebooks, "
                 f"size) are {wanted}, those of this codec {found}"
             )
+
+
+@dataclass(frozen=True)
+class _ShortVocabulary:
+    """A vocabulary in a preset that leaves the ids around a voice prompt to us: behind the last stream's pad."""
+
+    num_codebooks: int
+    streams: tuple[StreamTokens, ...]
+
+    def upgraded(self) -> AudioVocabulary:
+        """The same with all ids."""
+        after = self.streams[-1].pad + 1 if self.streams else 0
+        return AudioVocabulary(self.num_codebooks, self.streams, after, after + 1)
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def stand_ins(codec: ReasoningCodec, monkeypatch: pytest.MonkeyPatch) -> list[Te
 
     monkeypatch.setattr(codec.decoder, "sample", sample)
     monkeypatch.setattr(codec, "condition", condition)
-    monkeypatch.setattr(codec, "_check_codes", lambda codes, with_reasoning: None)  # times exceed the codebook
+    monkeypatch.setattr(codec, "check_streams", lambda codes, with_reasoning: None)  # times exceed the codebook
     monkeypatch.setattr(codec.autoencoder, "decode", lambda z: z.repeat_interleave(LATENT_HOP, 1).transpose(1, 2))
     return contexts
 
@@ -356,7 +356,7 @@ def test_one_training_step_reaches_all_trained_parts() -> None:
 
 def test_two_encoders_for_one_role_are_refused() -> None:
     encoders = {**TINY.encoders, "musicfm": {"encoder_dim": 16, "conv_dim": 4, "num_heads": 2, "depth": 12}}
-    with pytest.raises(ValueError, match=r"'musicfm' gives .*another encoder"):
+    with pytest.raises(ValueError, match=r"'autoencoder_latents' and 'musicfm' both give .*choose one in the preset"):
         ReasoningCodec(dataclasses.replace(TINY, encoders=encoders))
 
 

@@ -33,6 +33,17 @@ def test_batches_come_in_order_from_the_wanted_one_on(mode: str, workers: int) -
     assert items[0]["value"].dtype == torch.bfloat16
 
 
+def test_nothing_is_forked_once_cuda_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh processes make the batches, or a thread where they cannot be told how."""
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("os.fork", lambda: pytest.fail("forked"))
+    number = 2
+    for make in (square, lambda index: square(index + number - 2)):
+        prefetcher = Prefetcher(make, 2, workers=1)
+        assert [int(next(prefetcher)["index"]) for _ in range(2)] == [2, 3]
+        prefetcher.close()
+
+
 @pytest.mark.parametrize("mode", ["process", "thread"])
 def test_an_error_tells_its_batch_and_cause(mode: str) -> None:
     prefetcher = Prefetcher(square, 7, mode=mode)

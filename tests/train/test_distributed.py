@@ -15,7 +15,25 @@ from uniaudio2.train import Trainer, TrainingError
 from uniaudio2.train.distributed import ProcessGroup
 
 
-def run_rank(rank: int, size: int, port: int, folder: str, steps: int) -> None:
+class Watched(Line):
+    """Notes which process exports, and gets into trouble when asked to."""
+
+    def __init__(self, rank: int, trouble: str) -> None:
+        super().__init__()
+        self.rank, self.trouble = rank, trouble
+        self.poison_from = 5 if trouble == "diverge" and rank == 1 else None
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        if self.trouble == "evaluate":
+            raise OSError("no held-out clips")
+        return super().evaluate(step)
+
+    def export(self, out_dir: Path) -> None:
+        super().export(out_dir)
+        (out_dir / f"rank{self.rank}").touch()
+
+
+def run_rank(rank: int, size: int, port: int, folder: str, steps: int, trouble: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -24,24 +42,27 @@ def run_rank(rank: int, size: int, port: int, folder: str, steps: int) -> None:
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
     }
-    Trainer(
-        config(Path(folder), steps=steps, accumulate=4, ema_decay=0.5, decay_fraction=0.0),
-        Line(),
-        log=lambda line: None,
-    ).run()
+    settings = config(Path(folder), steps=steps, accumulate=4, ema_decay=0.5, decay_fraction=0.0)
+    try:
+        Trainer(settings, Watched(rank, trouble), log=lambda line: None).run()
+    except Exception as error:
+        Path(folder, f"error{rank}").write_text(str(error))
+        raise SystemExit(3) from None
 
 
-def run_group(folder: Path, steps: int) -> None:
+def run_group(folder: Path, steps: int, trouble: str = "") -> list[int | None]:
+    """Exit codes of two processes that train together."""
+    folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=run_rank, args=(rank, 2, port, str(folder), steps)) for rank in range(2)]
+    ranks = [context.Process(target=run_rank, args=(rank, 2, port, str(folder), steps, trouble)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(120)
-        assert process.exitcode == 0
+    return [process.exitcode for process in ranks]
 
 
 def losses(folder: Path) -> list[float]:
@@ -55,11 +76,26 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         Line(),
         log=lambda line: None,
     ).run()
-    run_group(tmp_path / "two", steps=20)
-    run_group(tmp_path / "two", steps=30)  # goes on from the checkpoint that the first process wrote
+    assert run_group(tmp_path / "two", steps=20) == [0, 0]
+    assert run_group(tmp_path / "two", steps=30) == [0, 0]  # goes on from the checkpoint that the first process wrote
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert run_group(tmp_path / "two", steps=30) == [0, 0]  # was finished: exported again, by the leader alone
+    assert {path.name for path in (tmp_path / "two/run/export").iterdir()} == {"line.pt", "rank0"}
     weights = [torch.load(tmp_path / name / "run/export/line.pt", weights_only=True) for name in ("one", "two")]
     assert torch.allclose(weights[0]["weight"], weights[1]["weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "messages"),
+    [
+        ("diverge", ("step 5: loss is nan", "step 5: loss is nan")),
+        ("evaluate", ("no held-out clips", "the leading process failed")),
+    ],
+)
+def test_trouble_in_one_process_ends_all(tmp_path: Path, trouble: str, messages: tuple[str, str]) -> None:
+    assert run_group(tmp_path, steps=10, trouble=trouble) == [3, 3]
+    for rank, message in enumerate(messages):
+        assert message in (tmp_path / f"error{rank}").read_text()
 
 
 def test_micro_steps_are_dealt_out_without_rest() -> None:

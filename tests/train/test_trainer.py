@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uniaudio2.errors import CheckpointError
 from uniaudio2.train import TrainConfig, Trainer, TrainingError, batch_rng
+from uniaudio2.train import stage as stage_module
 
 
 class Line:
@@ -146,6 +150,120 @@ def test_changes_that_would_break_a_resumed_run_are_refused(tmp_path: Path) -> N
         Trainer(config(tmp_path), Line(), log=lambda line: None).run(resume=False)
 
 
+class Labelled(Line):
+    """With settings and data of its own."""
+
+    def __init__(self, **about: Any) -> None:
+        super().__init__()
+        self.about = about
+
+    def identity(self) -> dict[str, Any]:
+        return self.about
+
+
+def test_a_run_goes_on_with_the_same_settings_and_data_alone(tmp_path: Path) -> None:
+    def go_on(**changes: Any) -> Trainer:
+        about = {"data": changes.pop("data", "abc"), "clips.shares": {"fsdd": 2.0}, "clips.corpus": str(tmp_path)}
+        trainer = Trainer(config(tmp_path, **changes), Labelled(**about), log=said.append)
+        trainer.run()
+        return trainer
+
+    said: list[str] = []
+    go_on(steps=20)
+    with pytest.raises(
+        CheckpointError, match=r"data=abc, now xyz; train\.lr=0\.1, now 0\.2\. Set .*train\.resume=force"
+    ):
+        go_on(steps=40, lr=0.2, data="xyz")
+    with pytest.raises(TrainingError, match="holds checkpoints"):
+        go_on(steps=40, resume="never")
+    free = {"log_every": 5, "eval_every": 0, "threads": 1, "prefetch": "thread", "workers": 3, "keep_checkpoints": 1}
+    assert go_on(steps=30, **free).step == 30
+    said.clear()
+    forced = go_on(steps=40, lr=0.2, data="xyz", resume="force", ema_decay=0.5)
+    assert forced.step == 40 and rows(forced)[-2]["lr"] < 0.2
+    assert "line: goes on with another setting: train.lr=0.1, now 0.2" in said
+    assert (
+        go_on(steps=50, lr=0.2, data="xyz", ema_decay=0.5).step == 50
+    )  # these are the settings of the run from now on
+    assert go_on(steps=60, lr=0.2, data="xyz", resume="force", optimizer="adamw").step == 60
+
+
+def test_optimiser_state_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    trainer = Trainer(config(tmp_path, steps=20), Line(), log=lambda line: None)
+    trainer.run()
+    file = trainer.checkpoint_dir / "step-00000020" / "optimizer.safetensors"
+    tensors = load_file(file)
+    del tensors["exp_avg/bias"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match="lacks the optimiser's 'exp_avg' of 'bias'"):
+        Trainer(config(tmp_path), Line(), log=lambda line: None).run()
+    file.unlink()
+    with pytest.raises(CheckpointError, match="step-00000020 cannot be read"):
+        Trainer(config(tmp_path), Line(), log=lambda line: None).run()
+
+
+def test_other_trained_parameters_are_noticed(tmp_path: Path) -> None:
+    Trainer(config(tmp_path, steps=20), Line(), log=lambda line: None).run()
+    stage = Line()
+    stage.parameters_to_train = lambda: [stage.model.weight]  # type: ignore[method-assign]
+    with pytest.raises(CheckpointError, match="trained 'bias', this stage does not"):
+        Trainer(config(tmp_path), stage, log=lambda line: None).run()
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path: Path) -> None:
+    Trainer(config(tmp_path / "whole"), Line(), log=lambda line: None).run()
+
+    def fail(step: int) -> dict[str, float]:
+        raise OSError("disk gone")
+
+    stage = Line()
+    stage.evaluate = fail  # type: ignore[method-assign]
+    trainer = Trainer(config(tmp_path, save_every=0), stage, log=lambda line: None)
+    with pytest.raises(OSError, match="disk gone"):
+        trainer.run()
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-00000020"]
+    result = Trainer(config(tmp_path, save_every=0), Line(), log=lambda line: None).run()
+    clock = {"steps_per_s", "units_per_s", "wait_s"}
+    found, wanted = (
+        [{k: v for k, v in json.loads(line).items() if k not in clock} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "run/metrics.jsonl", tmp_path / "whole/run/metrics.jsonl")
+    )
+    assert found == wanted
+    assert Trainer(config(tmp_path), Line(), log=lambda line: None).run().metrics == result.metrics
+
+
+def test_packages_are_looked_for_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage: Any = Line()
+    stage.packages = ("no_such_package",)
+    with pytest.raises(TrainingError, match=r"needs the package no_such_package: pip install 'uniaudio2\[eval\]'"):
+        Trainer(config(tmp_path), stage, log=lambda line: None).run()
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrainingError, match=r"uniaudio2\[wandb\]"):
+        Trainer(config(tmp_path, wandb=True), Line(), log=lambda line: None).run()
+
+
+def test_figures_go_to_weights_and_biases_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[int, set[str]]] = []
+    run = SimpleNamespace(log=lambda figures, step: logged.append((step, set(figures))), finish=lambda: None)
+    package = ModuleType("wandb")
+    package.__spec__ = ModuleSpec("wandb", None)
+    package.init = lambda **about: run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    Trainer(config(tmp_path, steps=20, wandb=True), Line(), log=lambda line: None).run()
+    assert [step for step, _ in logged] == [10, 20, 20]
+    assert "loss" in logged[0][1] and logged[-1][1] == {"eval/weight"}
+
+
+def test_workers_start_before_the_model_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    start, move = Trainer._start_workers, stage_module.place
+    monkeypatch.setattr(Trainer, "_start_workers", lambda self: (order.append("workers"), start(self))[1])
+    monkeypatch.setattr("uniaudio2.train.trainer.place", lambda *args: (order.append("place"), move(*args)))
+    Trainer(config(tmp_path, steps=2, prefetch="process"), Line(), log=lambda line: None).run()
+    assert order == ["workers", "place"]
+
+
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     trainer = Trainer(config(tmp_path), Line(), log=lambda line: None)
     trainer.run()
@@ -162,7 +280,7 @@ def test_bf16_runs_under_autocast(tmp_path: Path) -> None:
 
 def test_a_time_budget_ends_the_run_with_its_decay(tmp_path: Path) -> None:
     trainer = Trainer(
-        config(tmp_path, steps=10**6, budget_minutes=0.005, log_every=1, save_every=0, eval_every=0),
+        config(tmp_path, steps=10**6, budget_minutes=0.02, log_every=1, save_every=0, eval_every=0),
         Line(),
         log=lambda line: None,
     )

@@ -1,14 +1,14 @@
-"""From audio to text: divide at pauses, skip silence, generate in batches, join; in constant memory.
+"""From audio to text: find speech, divide at pauses, generate in batches, join; in constant memory.
 
 Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
 from uniaudio2.speech_text import detect_language
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
+from uniaudio2.voice_activity import cut, find_speech
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
@@ -93,20 +94,41 @@ def describe(
     """What is said or heard in each of several recordings."""
     check_sampling(sampling)
     found: list[list[Segment]] = [[] for _ in recordings]
+    threshold = None if how.captions else core.facts.generation.voice_threshold
     pieces = (
-        (row, start, chunk)
+        (row, piece)
         for row, recording in enumerate(recordings)
-        for start, chunk in chunks_at_pauses(recording.blocks(), how.max_chunk_s)
+        for piece in _divide(recording, how.max_chunk_s, threshold)
     )
     held = how.batch_size * (1 if progress else BATCHES_HELD)
     while group := list(islice(pieces, held)):
-        heard = _hear(core, [chunk for _, _, chunk in group], how, sampling)
-        for (row, start, chunk), one in zip(group, heard, strict=True):
-            piece = Segment(start / SAMPLE_RATE, (start + chunk.shape[-1]) / SAMPLE_RATE, *one)
+        heard = _hear(core, [chunk.audio for _, chunk in group], how, sampling)
+        for (row, chunk), one in zip(group, heard, strict=True):
+            piece = Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one)
             found[row].append(piece)
             if progress:
                 progress(row, piece)
     return [_joined(recording, parts, how) for recording, parts in zip(recordings, found, strict=True)]
+
+
+class _Chunk(NamedTuple):
+    """A piece of a recording that is worked on at once, and where in it something is to be heard, in samples."""
+
+    start: int
+    end: int
+    audio: Tensor  # (1, n), with a margin around
+
+
+def _divide(recording: Recording, max_s: float, threshold: float | None) -> Iterator[_Chunk]:
+    """Pieces of at most ``max_s``, cut at pauses; with a threshold only where somebody speaks."""
+    if threshold is None:
+        for start, audio in chunks_at_pauses(recording.blocks(), max_s):
+            yield _Chunk(start, start + audio.shape[-1], audio)
+        return
+    for speech, blocks in cut(recording.blocks(), find_speech(recording, threshold)):
+        for offset, audio in chunks_at_pauses(blocks, max_s):
+            start, end = speech.first + offset, speech.first + offset + audio.shape[-1]
+            yield _Chunk(max(start, speech.start), max(start, min(end, speech.end)), audio)
 
 
 def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> TextResult:
@@ -125,7 +147,7 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
         recording.duration_s,
         language,
         _mean(segments, "mean_log_probability"),
-        _mean(pieces, "no_speech_probability"),
+        _mean(pieces, "no_speech_probability") if pieces else 1.0,
     )
 
 

@@ -8,7 +8,7 @@ Shapes: B batch, N samples, T latent frames, C latent channels. Convolutions ins
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio2.config import ConfigError, load_config
+from uniaudio2.codec.registry import AUTOENCODERS
 from uniaudio2.errors import UserError
 
 QUANTIZATION_LEVELS = 9  # decoding rounds latents to ninths: 19 values in [-1, 1]
@@ -40,20 +40,6 @@ class Autoencoder(Protocol):
         ...
 
 
-def _sqcodec() -> tuple[type, type]:
-    return SQCodecConfig, SQCodec
-
-
-def _convnext() -> tuple[type, type]:
-    from uniaudio2.codec.autoencoder_convnext import ConvNeXtAutoencoder, ConvNeXtAutoencoderConfig
-
-    return ConvNeXtAutoencoderConfig, ConvNeXtAutoencoder
-
-
-# Name in a preset -> function that imports and returns (config class, module class).
-AUTOENCODERS: dict[str, Callable[[], tuple[type, type]]] = {"sqcodec": _sqcodec, "convnext": _convnext}
-
-
 def build_autoencoder(name: str, config: Mapping[str, Any]) -> Any:
     """Build a registered autoencoder from its plain config.
 
@@ -67,10 +53,7 @@ def build_autoencoder(name: str, config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: If the name is not registered or the values do not fit.
     """
-    if name not in AUTOENCODERS:
-        raise ConfigError(f"unknown autoencoder {name!r}: choose one of {', '.join(AUTOENCODERS)}")
-    config_class, module_class = AUTOENCODERS[name]()
-    return module_class(load_config(config_class, dict(config)))
+    return AUTOENCODERS.build(name, config)
 
 
 def round_latents(latents: Tensor, *, straight_through: bool = False) -> Tensor:
@@ -121,6 +104,7 @@ class SQCodecConfig:
                 raise UserError(f"autoencoder {name} must be odd, got {getattr(self, name)}")
 
 
+@AUTOENCODERS.register("sqcodec", SQCodecConfig)
 class SQCodec(nn.Module):
     """The published scalar-quantised convolutional autoencoder.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uniaudio2.codec.mel import LogMel
+from uniaudio2.codec.registry import AUTOENCODERS
 
 MEL_FRAMES_PER_LATENT = 4  # 100 Hz inside, 25 Hz latents
 
@@ -77,6 +78,7 @@ class InverseSTFT(nn.Module):
         return audio[:, cut] / envelope[:, cut].clamp(min=1e-4)
 
 
+@AUTOENCODERS.register("convnext", ConvNeXtAutoencoderConfig)
 class ConvNeXtAutoencoder(nn.Module):
     """Waveform <-> ``tanh`` latents at 25 Hz, rounded to ninths on decoding as in the published autoencoder."""
 

@@ -24,7 +24,10 @@ __all__ = ["AudioCodes", "Codec", "DecoderSession", "Stream", "check_audio"]
 
 
 class DecoderSession(Protocol):
-    """Codes in as they come, audio out as soon as there is enough of them."""
+    """Codes in as they come, audio out as soon as there is enough of them.
+
+    A piece that tells a number of samples below what its frames cover is the last one.
+    """
 
     def push(self, codes: AudioCodes) -> Tensor:
         """Take the next frames, of one stream or of several, and give the audio (B, 1, n) that is ready; n may be 0."""
@@ -171,8 +174,14 @@ class Codec(nn.Module, ABC):
         Raises:
             ValueError: If codes are of another codec or an option is out of range.
         """
-        pieces = list(self.decode_stream(codes, **options))
-        return torch.cat(pieces, dim=2) if pieces else torch.zeros(len(codes), 1, 0, device=self.device)
+        length, end = codes.covered_samples if codes.num_samples is None else codes.num_samples, 0
+        audio: Tensor | None = None
+        for piece in self.decode_stream(codes, **options):
+            audio = piece.new_zeros(len(codes), 1, length) if audio is None else audio
+            audio[:, :, end : end + piece.shape[2]] = piece
+            end += piece.shape[2]
+        assert end == length, f"{type(self).__name__} decoded {end} samples in place of {length}"
+        return torch.zeros(len(codes), 1, 0, device=self.device, dtype=torch.float32) if audio is None else audio
 
     def decoder_session(self, **options: Any) -> DecoderSession:
         """Decode codes as they come; this one waits for all of them. Options as for :meth:`decode`."""
@@ -203,12 +212,12 @@ class _WaitingSession:
     def push(self, codes: AudioCodes) -> Tensor:
         """Keep the codes; no audio yet."""
         self._parts.append(codes)
-        return torch.zeros(len(codes), 1, 0, device=self._codec.device)
+        return torch.zeros(len(codes), 1, 0, device=self._codec.device, dtype=torch.float32)
 
     def finish(self) -> Tensor:
         """Decode everything."""
         if not self._parts:
-            return torch.zeros(1, 1, 0, device=self._codec.device)
+            return torch.zeros(1, 1, 0, device=self._codec.device, dtype=torch.float32)
         return self._codec.decode(join_pieces(self._parts), **self._options)
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from uniaudio2.codec.features import AudioEncoder, FeatureInfo
 from uniaudio2.codec.mel import LogMel
+from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.errors import UserError
 from uniaudio2.rotary import rotary_table, rotate
 
@@ -116,6 +117,7 @@ class Expert(AudioEncoder):
         return states
 
 
+@ENCODERS.register("speech_expert", ExpertConfig)
 class SpeechExpert(Expert):
     """Phoneme expert: ``phone`` is its last layer, ``speech`` its middle and last layers side by side."""
 
@@ -132,6 +134,7 @@ class SpeechExpert(Expert):
         return {"speech": torch.cat((states[len(states) // 2], states[-1]), -1), "phone": states[-1]}
 
 
+@ENCODERS.register("sound_expert", ExpertConfig)
 class SoundExpert(Expert):
     """Tag, pitch and loudness expert: ``semantic`` is its last layer."""
 

@@ -9,7 +9,7 @@ Shapes: B batch, N samples at 24 kHz, T frames, D channels.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
 from uniaudio2.codec.mel import mel_filters
-from uniaudio2.config import ConfigError, load_config
+from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.errors import MissingPackageError, UserError
 
 ENCODER_SAMPLE_RATE = 16_000  # Hz, what Whisper and WavLM listen at
@@ -61,40 +61,6 @@ class AudioEncoder(nn.Module):
         return super().train(mode and not self._frozen)
 
 
-def _whisper() -> tuple[type, type]:
-    return WhisperConfig, WhisperEncoder
-
-
-def _wavlm() -> tuple[type, type]:
-    return WavLMConfig, WavLMEncoder
-
-
-def _musicfm() -> tuple[type, type]:
-    return MusicFMConfig, MusicFMEncoder
-
-
-def _speech_expert() -> tuple[type, type]:
-    from uniaudio2.codec.experts import ExpertConfig, SpeechExpert
-
-    return ExpertConfig, SpeechExpert
-
-
-def _sound_expert() -> tuple[type, type]:
-    from uniaudio2.codec.experts import ExpertConfig, SoundExpert
-
-    return ExpertConfig, SoundExpert
-
-
-# Name in a preset -> function that imports and returns (config class, encoder class).
-ENCODERS: dict[str, Callable[[], tuple[type, type]]] = {
-    "whisper": _whisper,
-    "wavlm": _wavlm,
-    "musicfm": _musicfm,
-    "speech_expert": _speech_expert,
-    "sound_expert": _sound_expert,
-}
-
-
 def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
     """Build a registered encoder from its plain config.
 
@@ -109,10 +75,7 @@ def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
         ConfigError: If the name is not registered or the values do not fit.
         ImportError: If the encoder needs the extra ``published`` and it is not installed.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name!r}: choose one of {', '.join(ENCODERS)}")
-    config_class, encoder_class = ENCODERS[name]()
-    return encoder_class(load_config(config_class, dict(config)))
+    return ENCODERS.build(name, config)
 
 
 @dataclass(frozen=True)
@@ -127,6 +90,7 @@ class WhisperConfig:
     max_source_positions: int = 1500  # frames of 20 ms: 30 s
 
 
+@ENCODERS.register("whisper", WhisperConfig)
 class WhisperEncoder(AudioEncoder):
     """Whisper's encoder as role "speech" at 50 Hz. Always computes 30 s, as the published weights expect."""
 
@@ -195,6 +159,7 @@ class WavLMConfig:
             )
 
 
+@ENCODERS.register("wavlm", WavLMConfig)
 class WavLMEncoder(AudioEncoder):
     """The mean of WavLM's middle hidden states as role "phone" at 50 Hz."""
 
@@ -239,6 +204,7 @@ class WavLMEncoder(AudioEncoder):
         return f"encoder.{key}"
 
 
+@ENCODERS.register("musicfm", MusicFMConfig)
 class MusicFMEncoder(AudioEncoder):
     """MusicFM's hidden states as roles "acoustic" (early layer) and "semantic" (late layer) at 25 Hz."""
 

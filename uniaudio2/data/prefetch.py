@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -41,6 +42,11 @@ class _Batches(Dataset[tuple[bool, Any]]):
             return False, traceback.format_exc()
 
 
+def _as_it_is(item: Any) -> Any:
+    """The library would turn arrays into tensors."""
+    return item
+
+
 def _start_worker(_number: int) -> None:
     """Ctrl-C is the trainer's business; SIGTERM ends a worker, whatever the trainer does with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,18 +60,20 @@ def _in_processes(batches: _Batches, start: int, workers: int, depth: int) -> It
     Raises:
         pickle.PicklingError, AttributeError, TypeError: If fresh processes are needed and ``make`` cannot be pickled.
     """
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=itertools.count(start),  # pyright: ignore[reportArgumentType]
-            num_workers=workers,
-            prefetch_factor=depth,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # its seed for the workers is not drawn from the run's
-            multiprocessing_context="spawn" if torch.cuda.is_initialized() else "fork",
-        )
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        sampler=itertools.count(start),  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        prefetch_factor=depth,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its seed for the workers is not drawn from the run's
+        multiprocessing_context="spawn" if torch.cuda.is_initialized() else "fork",
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got pickle error")  # a thread takes over
+        return iter(loader)
 
 
 class _Thread:
@@ -118,6 +126,7 @@ class Prefetcher:
     ) -> None:
         batches = _Batches(make)
         self._next = start
+        self._threads = set(threading.enumerate())
         self._source: Any = None
         if mode == "process" and sys.platform in ("linux", "darwin"):
             try:
@@ -150,3 +159,6 @@ class Prefetcher:
         stop = getattr(source, "_shutdown_workers", None) or getattr(source, "close", None)
         if stop is not None:
             stop()
+        for thread in set(threading.enumerate()) - self._threads:
+            if thread.name == "QueueFeederThread":  # of the library, on its way out
+                thread.join(timeout=5)

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from uniaudio2.codec.autoencoder import SQCodec, SQCodecConfig, rename_published
-from uniaudio2.codec.codec import CodecConfig, RegisteredConfig
+from uniaudio2.codec.codec import CodecConfig
 from uniaudio2.codec.features import build_encoder
+from uniaudio2.codec.registry import RegisteredConfig
 from uniaudio2.config import ConfigError, config_to_dict, load_config
 from uniaudio2.errors import CheckpointError
 from uniaudio2.lm.model import LMConfig, published_lm_key

@@ -173,6 +173,11 @@ def read_state(path: Path) -> dict[str, Any]:
         raise _unreadable(path, error) from None
 
 
+def identity_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``Trainer.identity`` was when a checkpoint was written; checkpoints of format 1 know a part of it."""
+    return state.get("identity") or {f"train.{key}": value for key, value in state["config"].items()}
+
+
 def read_tensors(path: Path, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
     """The tensors of a checkpoint folder by the file names ``names``, without suffix.
 

@@ -33,6 +33,7 @@ from uniaudio2.train.stage import Stage, place, to_device
 from uniaudio2.train.state import (
     amend_checkpoint,
     checkpoint_folders,
+    identity_of,
     load_optimizer,
     optimizer_tensors,
     read_state,
@@ -163,8 +164,7 @@ class Trainer:
             raise CheckpointError(
                 f"{path} belongs to stage {state['stage']!r}, not {self.stage.name!r}; use another out_dir"
             )
-        before = state.get("identity") or {f"train.{key}": value for key, value in state["config"].items()}
-        differing = differences(before, self.identity())
+        differing = differences(identity_of(state), self.identity())
         if differing and self.config.resume != "force":
             raise CheckpointError(
                 f"{path} was made with {'; '.join(differing)}. Set it back, use another out_dir, "
@@ -190,17 +190,22 @@ class Trainer:
         Raises:
             CheckpointError: If they do not fit the stage.
         """
-        tensors = read_tensors(path, ("model", "optimizer", *(("ema",) if self.ema else ())))
+        before = identity_of(state)
+        averaged = self.ema is not None and before.get("train.ema_decay", 0) > 0
+        tensors = read_tensors(path, ("model", "optimizer", *(("ema",) if averaged else ())))
         try:
             self.stage.model.load_state_dict(tensors["model"], strict=True)
         except RuntimeError as error:
             first = str(error).strip().splitlines()
             raise CheckpointError(f"{path} does not fit the model of this stage: {' '.join(first[:2])}") from None
-        load_optimizer(
-            self.optimizer, self.parameters, tensors["optimizer"], state["optimizer_numbers"], state.get("trained")
-        )
-        if self.ema:
+        if before.get("train.optimizer", "adamw") == self.config.optimizer:
+            load_optimizer(
+                self.optimizer, self.parameters, tensors["optimizer"], state["optimizer_numbers"], state.get("trained")
+            )
+        if self.ema and averaged:
             self.ema.load(tensors["ema"])
+        elif self.ema:  # averaging starts here, by force
+            self.ema = EMA(self.parameters, self.config.ema_decay)
 
     # ---------------------------------------------------------------- one step
 

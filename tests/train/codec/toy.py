@@ -37,9 +37,7 @@ def make_corpus(folder: Path) -> Path:
     return folder
 
 
-def config(
-    stage: str, corpus: Path, out: Path, *, train: dict[str, Any] | None = None, **more: Any
-) -> CodecStageConfig:
+def config(stage: str, corpus: Path, out: Path, *, train: Any = None, **more: Any) -> CodecStageConfig:
     settings: dict[str, Any] = {"steps": 2, "lr": 1e-3, "log_every": 1, "eval_every": 0, "prefetch": "none"}
     settings |= {"out_dir": str(out / stage), "tensorboard": False, **(train or {})}
     clips = ClipConfig(

@@ -4,6 +4,9 @@ Each stage trains one part of `ReasoningCodec` and exports exactly that part's t
 so that the parts of all stages together are the codec.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
@@ -17,7 +20,7 @@ from uniaudio2.train.codec.speech_expert import SpeechExpertConfig, SpeechExpert
 
 __all__ = ["CODEC_STAGES", "CodecStage", "CodecStageConfig", "build_stage", "load_parts"]
 
-CODEC_STAGES: dict[str, tuple[type[CodecStageConfig], type[CodecStage]]] = {
+CODEC_STAGES: dict[str, tuple[type[CodecStageConfig], Callable[[Any, ReasoningCodec], CodecStage]]] = {
     "speech_expert": (SpeechExpertConfig, SpeechExpertStage),
     "sound_expert": (SoundExpertConfig, SoundExpertStage),
     "autoencoder": (AutoencoderConfig, AutoencoderStage),
@@ -32,5 +35,5 @@ def build_stage(config: CodecStageConfig) -> CodecStage:
     torch.manual_seed(config.train.seed)
     codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", config.codec)))
     load_parts(codec, config.parts)
-    stage_class = next(stage for kind, stage in CODEC_STAGES.values() if type(config) is kind)
-    return stage_class(config, codec)
+    build = next(build for kind, build in CODEC_STAGES.values() if type(config) is kind)
+    return build(config, codec)

@@ -5,6 +5,7 @@ Shapes: ``B`` batch, ``N`` samples.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class CodecStageConfig:
     parts: tuple[str, ...] = ()  # files that earlier stages exported
 
 
-class CodecStage:
+class CodecStage(ABC):
     """Clips that fit the stage, in training and held out, and the export of one part.
 
     Args:
@@ -78,6 +79,18 @@ class CodecStage:
     def identity(self) -> dict[str, Any]:
         """What makes a run this run: its config, and a fingerprint of the clips."""
         return {**flat_config(self.config), "data": fingerprint(self.clips.corpus.split(","), ("manifest.jsonl",))}
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """See `Stage`."""
+
+    @abstractmethod
+    def evaluate(self, step: int) -> dict[str, float]:
+        """See `Stage`."""
+
+    @abstractmethod
+    def export(self, out_dir: Path) -> None:
+        """See `Stage`."""
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
         """Waves (B, 1, N)."""
@@ -121,15 +134,14 @@ def trainable_encoder(codec: ReasoningCodec, role: str) -> tuple[str, Expert]:
     Raises:
         TrainingError: If none gives the role, or the one that does is not an expert that is trained here.
     """
-    for name, encoder in codec.encoders.items():
-        if role in encoder.feature_info:  # pyright: ignore[reportOperatorIssue]
-            if not isinstance(encoder, Expert):
-                raise TrainingError(
-                    f"encoder '{name}', which gives '{role}', is a finished one; choose another codec preset"
-                )
-            encoder.unfreeze()
-            return name, encoder
-    raise TrainingError(f"no encoder of the codec preset gives '{role}': nothing to train in this stage")
+    name, _ = codec.roles.get(role, ("", ""))
+    if name not in codec.encoders:
+        raise TrainingError(f"no encoder of the codec preset gives '{role}': nothing to train in this stage")
+    encoder = codec.encoders[name]
+    if not isinstance(encoder, Expert):
+        raise TrainingError(f"encoder '{name}', which gives '{role}', is a finished one; choose another codec preset")
+    encoder.unfreeze()
+    return name, encoder
 
 
 def phone_inventory(corpus: Corpus, min_count: int = 30, limit: int | None = None) -> list[str]:

@@ -45,7 +45,7 @@ class ReconstructionStage(CodecStage):
         self.codec = codec.eval().requires_grad_(False)
         codec.reconstruction.requires_grad_(not config.freeze_codes)
         codec.decoder.requires_grad_(True)
-        self.frames_per_code = codec.config.flow.frames_per_code
+        self.frames_per_code = codec.decoder.config.frames_per_code
         head = nn.Linear(codec.config.reconstruction.dim, self.frames_per_code * codec.autoencoder.latent_dim)
         self.model = nn.ModuleDict({"part": codec.reconstruction, "decoder": codec.decoder, "regression": head})
         self.spectral = SpectralLoss()

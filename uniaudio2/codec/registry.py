@@ -1,0 +1,127 @@
+"""What a preset chooses by name: codecs, encoders, autoencoders and decoders, each a class with a config dataclass.
+
+A class enters by a decorator in its own file, so adding one changes no other file::
+
+    @CODECS.register("my_codec", MyCodecConfig)
+    class MyCodec(Codec): ...
+
+Files of this package are imported when one of their names is asked for. A package of one's own names its files in the
+entry points ``uniaudio2.codecs``, ``uniaudio2.encoders``, …, or imports them before loading a model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from uniaudio2.config import ConfigError, load_config, to_plain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RegisteredConfig:
+    """A class chosen by its registered name, with the values of that class's own config."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """Classes of one kind by name.
+
+    Args:
+        kind: What they are, in a word, for messages.
+        modules: Name -> module of this package that registers it.
+    """
+
+    def __init__(self, kind: str, modules: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._modules = dict(modules)
+        self._entries: dict[str, tuple[type[Any], type[Any]]] = {}
+
+    def register(self, name: str, config_class: type[Any]) -> Callable[[type[T]], type[T]]:
+        """Decorator that registers a class whose only positional argument is an instance of ``config_class``."""
+
+        def enter(cls: type[T]) -> type[T]:
+            """Note the class and leave it as it is."""
+            self._entries[name] = (config_class, cls)
+            return cls
+
+        return enter
+
+    def __iter__(self) -> Iterator[str]:
+        installed = (point.name for point in entry_points(group=f"uniaudio2.{self.kind}s"))
+        return iter(dict.fromkeys((*self._modules, *self._entries, *installed)))
+
+    def classes(self, name: str) -> tuple[type[Any], type[Any]]:
+        """The config class and the class of a name.
+
+        Raises:
+            ConfigError: If it is not registered.
+        """
+        if name not in self._entries:
+            if name in self._modules:
+                importlib.import_module(self._modules[name])
+            for point in entry_points(group=f"uniaudio2.{self.kind}s", name=name):
+                point.load()
+        if name not in self._entries:
+            raise ConfigError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self)}")
+        return self._entries[name]
+
+    def config(self, name: str, values: Mapping[str, Any], *, where: str | None = None) -> Any:
+        """An instance of the config class of a name, from plain values that are checked strictly.
+
+        Args:
+            name: As registered.
+            values: Values of its config.
+            where: What error messages call the values.
+
+        Raises:
+            ConfigError: If the name is not registered or the values do not fit.
+        """
+        return load_config(self.classes(name)[0], dict(values), name=where)
+
+    def build(self, name: str, values: Mapping[str, Any], **options: Any) -> Any:
+        """A new instance (by the class's ``from_config`` where it has one); ``options`` go to it as they are."""
+        cls = self.classes(name)[1]
+        return getattr(cls, "from_config", cls)(self.config(name, values), **options)
+
+    def name_of(self, thing: object) -> str | None:
+        """The name under which the class of an instance is registered; None if it is not."""
+        return next((name for name, (_, cls) in self._entries.items() if type(thing) is cls), None)
+
+
+ENCODERS = Registry(
+    "encoder",
+    {
+        "whisper": "uniaudio2.codec.features",
+        "wavlm": "uniaudio2.codec.features",
+        "musicfm": "uniaudio2.codec.features",
+        "speech_expert": "uniaudio2.codec.experts",
+        "sound_expert": "uniaudio2.codec.experts",
+    },
+)
+AUTOENCODERS = Registry(
+    "autoencoder",
+    {"sqcodec": "uniaudio2.codec.autoencoder", "convnext": "uniaudio2.codec.autoencoder_convnext"},
+)
+DECODERS = Registry("decoder", {"flow_matching": "uniaudio2.codec.flow_matching"})
+REASONING_CODEC = "reasoning_codec"
+CODECS = Registry("codec", {REASONING_CODEC: "uniaudio2.codec.codec"})
+
+
+def codec_section(codec: Any) -> dict[str, Any]:
+    """The ``codec`` section that rebuilds a codec.
+
+    Raises:
+        ConfigError: If its class is not registered.
+    """
+    name = CODECS.name_of(codec)
+    if name is None:
+        raise ConfigError(f"{type(codec).__name__} is no registered codec; decorate it with @CODECS.register")
+    values = to_plain(codec.config)
+    return values if name == REASONING_CODEC else {"name": name, "config": values}
