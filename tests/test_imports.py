@@ -17,7 +17,7 @@ PACKAGE = Path(uniaudio2.__file__).parent
 
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
-    {"config", "errors", "formats", "files", "devices", "tensors", "audio", "codes", "text", "text_english"}
+    {"config", "errors", "formats", "files", "devices", "rotary", "tensors", "audio", "codes", "text", "text_english"}
     | {"checks", "tokenizer", "tasks"},
     {"storage"},
     {"codec", "lm", "sequence", "voice_activity"},
