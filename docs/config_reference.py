@@ -1,6 +1,6 @@
 """Writes ``docs/reference/config.md``: every config key, from the dataclasses and the comments beside their fields.
 
-    python docs/config_reference.py
+python docs/config_reference.py
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def comments_of(cls: type[Any]) -> dict[str, str]:
         lines = source.splitlines()
         tree = ast.parse(source).body[0]
         assert isinstance(tree, ast.ClassDef)
-        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", inspect.getdoc(base) and source or "", re.M):
+        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", source if inspect.getdoc(base) else "", re.M):
             said[name] = " ".join(text.split())
         for node in tree.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -111,7 +111,8 @@ def table(cls: type[Any]) -> list[str]:
     hints, said = typing.get_type_hints(cls), comments_of(cls)
     lines = ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):
-        meaning = said.get(field.name) or ("which stage this is" if field.name == "stage" else _about(hints[field.name]))
+        about = "which stage this is" if field.name == "stage" else _about(hints[field.name])
+        meaning = said.get(field.name) or about
         cells = (f"`{field.name}`", type_name(hints[field.name]), default_of(field), meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
@@ -122,8 +123,8 @@ def page() -> str:
     lines = [
         "# Config keys",
         "",
-        "Made by `python docs/config_reference.py` from the dataclasses; do not edit. A value is set in a YAML file or on",
-        "the command line (`train.lr=1e-3`); a key without a default must be given. Sections stand at the end.",
+        "Made by `python docs/config_reference.py` from the dataclasses; do not edit. A value is set in a YAML file or",
+        "on the command line (`train.lr=1e-3`); a key without a default must be given. Sections stand at the end.",
         "",
     ]
     shared: list[type[Any]] = []

@@ -56,11 +56,9 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command_tree() -> Any:
-    import typer
-
     from uniaudio2.cli import app
 
-    return typer.main.get_command(app)
+    return app
 
 
 def test_there_are_commands() -> None:
@@ -139,6 +137,6 @@ def test_a_page_that_lies_is_found(tmp_path: Path) -> None:
 
 
 def test_the_reference_of_config_keys_is_current(run_python: Any) -> None:
-    code = "import sys; sys.path.insert(0, 'docs'); from config_reference import PAGE, page; print(PAGE.read_text() == page())"
-    done = run_python(f"import os; os.chdir({str(REPOSITORY)!r}); {code}")
+    code = "from config_reference import PAGE, page; print(PAGE.read_text(encoding='utf-8') == page())"
+    done = run_python(f"import sys; sys.path.insert(0, {str(DOCS)!r}); {code}")
     assert done.stdout.strip() == "True", f"run: python docs/config_reference.py\n{done.stderr}"
