@@ -27,7 +27,7 @@ LEVELS = [
     {"cli"},
     {"__main__", "__init__"},
 ]
-CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "typer", "rich", "click", "tokenizers"}
+CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "rich", "click", "tokenizers"}
 CORE |= {"wetext", "matplotlib"}
 EXTRAS_ALLOWED = {"data/synth": {"scipy"}}  # folder that is of use only with an extra -> packages of that extra
 
