@@ -1,4 +1,4 @@
-"""``docs/use/tasks.md`` tells the truth: its table is the table, its commands exist. Its code runs in `test_docs.py`."""
+"""The pages of tasks say what the table says, and how to add a row."""
 
 from __future__ import annotations
 

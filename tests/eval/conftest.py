@@ -5,7 +5,14 @@ import pytest
 import soundfile
 import torch
 
-from uniaudio2.codes import AudioCodes, reasoning_length, reconstruction_length
+from uniaudio2.codes import (
+    REASONING_HOP,
+    RECONSTRUCTION_HOP,
+    AudioCodes,
+    Stream,
+    reasoning_length,
+    reconstruction_length,
+)
 
 RATE = 24000
 CLASSES = ("dog_bark", "rain", "helicopter")
@@ -37,7 +44,7 @@ class FakeSubject:
     """Knows the text of a clip by its length in samples; speaks sentences as tones, keeps audio in a dictionary."""
 
     name = "fake"
-    codebook_sizes = (4, 8)
+    streams = (Stream("reasoning", REASONING_HOP, 8, 4), Stream("reconstruction", RECONSTRUCTION_HOP, 8, 8))
 
     def __init__(self, answers=None):
         self.answers = answers or {}

@@ -19,13 +19,12 @@ from uniaudio2.codes import AudioCodes
 from uniaudio2.eval.audio_metrics import (
     SOUND_METRICS,
     SPEECH_METRICS,
-    bits_per_second,
     codebook_perplexity,
     reconstruction_scores,
 )
 from uniaudio2.eval.context import Clip, Context, EvaluationError
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.subject import HasAutoencoder, HasCodebooks
+from uniaudio2.eval.subject import HasAutoencoder, HasStreams
 from uniaudio2.eval.text_metrics import mean
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
@@ -206,21 +205,17 @@ def _figures(items: Sequence[dict[str, Any]], context: Context) -> list[Figure]:
 def _code_figures(context: Context, codes: Sequence[AudioCodes]) -> list[Figure]:
     """Bit rates, and how much of every codebook is used over all clips scored."""
     subject = context.subject
-    if not isinstance(subject, HasCodebooks) or not codes:
+    if not isinstance(subject, HasStreams) or not codes:
         return []
     figures, total = [], 0.0
-    for stream, size, rate_hz in (
-        ("reasoning", subject.codebook_sizes[0], 5.0),
-        ("reconstruction", subject.codebook_sizes[1], 12.5),
-    ):
-        parts = [getattr(one, stream) for one in codes]
-        bits = bits_per_second(parts[0].shape[1], size, rate_hz)
-        total += bits
-        figures.append(Figure("bit rate", bits / 1000, unit="kbit/s", group=stream))
+    for stream in subject.streams:
+        parts, size = [one[stream.name] for one in codes], stream.codebook_size
+        total += stream.bit_rate
+        figures.append(Figure("bit rate", stream.bit_rate / 1000, unit="kbit/s", group=stream.name))
         frames = sum(part.shape[-1] for part in parts)
         for index, perplexity in enumerate(codebook_perplexity(parts, size)):
             # With few frames no codebook can show more entries than frames.
             figures.append(Figure("codebook perplexity", perplexity, count=frames, unit=f"of {size}",
-                                  group=f"{stream} {index}"))  # fmt: skip
+                                  group=f"{stream.name} {index}"))  # fmt: skip
     figures.insert(0, Figure("bit rate", total / 1000, unit="kbit/s"))
     return [figure for figure in figures if math.isfinite(figure.value)]
