@@ -5,14 +5,13 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
-# of lm_3, which run side by side where they can, of two cores for the others. About twelve hours in all, three
-# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and settings
-# in more runs, each going on from the one before: the experts (until the last two runs without dropout and warped
-# tracts, E24), the autoencoder and the reconstruction branch in two to four runs each; the language model in eighteen,
-# the last five of 52, 13, 9, 85 and 80 minutes, the only ones on these codes (docs/experiments.md, E16 to E40, names each
-# run's minutes, data and settings). The script has not been run as a whole yet. Needs:
-# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
-# recordings under $UNIAUDIO2_DATA (docs/data.md).
+# of lm_3, which run side by side where they can, of two cores for the others. About fifteen hours in all, three
+# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and
+# settings in more runs, each going on from the one before: the experts, the autoencoder and the reconstruction branch in
+# two to four runs each, the language model in eighteen, of which the last five, of 52, 13, 9, 85 and 80 minutes, saw these
+# codes (docs/lab/diary.md has each run). The script has not been run as a whole yet. Needs:
+# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/train/data.md name, and the real
+# recordings under $UNIAUDIO2_DATA (docs/train/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
@@ -20,6 +19,13 @@ corpus=$work/corpus
 codes=$work/codes
 model=$work/model
 sentences=${UNIAUDIO2_DATA:?set it to the folder of the real recordings}/text
+
+# all_done: wait for what runs side by side; the first of it that failed ends the recipe, and the rest of it with it.
+all_done() {
+  local pid
+  for pid in $(jobs -p); do wait "$pid"; done
+}
+trap 'for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done' EXIT
 
 minutes() { python3 -c "print($1 * $scale)"; }
 
@@ -54,7 +60,7 @@ languages="clips.shares={zh: 0.5, yue: 0.5, flite: 1.3, festival: 1.5, espeak-ng
 
 stage speech_expert 55 "${one[@]}" "$voices" train.lr=2e-3 train.warmup_steps=150 train.decay_fraction=0.5 &
 stage autoencoder 52 "${one[@]}" train.decay_fraction=0.5 clips.augment_probability=0.1 clips.speed_probability=0
-wait
+all_done
 stage sound_expert 22 "${one[@]}" train.lr=1.2e-3 train.decay_fraction=0.5
 experts=$(part speech_expert),$(part sound_expert)
 
@@ -109,7 +115,7 @@ for i in 0 1; do
       --precision bf16 --part $i --parts 2
   done &
 done
-wait
+all_done
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
@@ -120,14 +126,14 @@ stage lm_1 21 "${lm[@]}" embeddings_from="$model"
 stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
 # The last stage runs in five parts, four of them from two seeds side by side and each from the mean of what came
 # before; the mean of the last two is the model. First by AdamW, then by AdamW with more Chinese and digits, then by
-# Muon, a short run and two long ones, with more speech, and sentences and mixtures that were not used before. Stage 4 (lm_4, auditory sentences) follows where several tasks in
-# a row are wanted; it changes none of this size's figures (E17, E23).
+# Muon, a short run and two long ones, with more speech, and sentences and mixtures that were not used before. Stage 4
+# (lm_4, auditory sentences) follows where several tasks in a row are wanted; it changes none of this size's figures.
 # two_seeds MINUTES SEED SEED [key=value ...]
 two_seeds() {
   local budget=$1 seeds=("$2" "$3") seed
   shift 3
   for seed in "${seeds[@]}"; do RUN=lm_3_$seed stage lm_3 "$budget" "${lm[@]}" train.seed=$seed "$@" & done
-  wait
+  all_done
 }
 lm+=(train.replicas=0 train.accumulate=1)
 adamw=(train.optimizer=adamw mixture.positions=2500)

@@ -116,6 +116,14 @@ def test_users_are_not_told_of_experiments(page: Path) -> None:
     assert found is None, f"{page.name}: {found[0]} belongs into docs/lab"  # type: ignore[index]
 
 
+def test_source_and_recipes_are_free_of_experiment_numbers() -> None:
+    files = [file for kind in ("py", "yaml", "md") for file in (REPOSITORY / "uniaudio2").rglob(f"*.{kind}")]
+    for file in (*files, *(REPOSITORY / "recipes").rglob("*.*")):
+        if file.suffix in (".py", ".yaml", ".md", ".sh"):
+            found = re.search(r"\bE\d{1,2}\b|docs/experiments", file.read_text(encoding="utf-8"))
+            assert found is None, f"{file.relative_to(REPOSITORY)}: {found[0]} belongs into docs/lab"  # type: ignore[index]
+
+
 def test_files_that_pages_ask_for_can_be_made() -> None:
     from tests.pages import _MAKERS
 
