@@ -21,7 +21,6 @@ LONG_FILES: dict[str, str] = {
     "codes.py": "to be split",
     "config.py": "to be split",
     "engine/generate.py": "to be split",
-    "eval/audio_metrics.py": "to be split",
     "lm/transformer.py": "to be split",
     "sequence.py": "to be split",
     "tokenizer.py": "to be split",
@@ -31,7 +30,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "cli/app.py:run_task": "options of a command",
     "codec/decoder.py:LatentDecoder.sample": "to be split",
     "engine/beam.py:beam_search": "to be split",
-    "eval/benchmark.py:evaluate": "to be split",
     "train/stages.py:assemble": "to be split",
 }
 UNTYPED: dict[str, str] = {
