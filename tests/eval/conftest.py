@@ -133,6 +133,12 @@ def data_root(tmp_path):
 
 
 @pytest.fixture
+def add_set(data_root):
+    """A function that adds a set to the data folder; see `write_set`."""
+    return lambda name, rows: write_set(data_root, name, rows)
+
+
+@pytest.fixture
 def corpus(tmp_path):
     """A synthetic corpus's dev split: two engines, three voices, whole sentences."""
     folder = tmp_path / "corpus"

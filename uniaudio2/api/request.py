@@ -247,7 +247,8 @@ def outputs_of(result: GenerationResult, streams: Sequence[Stream]) -> Answer:
     for value in dict.fromkeys(part.value for part in result.parts):
         parts = {part.kind: part for part in result.parts if part.value == value}
         if "text" in parts:
-            outputs[value] = Heard(parts["text"].text or "")
+            part = parts["text"]
+            outputs[value] = Heard(part.text or "", part.log_probability, part.empty_probability)
             continue
         made = {kind: part.codes for kind, part in parts.items() if part.codes is not None}
         nothing = next(iter(made.values()))[:, :0]

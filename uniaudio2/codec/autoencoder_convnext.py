@@ -62,7 +62,7 @@ class InverseSTFT(nn.Module):
     def __init__(self, fft_size: int, hop_length: int) -> None:
         super().__init__()
         self.fft_size, self.hop_length = fft_size, hop_length
-        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+        self.register_buffer("window", torch.hann_window(fft_size, dtype=torch.float32), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Complex (B, F, T) -> (B, T * hop)."""
@@ -119,7 +119,9 @@ class ConvNeXtAutoencoder(nn.Module):
         """Latents (B, T, latent_dim) -> waveform (B, 1, T * 960); rounds to ninths, in training straight-through."""
         if self.training and self.config.latent_noise:
             # Choice: noise of a random size, so that the decoder forgives the flow decoder's small errors.
-            size = self.config.latent_noise * torch.rand(latents.shape[0], 1, 1, device=latents.device)
+            size = self.config.latent_noise * torch.rand(
+                latents.shape[0], 1, 1, device=latents.device, dtype=torch.float32
+            )
             latents = latents + size * torch.randn_like(latents)
         latents = latents + (torch.round(latents * 9) / 9 - latents).detach()
         x = self.from_latent(latents.transpose(1, 2)).transpose(1, 2)

@@ -67,6 +67,7 @@ class _Search:
     live: list[_Hypothesis] = field(default_factory=lambda: [_Hypothesis([], 0.0)])
     texts: list[_Finished] = field(default_factory=list)
     done: bool = False
+    empty_probability: float = 0.0  # of the end in the place of the first id
 
     def __post_init__(self) -> None:
         self.done = self.limit == 0
@@ -167,7 +168,7 @@ def beam_search(
         blocked[row, 0, [token for token in search.phase.forbidden if token < size]] = True
         is_end[row, 0, search.phase.eos] = True
     least = torch.tensor([request.limit("text")[0] for request in requests], device=device)[:, None, None]
-    totals = torch.full((len(requests), beams), -math.inf, device=device)
+    totals = torch.full((len(requests), beams), -math.inf, dtype=torch.float32, device=device)
     totals[:, 0] = 0.0
 
     for step in range(steps):
@@ -176,6 +177,9 @@ def beam_search(
         )[:, 0]
         logits = model.text_head(hidden).float().view(len(requests), beams, count, size)
         agreed = logits.log_softmax(dim=-1).logsumexp(dim=2) - math.log(count)
+        if step == 0:
+            for row, search in enumerate(searches):
+                search.empty_probability = float(agreed[row, 0, search.phase.eos].exp())
         candidates = totals[:, :, None] + agreed.masked_fill(blocked | (is_end & (step < least)), -torch.inf)
         values, picks = candidates.flatten(1).topk(min(2 * beams, beams * size), dim=1)
         sources, ids, sums = [], [], []
@@ -192,7 +196,7 @@ def beam_search(
         kept = rows.gather(1, source[:, :, None].expand(-1, -1, count)).flatten()
         # What the text attends to so far; the prompts' entries are the same in all hypotheses.
         cache.backbone.reorder(kept, shortest, longest + step)
-        totals = torch.tensor(sums, device=device)
+        totals = torch.tensor(sums, dtype=torch.float32, device=device)
         tokens, mask = torch.zeros_like(tokens), torch.zeros_like(mask)
         tokens[:, -1] = torch.tensor(ids, device=device)[:, :, None].expand(-1, -1, count).flatten()
         mask[:, -1] = True
@@ -201,9 +205,10 @@ def beam_search(
     results = []
     for request, search in zip(requests, searches, strict=True):
         text = search.best()
-        ids = torch.tensor(text.ids, dtype=torch.int64)
+        ids = torch.tensor(text.ids, dtype=torch.int64, device="cpu")
         score = text.score if math.isfinite(text.score) else None
-        part = finished_part(engine.builder, search.phase, ids, text.end, log_probability=score)
+        scores = {"log_probability": score, "empty_probability": search.empty_probability}
+        part = finished_part(engine.builder, search.phase, ids, text.end, **scores)
         results.append(GenerationResult(request.prompt.task, (part,)))
     return results
 

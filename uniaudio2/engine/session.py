@@ -147,7 +147,9 @@ class Generation:
         for waiting in [each for each in self._waiting if each.number in self._cancelled]:
             self._waiting.remove(waiting)
             result = GenerationResult(waiting.request.prompt.task, ())
-            events.append(StreamEvent(waiting.number, "", "", torch.zeros(0), None, None, result))
+            events.append(
+                StreamEvent(waiting.number, "", "", torch.zeros(0, dtype=torch.int64, device="cpu"), None, None, result)
+            )
         for running in [each for each in self._running.values() if each.number in self._cancelled]:
             events.append(self._finish(running, cancelled=True))
         self._cancelled.clear()
@@ -216,7 +218,7 @@ class Generation:
             torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(model.device),
             torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(model.device),
             self._cache,
-            torch.tensor(rows),
+            torch.tensor(rows, device="cpu"),
             chunk=self._runner.prefill_chunk,
         )
 
@@ -371,7 +373,7 @@ class Generation:
         phases = self._board.history_phase[running.slot, :written].cpu()
         builder, events = self._runner.builder, []
         for number, phase in enumerate(running.request.prompt.phases):
-            new = (phases == number) & (torch.arange(written) >= reported)
+            new = (phases == number) & (torch.arange(written, device="cpu") >= reported)
             if not bool(new.any()):
                 continue
             codes = text = None
@@ -390,9 +392,10 @@ class Generation:
         written = int(board.written[slot])
         ids, phases = board.history[slot, :written].cpu(), board.history_phase[slot, :written].cpu()
         ends = board.ended_by[slot].tolist()
-        likelihood = None
+        scores: dict[str, float] = {}
         if running.request.is_text:
-            likelihood = float(board.log_probability[slot]) / max(1, written + ends.count(1))
+            scores["log_probability"] = float(board.log_probability[slot]) / max(1, written + ends.count(1))
+            scores["empty_probability"] = float(board.empty_probability[slot])
         parts = []
         for number, phase in enumerate(running.request.prompt.phases):
             drawn = ids[phases == number]
@@ -400,11 +403,13 @@ class Generation:
                 continue
             end = "loop" if number in running.looped else _ENDS[ends[number]]
             drawn = drawn[:, -1] if phase.is_text else drawn[:, :-1]
-            parts.append(finished_part(builder, phase, drawn, end, log_probability=likelihood))
+            parts.append(finished_part(builder, phase, drawn, end, **scores))
         board.done[slot] = True
         del self._running[slot]
         self._batch = None
         result = GenerationResult(running.request.prompt.task, tuple(parts))
         last = parts[-1] if parts else None
         kind, value, text = (last.kind, last.value, last.text) if last else ("", "", None)
-        return StreamEvent(running.number, kind, value, torch.zeros(0, dtype=torch.int64), None, text, result)
+        return StreamEvent(
+            running.number, kind, value, torch.zeros(0, dtype=torch.int64, device="cpu"), None, text, result
+        )

@@ -52,6 +52,7 @@ class Board:
         self.done = ~make(dtype=torch.bool)
         self.ended_by = make(MAX_PHASES)
         self.log_probability = make(dtype=torch.float32)  # of the text so far, nats
+        self.empty_probability = make(dtype=torch.float32)  # of the end in the place of the text's first id
         self.tokens, self.mask = make(columns), make(columns, dtype=torch.bool)  # row that is fed next
         self.history = make(capacity + 1, columns)  # drawn ids; the last entry takes what is not kept
         self.history_phase = make(capacity + 1)
@@ -98,7 +99,7 @@ class Board:
         }
         for name, value in values.items():
             table = getattr(self, name)
-            table[slot, : len(phases)] = torch.as_tensor(value, dtype=table.dtype).to(self.device)
+            table[slot, : len(phases)] = torch.as_tensor(value, dtype=table.dtype, device="cpu").to(self.device)
         for index, phase in enumerate(phases):
             rows = phase.link_tokens.shape[0]
             self.link_tokens[slot, index, :rows] = phase.link_tokens.to(self.device)
@@ -108,7 +109,9 @@ class Board:
         self.blocked[slot, [token for token in phases[0].forbidden if token < size]] = True
         start = {"is_text": request.is_text, "published": phases[0].published, "num_phases": len(phases)}
         start |= {"position": len(prompt) - 1, "done": False, "scale": request.guidance_scale, "link": -1}
-        start |= dict.fromkeys(("phase", "count", "step", "written", "ended_by", "log_probability"), 0)
+        start |= dict.fromkeys(
+            ("phase", "count", "step", "written", "ended_by", "log_probability", "empty_probability"), 0
+        )
         for name, value in start.items():
             getattr(self, name)[slot] = value
         self.owner[slot], self.pair[slot] = slot, slot if partner is None else partner
@@ -120,7 +123,9 @@ class Board:
         # Numbers come in order of steps, so a request draws the same ones however large the board is.
         generator = torch.Generator().manual_seed(request.seed)
         steps = min(request.max_steps + 1, self.capacity)
-        self.uniform[slot, :steps] = torch.rand(steps, self.num_codebooks + 1, generator=generator).to(self.device)
+        self.uniform[slot, :steps] = torch.rand(
+            steps, self.num_codebooks + 1, generator=generator, dtype=torch.float32, device="cpu"
+        ).to(self.device)
 
     def current(self, name: str, slots: Tensor) -> Tensor:
         """Entry of a per-phase table for the phase that each of ``slots`` is in."""

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from uniaudio2.errors import UserError
 from uniaudio2.lm.cache import CacheView, KVCache
+from uniaudio2.rotary import rotary_frequencies, rotary_table
+from uniaudio2.rotary import rotate as apply_rope
 
 
 @dataclass(frozen=True)
@@ -79,31 +81,14 @@ def rope_table(config: RopeConfig, head_dim: int, positions: Tensor) -> tuple[Te
     Returns:
         Cosine and sine, float32, (..., head_dim), the second half equal to the first.
     """
-    steps = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    theta = 1.0 / (config.base**steps)
+    theta = rotary_frequencies(head_dim, config.base, device=positions.device)
     if config.factor is not None:
         wavelength = 2 * math.pi / theta
         ratio = config.original_max_seq_len / wavelength
         smooth = (ratio - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
         smooth = smooth.clamp(0.0, 1.0)
         theta = (1 - smooth) * (theta / config.factor) + smooth * theta
-    angles = positions.float().unsqueeze(-1) * theta
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate first half against second half of every head, in the type of ``x``.
-
-    Args:
-        x: (B, heads, S, head_dim).
-        cos: (B or 1, 1, S, head_dim) float32.
-        sin: Like ``cos``.
-    """
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    cosine, sine = cos[..., :half].to(x.dtype), sin[..., :half].to(x.dtype)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return rotary_table(positions, theta)
 
 
 class Linear(nn.Linear):
@@ -206,8 +191,9 @@ class Attention(nn.Module):
             )
         elif view.cache.blocks:
             views = view.split()
-            parts = (each.split([one.cache.batch_size for one in views]) for each in (queries, keys, values))
-            out = torch.cat([self._attend_cache(*part, layer, one) for *part, one in zip(*parts, views, strict=True)])
+            sizes = [one.cache.batch_size for one in views]
+            parts = zip(queries.split(sizes), keys.split(sizes), values.split(sizes), views, strict=True)
+            out = torch.cat([self._attend_cache(q, k, v, layer, one) for q, k, v, one in parts])
         else:
             out = self._attend_cache(queries, keys, values, layer, view)
         batch, _, length, _ = out.shape

@@ -29,6 +29,7 @@ from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLoss
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.storage.folder import write_folder_config
 from uniaudio2.tasks import TASKS, Form, held_out_groups, trained_forms
+from uniaudio2.tensors import save_tensors
 from uniaudio2.tokenizer import AudioVocabulary, TextTokenizer
 from uniaudio2.train.auxiliary import (
     PHONE_IDS,
@@ -50,7 +51,6 @@ from uniaudio2.train.lm_start import (
     start_from_codebooks,
 )
 from uniaudio2.train.stage import to_device
-from uniaudio2.train.state import save_tensors
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    # Folder with lm.safetensors (an earlier stage's export); of several, with commas, the mean; null: fresh weights.
+    # Folder with lm.safetensors (an earlier stage's export, or a model folder; nano: the shipped one); of several, with
+    # commas, the mean; null: fresh weights.
     init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
@@ -275,7 +276,7 @@ class LMStage:
         save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
         write_folder_config(out_dir, {"trained_tasks": self._trained_tasks()})
         if self.model.heads is not None:
-            save_tensors(self.model.heads.state_dict(), out_dir / AUXILIARY_FILE)
+            save_tensors(out_dir / AUXILIARY_FILE, self.model.heads.state_dict())
             (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False), encoding="utf-8")
         dump_config(self.config, out_dir / "train.yaml")
 
