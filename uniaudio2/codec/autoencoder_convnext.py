@@ -109,7 +109,7 @@ class ConvNeXtAutoencoder(nn.Module):
 
     def encode(self, audio: Tensor) -> Tensor:
         """Waveform (B, 1, N), N a multiple of 960 -> latents (B, N // 960, latent_dim) in (-1, 1)."""
-        x = F.gelu(self.stem_1(self.mel(audio).transpose(1, 2)))
+        x = F.gelu(self.stem_1(self.mel(audio).transpose(1, 2).to(self.stem_1.weight.dtype)))
         x = F.gelu(self.stem_2(x)).transpose(1, 2)
         for layer in self.encoder:
             x = layer(x)
@@ -132,7 +132,9 @@ class ConvNeXtAutoencoder(nn.Module):
         for layer in self.fine:
             x = layer(x)
         with torch.autocast(x.device.type, enabled=False):  # a phase needs more than eight bits
-            spectrum_parts = self.to_spectrum(self.fine_norm(x.float()))
+            norm, last = self.fine_norm, self.to_spectrum
+            x = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            spectrum_parts = F.linear(x, last.weight.float(), last.bias.float())
         log_magnitude, phase = spectrum_parts.transpose(1, 2).chunk(2, 1)  # (B, F, 4T)
         magnitude = torch.exp(log_magnitude.clamp(max=math.log(1e2)))
         spectrum = torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))
