@@ -77,7 +77,7 @@ def test_verdicts(value: float, target: str, verdict: str) -> None:
     assert judge(Figure("x", value, target=target)) == verdict
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t"}', '{"title": "t", "figures": [], "comand": "c"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t"}', '{"title": "t", "figures": [], "kommand": "c"}'])
 def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ResultsError, match=r"a\.json: not a file of results"):

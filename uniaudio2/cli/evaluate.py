@@ -64,7 +64,7 @@ def evaluate(
     find_evaluation(task, data, data_root)
     for file in filter(None, (out, report_to)):
         check_output_file(str(file))
-    sampling = {name: value for name, value in options.sampling.items() if name != "seed"}
+    sampling: dict[str, Any] = {name: value for name, value in options.sampling.items() if name != "seed"}
     report = run_evaluation(
         task,
         data=data,

@@ -76,8 +76,9 @@ def tts_data(context: Context, data: str) -> Result:
         sentences = [str(clip.example.text) for clip in own]
         systems = {OURS: _speaker(context, sentences, language), "recordings": lambda i, own=own: own[i].load()}
         if own:
-            for part, more in zip(result, _readings(context, sentences, language, systems, None), strict=True):
-                part.extend(more)
+            figures, items = _readings(context, sentences, language, systems, None)
+            result[0].extend(figures)
+            result[1].extend(items)
     return result
 
 
