@@ -64,7 +64,7 @@ def ctranslate2(
     """Write the encoder as CTranslate2's converter does; ``kinds`` gives other types by a part of the name."""
     folder.mkdir()
     state = {name.removeprefix("encoder."): value.numpy() for name, value in encoder.state_dict().items()}
-    tensors: dict[str, np.ndarray] = {"encoder/num_heads": np.int16(2), "decoder/embeddings/weight": np.zeros((4, 4))}
+    tensors: dict[str, np.ndarray] = {"encoder/num_heads": np.array(2, np.int16), "decoder/embeddings/weight": np.zeros((4, 4))}
     tensors["encoder/position_encodings/encodings"] = state["embed_positions.weight"]
     for conv in ("conv1", "conv2"):
         tensors |= {f"encoder/{conv}/{end}": state[f"{conv}.{end}"] for end in ("weight", "bias")}
