@@ -21,7 +21,7 @@ from uniaudio2.bench import (
 )
 from uniaudio2.checkpoint import DEFAULT_FOLDER, load_lm
 from uniaudio2.cli import execute
-from uniaudio2.engine.generate import Engine, GenerationRequest, SamplingConfig
+from uniaudio2.engine import Engine, GenerationRequest, SamplingConfig
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.sequence import SequenceBuilder
 

@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from uniaudio2.checkpoint import load_autoencoder, load_codec, load_encoder, load_lm, open_folder
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.lm.model import AudioLM, LMConfig, published_lm_key
-from uniaudio2.published.convert import ConversionError, clean_key, convert, kind_of, open_source
+from uniaudio2.published.convert import convert
 from uniaudio2.published.llama import convert_llama
+from uniaudio2.published.report import ConversionError
+from uniaudio2.published.source import clean_key, kind_of, open_source
 from uniaudio2.tensors import open_tensors
 
 LAYOUT = Path(__file__).parent / "data" / "published_codec_layout.json.gz"

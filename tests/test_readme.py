@@ -35,11 +35,9 @@ def test_there_are_commands() -> None:
 
 @pytest.fixture(scope="module")
 def command_tree() -> object:
-    import typer
-
     from uniaudio2.cli import app
 
-    return typer.main.get_command(app)
+    return app
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from uniaudio2.checkpoint import load_lm, open_folder
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.engine.generate import Engine, Generation, GenerationRequest, SamplingConfig
+from uniaudio2.engine import Engine, Generation, GenerationRequest, SamplingConfig
 from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.lm.quantize import GROUP_SIZES, QUANTIZED_TYPES, quantize_weights

@@ -23,12 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.errors import UserError
 from uniaudio2.files import replacing
 from uniaudio2.tensors import TensorFileError, load_torch
 
-SAMPLE_RATE = 24_000
-"""Hz."""
 REASONING_RATE_HZ = 5.0
 RECONSTRUCTION_RATE_HZ = 12.5
 LATENT_RATE_HZ = 25.0

@@ -26,7 +26,7 @@ CORE = (
     "soundfile",
     "soxr",
     "pyyaml",
-    "typer",
+    "click",
     "rich",
     "tokenizers",
     "wetext",
@@ -230,7 +230,7 @@ def preset_size(kind: str, name: str) -> PresetSize:
 
     Raises:
         ConfigError: If there is no such preset.
-        ImportError: If a published encoder's package is missing.
+        MissingPackageError: If a published encoder's package is missing.
     """
     import torch
 

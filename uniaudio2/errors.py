@@ -20,6 +20,10 @@ class CheckpointError(UserError):
     """A model folder, its weights or a training checkpoint cannot be used: says which, why, and what to do."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """Something needs a package that is not installed: says which, and the command that installs it."""
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error as a single line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -227,7 +227,7 @@ def is_torch_file(path: Path | str) -> bool:
     return _looks_like_torch(Path(path))
 
 
-def load_torch(path: Path | str) -> Any:
+def load_torch(path: Path | str) -> object:
     """Read a PyTorch file without running anything that it contains.
 
     Only tensors and plain containers are rebuilt (``weights_only=True``; a bare ``argparse.Namespace`` is let through,

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from uniaudio2.codec.conformer import MusicFM, MusicFMConfig, RotaryAttention, htk_filters, rotary_table
+from uniaudio2.codec.conformer import MusicFM, MusicFMConfig, RotaryAttention, htk_filters
+from uniaudio2.rotary import rotary_frequencies, rotary_table
 
 TINY = MusicFMConfig(
     encoder_dim=16, conv_dim=4, num_heads=2, intermediate_size=24, depth=3, depthwise_kernel_size=5,
@@ -31,7 +32,7 @@ def test_position_matters_only_through_rotated_queries_and_keys() -> None:
     torch.manual_seed(0)
     attention = RotaryAttention(16, 2)
     x = torch.randn(1, 6, 16)
-    cos, sin = rotary_table(6, 8)
+    cos, sin = rotary_table(torch.arange(6), rotary_frequencies(8))
     out = attention(x, (cos, sin))
     still = attention(x, (torch.ones_like(cos), torch.zeros_like(sin)))
     assert not torch.allclose(out, still, atol=1e-5)

@@ -148,5 +148,5 @@ def test_wrong_shapes_and_configs_are_refused() -> None:
     with pytest.raises(ValueError, match="one width"):
         replace(CONFIG, generation=replace(CONFIG.generation, width=32))
     with pytest.raises(ValueError, match="reasoning_eos"):
-        replace(CONFIG.audio, reasoning_eos=99)
+        replace(CONFIG.audio.streams[0], eos=99)
     assert json.dumps(CONFIG.audio.size) == "60"

@@ -49,13 +49,36 @@ def test_cache_rows_can_be_chosen_and_kept() -> None:
     model, x = stack(), torch.randn(1, 4, 32)
     whole, _ = model(x)
     cache = model.new_cache(3, 4)
-    model.step(x[:, :3], cache, torch.arange(3)[None], length=3, rows=torch.tensor([2]))
+    model.step(x[:, :3], cache.pick([2]), torch.arange(3)[None], length=3)
     cache.resize(torch.tensor([2]), 8)
     assert cache.batch_size == 1 and cache.max_positions == 8
     out = model.step(x[:, 3:], cache, torch.tensor([[3]]), length=4, exact=True)
     assert torch.allclose(out[0, 0], whole[0, 3], atol=1e-5)
     with pytest.raises(ValueError, match="larger cache"):
         model.step(x[:, 3:], cache, torch.tensor([[8]]), length=9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slots", [[0, 1, 2], [1, 2, 3], [0, 2, 3, 5], [4, 1, 0]])
+def test_any_slots_of_a_cache_serve_without_copies(slots: list[int]) -> None:
+    model = stack()
+    x = torch.randn(len(slots), 6, 32)
+    whole, _ = model(x)
+    cache = model.new_cache(6, 8)
+    view = cache.pick(slots)
+    assert view.batch_size == len(slots) and view.max_positions == 8
+    for tensor in (*cache.keys, *cache.values):
+        tensor.fill_(float("nan"))  # nothing but what is written may be read
+    model.step(x[:, :4], view, torch.arange(4).expand(len(slots), -1), length=4)
+    out = model.step(x[:, 4:5], view, torch.full((len(slots), 1), 4), length=5, exact=True)
+    assert torch.allclose(out[:, 0], whole[:, 4], atol=1e-5)
+    out = model.step(x[:, 5:], view, torch.full((len(slots), 1), 5), length=6)
+    assert torch.allclose(out[:, 0], whole[:, 5], atol=1e-5)
+    others = [slot for slot in range(6) if slot not in slots]
+    for tensor in (*cache.keys, *cache.values):
+        assert tensor[slots, :, :6].isfinite().all() and tensor[others].isnan().all()
+    view.clear(0, 2)
+    assert not cache.keys[0][slots, :, :2].any()
 
 
 @torch.no_grad()

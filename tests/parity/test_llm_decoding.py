@@ -11,7 +11,10 @@ from torch import Tensor
 from tests.parity.fixtures import Fixture, assert_close, load_fixture
 from tests.parity.llm_support import stage3_model, text_tokens
 from tests.parity.test_llm_sequences import builder_for, driver_values, our_name
-from uniaudio2.engine.generate import GenerationRequest, _Board, filter_probabilities, guide, prefill
+from uniaudio2.engine.request import GenerationRequest
+from uniaudio2.engine.runner import prefill
+from uniaudio2.engine.sampling import filter_probabilities, guide
+from uniaudio2.engine.state import Board as _Board
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import SequenceBuilder
 

@@ -112,8 +112,8 @@ class Core:
                 raise UserError(f"unknown dtype {dtype!r}; give a torch dtype or one of: {', '.join(DTYPES)}")
             dtype = DTYPES[dtype]
         folder = open_folder(source)
-        name = folder.path.resolve().name
-        facts = ModelFacts.read(folder.config, name=name, where=str(folder.path / "config.yaml"))
+        facts = ModelFacts.of(folder)
+        name = facts.name
         codec = load_codec(folder, device=place, dtype=dtype)
         if not folder.has("lm"):
             return cls(codec, name=name, folder=folder.path, facts=facts)

@@ -7,7 +7,6 @@ the published UniAudio 2.0 codec uses them.
 Shapes: B batch, N samples at 24 kHz, T frames, D width, H heads, F mel bands.
 """
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -15,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.codec.mel import mel_filters
 from uniaudio2.errors import UserError
+from uniaudio2.rotary import rotary_frequencies, rotary_table, rotate
 
 MEL_MEAN_DB, MEL_STD_DB = 6.768444971712967, 18.417922652295623  # Released weights: statistics of its training set
 
@@ -61,7 +63,8 @@ class MusicFM(nn.Module):
     def forward(self, audio: Tensor) -> list[Tensor]:
         """Hidden states of audio (B, N): the first layer's input, then each layer's output, all (B, N // 960, D)."""
         x = self.subsampling(self.log_mel(audio))
-        rotation = rotary_table(x.shape[1], self.config.encoder_dim // self.config.num_heads, device=x.device)
+        frequencies = rotary_frequencies(self.config.encoder_dim // self.config.num_heads, device=x.device)
+        rotation = rotary_table(torch.arange(x.shape[1], device=x.device), frequencies)
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1], rotation))
@@ -177,10 +180,8 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Let every frame of ``x`` (B, T, D) attend to all frames."""
-        cos, sin = (table[:, None].to(x.dtype) for table in rotation)  # (T, 1, D/H)
-        slices = x.unflatten(2, (self.num_heads, -1))  # (B, T, H, D/H)
-        first, second = slices.chunk(2, dim=-1)
-        rotated = (slices * cos + torch.cat([-second, first], dim=-1) * sin).flatten(2)
+        cos, sin = (table[:, None] for table in rotation)  # (T, 1, D/H)
+        rotated = rotate(x.unflatten(2, (self.num_heads, -1)), cos, sin).flatten(2)
         q, k, v = (
             y.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for y in (self.query(rotated), self.key(rotated), self.value(x))
@@ -207,17 +208,7 @@ class ConvModule(nn.Module):
         return self.output(h).transpose(1, 2)
 
 
-def rotary_table(
-    num_frames: int, head_size: int, *, base: float = 10000.0, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the half-split rotary embedding, each (num_frames, head_size), float32."""
-    frequencies = 1.0 / (base ** (torch.arange(0, head_size, 2, device=device).float() / head_size))
-    angles = torch.arange(num_frames, device=device)[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
-
-
-def mel_spectrogram_db(audio: Tensor, config: MusicFMConfig, *, sample_rate: int = 24_000) -> Tensor:
+def mel_spectrogram_db(audio: Tensor, config: MusicFMConfig, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """Power mel spectrogram in dB: audio (B, N), N a multiple of the hop, to (B, F, N / hop), float32."""
     window = torch.hann_window(config.fft_size, device=audio.device)
     spectrum = torch.stft(audio, config.fft_size, config.hop_length, window=window, return_complex=True)
@@ -228,13 +219,7 @@ def mel_spectrogram_db(audio: Tensor, config: MusicFMConfig, *, sample_rate: int
 
 def htk_filters(num_bins: int, num_mels: int, sample_rate: int) -> Tensor:
     """Triangular filters of unit height on the HTK mel scale, 0 Hz to Nyquist, (num_bins, num_mels), float32."""
-    top_mel = 2595.0 * math.log10(1.0 + sample_rate / 2 / 700.0)
-    mels = torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64, device="cpu")
-    edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    bins = torch.linspace(0, sample_rate / 2, num_bins, dtype=torch.float64, device="cpu")[:, None]
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0).float()
+    return mel_filters(num_mels, 2 * (num_bins - 1), sample_rate, norm="height", device="cpu").T.float()
 
 
 # Start of a published name -> start of the name here; the first match counts.

@@ -21,6 +21,7 @@ from uniaudio2.codec.features import AudioEncoder, FeatureInfo
 from uniaudio2.codec.mel import LogMel
 from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.errors import UserError
+from uniaudio2.rotary import rotary_table, rotate
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,11 @@ class ExpertConfig:
 
 
 def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
-    """Half-split rotary positions over the time axis of (B, H, T, d)."""
+    """Rotary positions over the time axis of (B, H, T, d)."""
     half = x.shape[-1] // 2
-    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    # Released weights: the power of a negative exponent, which rounds otherwise than `rotary_frequencies`.
+    frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    return rotate(x, *rotary_table(torch.arange(x.shape[-2], device=x.device), frequencies))
 
 
 class ExpertBlock(nn.Module):

@@ -21,7 +21,7 @@ from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
 from uniaudio2.codec.encoder import ENCODER_SAMPLE_RATE, FRAME_LENGTH, AudioEncoder, FeatureInfo, resample
 from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.codec.whisper import WhisperConfig, WhisperEncoder, whisper_log_mel
-from uniaudio2.errors import UserError
+from uniaudio2.errors import MissingPackageError, UserError
 
 __all__ = [  # Whisper and the base class, too
     "ENCODERS",
@@ -157,7 +157,7 @@ def _import_transformers(encoder: str) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"the {encoder} encoder needs transformers: install it with pip install 'uniaudio2[published]'"
         ) from error
     return transformers

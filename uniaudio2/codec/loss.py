@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.codec.mel import mel_filterbank
+from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.codec.mel import mel_filters
 
 
 class RealFFT(torch.autograd.Function):
@@ -42,13 +43,13 @@ class SpectralLoss(nn.Module):
         sample_rate: Hz.
     """
 
-    def __init__(self, fft_sizes: Sequence[int] = (256, 512, 1024, 2048), sample_rate: int = 24000) -> None:
+    def __init__(self, fft_sizes: Sequence[int] = (256, 512, 1024, 2048), sample_rate: int = SAMPLE_RATE) -> None:
         super().__init__()
         self.fft_sizes = tuple(fft_sizes)
         for size in self.fft_sizes:
             bands = min(100, size // 8)
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
-            bank = mel_filterbank(bands, size, sample_rate, 0.0, sample_rate / 2)
+            bank = mel_filters(bands, size, sample_rate).float()
             self.register_buffer(f"bank_{size}", bank, persistent=False)
 
     def _spectra(self, audio: Tensor, size: int) -> tuple[Tensor, Tensor]:

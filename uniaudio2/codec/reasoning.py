@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from uniaudio2.codec.quantize import Quantized, QuantizerConfig, ResidualVectorQuantize
 from uniaudio2.codec.quantize import rename_published as rename_published_quantizer
 from uniaudio2.errors import UserError
+from uniaudio2.rotary import rotary_frequencies, rotary_table, rotate
 
 if TYPE_CHECKING:
     from uniaudio2.codec.features import FeatureInfo
 
 INPUT_RATE_HZ = 25.0
 """Rate at which features enter the transformer."""
-
-ROTARY_BASE = 10000.0
 
 
 @dataclass(frozen=True)
@@ -92,25 +91,6 @@ def get_info(feature_info: Mapping[str, FeatureInfo], role: str) -> FeatureInfo:
     return feature_info[role]
 
 
-def _rotary_tables(length: int, rotary_dim: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, rotary_dim), half-split, float32."""
-    steps = torch.arange(0, rotary_dim, 2, device=x.device, dtype=torch.float32)
-    angles = torch.outer(
-        torch.arange(length, device=x.device, dtype=torch.float32), 1.0 / ROTARY_BASE ** (steps / rotary_dim)
-    )
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first channels of (B, H, T, d), leave the others."""
-    rotary_dim = cos.shape[-1]
-    turned, rest = x[..., :rotary_dim].to(torch.float32), x[..., rotary_dim:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned.to(x.dtype), rest], dim=-1)
-
-
 class ReasoningAttention(nn.Module):
     """Bidirectional attention with normalised queries and keys and partly rotated heads. (B, T, D) -> (B, T, D)."""
 
@@ -127,8 +107,9 @@ class ReasoningAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend over all rows."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
-        cos, sin = _rotary_tables(x.shape[1], self.rotary_dim, x)
-        q, k = _rotate(self.query_norm(q), cos, sin), _rotate(self.key_norm(k), cos, sin)
+        frequencies = rotary_frequencies(self.rotary_dim, device=x.device)
+        table = rotary_table(torch.arange(x.shape[1], device=x.device), frequencies)
+        q, k = (rotate(part.float(), *table).to(x.dtype) for part in (self.query_norm(q), self.key_norm(k)))
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.encoder import ENCODER_SAMPLE_RATE, FRAME_LENGTH, AudioEncoder, FeatureInfo, resample
+from uniaudio2.codec.mel import mel_filters
 from uniaudio2.codec.registry import ENCODERS
 from uniaudio2.errors import UserError
 
@@ -252,23 +253,9 @@ def whisper_log_mel(audio: Tensor, *, num_mels: int = 80, num_samples: int = 480
         (B, num_mels, num_samples / 160), float32.
     """
     audio = F.pad(audio.float(), (0, max(0, num_samples - audio.shape[1])))[:, :num_samples]
-    window = torch.hann_window(400, device=audio.device)
+    window = torch.hann_window(400, dtype=torch.float32, device=audio.device)
     spectrum = torch.stft(audio, 400, 160, window=window, return_complex=True)[..., :-1].abs().square()
-    log = (_slaney_filters(201, num_mels).to(audio.device).T @ spectrum).clamp(min=1e-10).log10()
+    filters = mel_filters(num_mels, 400, ENCODER_SAMPLE_RATE, scale="slaney", norm="area", device="cpu").float()
+    log = (filters.to(audio.device) @ spectrum).clamp(min=1e-10).log10()
     log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
     return (log + 4.0) / 4.0
-
-
-def _slaney_filters(num_bins: int, num_mels: int) -> Tensor:
-    """Triangular filters of unit area on Slaney's mel scale, 0 to 8 kHz, (num_bins, num_mels), float32."""
-    linear_top_hz, linear_top_mel, log_step = 1000.0, 15.0, math.log(6.4) / 27.0
-    top = ENCODER_SAMPLE_RATE / 2
-    top_mel = linear_top_mel + math.log(top / linear_top_hz) / log_step
-    mels = torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64, device="cpu")
-    log_part = linear_top_hz * torch.exp((mels - linear_top_mel) * log_step)
-    edges = torch.where(mels < linear_top_mel, mels * 200.0 / 3.0, log_part)
-    bins = torch.linspace(0, top, num_bins, dtype=torch.float64, device="cpu")[:, None]
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    area = 2.0 / (edges[2:] - edges[:-2])
-    return (torch.minimum(rise, fall).clamp(min=0) * area).float()

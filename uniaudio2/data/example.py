@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from uniaudio2.audio import read_audio
+from uniaudio2.audio import SAMPLE_RATE, read_audio
 from uniaudio2.errors import UserError
 from uniaudio2.tasks import KINDS
 from uniaudio2.text import LANGUAGES
@@ -141,7 +141,7 @@ class Example:
         """The full path of the first audio's file."""
         return self.root / self.first.path
 
-    def audio(self, sample_rate: int = 24000, *, name: str | None = None) -> Tensor:
+    def audio(self, sample_rate: int = SAMPLE_RATE, *, name: str | None = None) -> Tensor:
         """Read an audio, the first one by default: (1, N) at ``sample_rate`` Hz.
 
         Raises:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from uniaudio2.audio import SAMPLE_RATE, write_audio
+from uniaudio2.codec.mel import mel_filters
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 
@@ -105,14 +106,5 @@ def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.pad(wave, (_WINDOW // 2, _WINDOW))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1).T) ** 2 / _WINDOW
-    return np.log10(_mel_filters() @ power + 1e-5).astype(np.float32)
-
-
-def _mel_filters() -> NDArray[np.float64]:
-    """Triangular filters on the mel scale, (64, 513)."""
-    edges_mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), _NUM_MELS + 2)
-    edges = 700 * (10 ** (edges_mel / 2595) - 1)
-    bins = np.linspace(0, SAMPLE_RATE / 2, _WINDOW // 2 + 1)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    return np.maximum(0, np.minimum(rising, falling))
+    filters = mel_filters(_NUM_MELS, _WINDOW, SAMPLE_RATE, norm="height", device="cpu").numpy()
+    return np.log10(filters @ power + 1e-5).astype(np.float32)

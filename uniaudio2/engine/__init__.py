@@ -1,23 +1,26 @@
 """Generation: prompts in, text and codes out, for every task and any number of requests at once."""
 
 from uniaudio2.engine.beam import beam_search
-from uniaudio2.engine.generate import (
+from uniaudio2.engine.engine import Engine, Handle
+from uniaudio2.engine.request import (
     RECONSTRUCTION_PER_REASONING,
-    Engine,
-    GenerationError,
+    GeneratedPart,
     GenerationRequest,
     GenerationResult,
-    SamplingConfig,
     StreamEvent,
-    derive_seed,
 )
+from uniaudio2.engine.sampling import GenerationError, SamplingConfig, derive_seed
+from uniaudio2.engine.session import Generation
 
 __all__ = [
     "RECONSTRUCTION_PER_REASONING",
     "Engine",
+    "GeneratedPart",
+    "Generation",
     "GenerationError",
     "GenerationRequest",
     "GenerationResult",
+    "Handle",
     "SamplingConfig",
     "StreamEvent",
     "beam_search",

@@ -4,7 +4,7 @@ Renderings are prompts that say the same in other rows, such as one recording en
 one of them garbles, the others often hold. Every rendering reads the same hypothesis, and the mean of their
 probabilities decides how it goes on.
 
-Choice: a loop of its own beside `engine.generate`, because hypotheses move between cache rows and nothing is drawn,
+Choice: a loop of its own beside `engine.session`, because hypotheses move between cache rows and nothing is drawn,
 streamed or admitted midway; prefill, model step and results are the engine's.
 
 Shapes: R requests, W hypotheses each, H renderings, V text ids, P = R x W x H rows of the cache, in that
@@ -22,17 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from uniaudio2.engine.generate import (
-    End,
-    Engine,
-    GenerationError,
-    GenerationRequest,
-    GenerationResult,
-    prefill,
-    repeats,
-    text_part,
-    without_repeats,
-)
+from uniaudio2.engine.guards import repeats, without_repeats
+from uniaudio2.engine.request import End, GenerationRequest, GenerationResult, finished_part
+from uniaudio2.engine.runner import ModelRunner, prefill
+from uniaudio2.engine.sampling import GenerationError
 from uniaudio2.lm.model import LMCache
 from uniaudio2.sequence import Phase, Prompt
 
@@ -120,7 +113,7 @@ class _Search:
 
 @torch.inference_mode()
 def beam_search(
-    engine: Engine,
+    engine: ModelRunner,
     requests: Sequence[GenerationRequest],
     *,
     renderings: Sequence[Sequence[Prompt]] | None = None,
@@ -208,12 +201,14 @@ def beam_search(
     results = []
     for request, search in zip(requests, searches, strict=True):
         text = search.best()
-        part = text_part(engine.builder, search.phase, torch.tensor(text.ids, dtype=torch.int64), text.end)
+        ids = torch.tensor(text.ids, dtype=torch.int64)
+        score = text.score if math.isfinite(text.score) else None
+        part = finished_part(engine.builder, search.phase, ids, text.end, log_probability=score)
         results.append(GenerationResult(request.prompt.task, (part,)))
     return results
 
 
-def _prefilled(engine: Engine, prompts: Sequence[Prompt], rows: Tensor, max_positions: int) -> LMCache:
+def _prefilled(engine: ModelRunner, prompts: Sequence[Prompt], rows: Tensor, max_positions: int) -> LMCache:
     """Caches that hold all rows of the prompts but the last; slot i those of prompt ``rows[i]``, (P,)."""
     model = engine.model
     cache = model.new_cache(len(prompts), max_positions, dtype=engine.cache_dtype)
@@ -230,7 +225,7 @@ def _prefilled(engine: Engine, prompts: Sequence[Prompt], rows: Tensor, max_posi
     return cache
 
 
-def _new_search(engine: Engine, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:
+def _new_search(engine: ModelRunner, request: GenerationRequest, prompts: Sequence[Prompt], beams: int) -> _Search:
     """An empty search, once the request is known to fit."""
     phases = request.prompt.phases
     if len(phases) != 1 or not phases[0].is_text or request.guided:

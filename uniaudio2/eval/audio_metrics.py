@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
-from uniaudio2.errors import UserError
+from uniaudio2.codec.mel import mel_edges, mel_filters
+from uniaudio2.errors import MissingPackageError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,6 @@ SPEECH_RATE = 16000
 PITCH_RANGE_HZ = (60.0, 500.0)
 _FRAME_SHIFT_S = 0.005
 _ACTIVE_RANGE_DB = 40.0
-
-
-class MissingPackageError(UserError):
-    """A metric needs a package that is not installed; the message names the extra."""
 
 
 def need(package: str) -> MissingPackageError:
@@ -196,7 +193,11 @@ def log_mel_distance(reference: Waveform, estimate: Waveform, *, max_hz: float |
     """Mean absolute difference of log-mel spectrograms, in decades; only bands centred up to ``max_hz`` if given."""
     a, b = log_mel(reference), log_mel(estimate)
     frames = min(a.shape[1], b.shape[1])
-    keep = slice(None) if max_hz is None else _mel_centres() <= max_hz
+    keep = (
+        slice(None)
+        if max_hz is None
+        else mel_edges(80, 0.0, SAMPLE_RATE / 2, "slaney", device="cpu")[1:-1].numpy() <= max_hz
+    )
     return float(np.abs(a[keep, :frames] - b[keep, :frames]).mean())
 
 
@@ -458,30 +459,7 @@ def _stft(wave: Wave, n_fft: int, hop: int, window: int | None = None) -> Wave:
     return torch.stft(torch.from_numpy(wave.copy()), n_fft, hop, size, hann, return_complex=True).abs().numpy()
 
 
-def _hertz_to_mel(hertz: Wave) -> Wave:
-    """Slaney's scale: linear to 1 kHz, logarithmic above."""
-    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1e-9) / 1000) / math.log(6.4))
-
-
-def _mel_to_hertz(mel: Wave) -> Wave:
-    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))
-
-
-@functools.cache
-def _mel_edges() -> Wave:
-    top = float(_hertz_to_mel(np.array(SAMPLE_RATE / 2)))
-    return _mel_to_hertz(np.linspace(0.0, top, 82))
-
-
-def _mel_centres() -> Wave:
-    return _mel_edges()[1:-1]
-
-
 @functools.cache
 def _mel_bands() -> Wave:
     """Triangular bands of unit area (80, 513)."""
-    edges = _mel_edges()
-    hertz = np.arange(513) * SAMPLE_RATE / 1024
-    rising = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - hertz) / np.diff(edges)[1:, None]
-    return np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return mel_filters(80, 1024, SAMPLE_RATE, scale="slaney", norm="area", device="cpu").numpy()

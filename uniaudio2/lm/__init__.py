@@ -1,5 +1,6 @@
 """The language model over audio and text tokens."""
 
+from uniaudio2.lm.cache import KVCache
 from uniaudio2.lm.depth import DepthDecoder
 from uniaudio2.lm.loss import LMLossConfig, LMLosses, choose_audio_targets, lm_losses
 from uniaudio2.lm.model import (
@@ -11,7 +12,7 @@ from uniaudio2.lm.model import (
     lm_state_from_published,
     published_lm_key,
 )
-from uniaudio2.lm.transformer import KVCache, RMSNorm, RopeConfig, StackConfig, Transformer
+from uniaudio2.lm.transformer import RMSNorm, RopeConfig, StackConfig, Transformer
 
 __all__ = [
     "AttentionProbe",

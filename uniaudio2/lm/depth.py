@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from uniaudio2.lm.cache import KVCache
 from uniaudio2.lm.quantize import QuantizedLinear, product
-from uniaudio2.lm.transformer import KVCache, Linear, RopeConfig, StackConfig, Transformer
+from uniaudio2.lm.transformer import Linear, RopeConfig, StackConfig, Transformer
 
 
 class DepthDecoder(nn.Module):

@@ -9,6 +9,7 @@ Shapes: B batch, S positions, K codebooks, D backbone width, A audio ids per cod
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.errors import UserError
+from uniaudio2.lm.cache import KVCache
 from uniaudio2.lm.depth import DepthDecoder
 from uniaudio2.lm.transformer import (
     AttentionProbe,
     Embedding,
-    KVCache,
     Linear,
     Probed,
     RopeConfig,
@@ -99,15 +100,18 @@ class LMCache:
         for cache in (self.understanding, self.backbone, self.generation):
             cache.resize(rows, max_positions)
 
-    def forget_experts(self, rows: Tensor, start: int, stop: int) -> None:
-        """Clear the experts' entries of slots ``rows`` at positions start..stop-1.
+    def pick(self, slots: Sequence[int]) -> LMCache:
+        """A view of some slots, see :meth:`KVCache.pick`."""
+        return LMCache(*(cache.pick(slots) for cache in (self.understanding, self.backbone, self.generation)))
+
+    def forget_experts(self, start: int, stop: int) -> None:
+        """Clear the experts' entries at positions start..stop-1.
 
         That is what both experts hold for text in front of any audio: their input is zero there, and without biases
         zero stays zero through every layer.
         """
         for cache in (self.understanding, self.generation):
-            for tensor in (*cache.keys, *cache.values):
-                tensor[rows, :, start:stop] = 0
+            cache.clear(start, stop)
 
 
 class AudioLM(nn.Module):
@@ -287,7 +291,6 @@ class AudioLM(nn.Module):
         positions: Tensor,
         *,
         length: int,
-        rows: Tensor | None = None,
         exact: bool = False,
         experts: bool = True,
     ) -> Tensor:
@@ -296,10 +299,9 @@ class AudioLM(nn.Module):
         Args:
             tokens: New rows (B, S, K+1).
             mask: Bool of the same shape.
-            cache: Filled up to the first new row.
+            cache: Filled up to the first new row; its slots are the rows of the batch.
             positions: Positions of the new rows, (B, S).
             length: Cache positions to read, above the largest position.
-            rows: Slots of the cache, (B,); None: all.
             exact: S is 1 and every row stands at position ``length - 1``.
             experts: False skips both experts: right only when these rows are text and no audio follows them.
 
@@ -309,7 +311,7 @@ class AudioLM(nn.Module):
 
         def run(stack: Transformer, inputs: Tensor, kept: KVCache) -> Tensor:
             """Step one stack at the same positions."""
-            return stack.step(inputs, kept, positions, length=length, rows=rows, exact=exact)
+            return stack.step(inputs, kept, positions, length=length, exact=exact)
 
         text = self.text_embedding(tokens[..., -1])
         is_audio, is_text = mask[..., :1], mask[..., -1:]

@@ -1,4 +1,4 @@
-"""The causal Llama block that all four stacks of the language model share, and its key/value cache.
+"""The causal Llama block that all four stacks of the language model share.
 
 Knows nothing of audio, text or vocabularies. Shapes: B batch, S positions, D width, H heads, G key/value groups.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniaudio2.errors import UserError
+from uniaudio2.lm.cache import CacheView, KVCache
+from uniaudio2.rotary import rotary_frequencies, rotary_table
+from uniaudio2.rotary import rotate as apply_rope
 
 
 @dataclass(frozen=True)
@@ -77,31 +81,14 @@ def rope_table(config: RopeConfig, head_dim: int, positions: Tensor) -> tuple[Te
     Returns:
         Cosine and sine, float32, (..., head_dim), the second half equal to the first.
     """
-    steps = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    theta = 1.0 / (config.base**steps)
+    theta = rotary_frequencies(head_dim, config.base, device=positions.device)
     if config.factor is not None:
         wavelength = 2 * math.pi / theta
         ratio = config.original_max_seq_len / wavelength
         smooth = (ratio - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
         smooth = smooth.clamp(0.0, 1.0)
         theta = (1 - smooth) * (theta / config.factor) + smooth * theta
-    angles = positions.float().unsqueeze(-1) * theta
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate first half against second half of every head, in the type of ``x``.
-
-    Args:
-        x: (B, heads, S, head_dim).
-        cos: (B or 1, 1, S, head_dim) float32.
-        sin: Like ``cos``.
-    """
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    cosine, sine = cos[..., :half].to(x.dtype), sin[..., :half].to(x.dtype)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return rotary_table(positions, theta)
 
 
 class Linear(nn.Linear):
@@ -154,92 +141,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
-class KVCache:
-    """Static keys and values of one stack: every row of the batch has its own positions.
-
-    Rows are slots: a finished sequence's slot is reused by overwriting. Entries beyond a row's position are never
-    attended to, so they need no clearing between sequences.
-    """
-
-    def __init__(
-        self,
-        config: StackConfig,
-        rope: RopeConfig,
-        *,
-        batch_size: int,
-        max_positions: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self._rope = (rope, config.head_dim)
-        shape = (batch_size, config.num_kv_groups, max_positions, config.head_dim)
-        # One tensor per layer, not one for all: compiled code writes into each in place, without copying the others.
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self._make_table()
-
-    def _make_table(self) -> None:
-        """Rotary factors of every position that fits, (max_positions, head_dim): no more than the cache needs."""
-        positions = torch.arange(self.max_positions, device=self.keys[0].device)
-        self.cos, self.sin = rope_table(*self._rope, positions)
-
-    @property
-    def batch_size(self) -> int:
-        """Number of slots."""
-        return self.keys[0].shape[0]
-
-    @property
-    def max_positions(self) -> int:
-        """Positions that fit."""
-        return self.keys[0].shape[2]
-
-    def write(self, layer: int, rows: Tensor | None, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values (B, G, S, head_dim) at ``positions`` (B, S) of slots ``rows`` (B,), None: all."""
-        kept, known = self.keys[layer], self.values[layer]
-        if rows is None:
-            rows = torch.arange(self.batch_size, device=kept.device)
-        index = (rows[:, None], slice(None), positions)
-        kept[index] = keys.transpose(1, 2).to(kept.dtype)
-        known[index] = values.transpose(1, 2).to(known.dtype)
-
-    def write_column(self, layer: int, position: int, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values (B, G, 1, head_dim) of all slots at one position: cheaper than :meth:`write`."""
-        self.keys[layer][:, :, position : position + 1] = keys
-        self.values[layer][:, :, position : position + 1] = values
-
-    def read(self, layer: int, rows: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-        """First ``length`` keys and values of slots ``rows`` (None: all), (B, G, length, head_dim)."""
-        keys, values = self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
-        return (keys, values) if rows is None else (keys[rows], values[rows])
-
-    def reorder(self, rows: Tensor, start: int, stop: int) -> None:
-        """Give every slot what slot ``rows`` (B,) holds at positions start..stop-1."""
-        for tensor in (*self.keys, *self.values):
-            tensor[:, :, start:stop] = tensor[rows, :, start:stop]
-
-    def resize(self, rows: Tensor, max_positions: int) -> None:
-        """Keep slots ``rows`` (n,) in that order (they may repeat) and change the number of positions."""
-        kept = min(max_positions, self.max_positions)
-        for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):
-                new = old.new_zeros(rows.shape[0], old.shape[1], max_positions, old.shape[3])
-                new[:, :, :kept] = old[rows, :, :kept]
-                tensors[layer] = new
-        if max_positions != self.cos.shape[0]:
-            self._make_table()
-
-
-@dataclass(frozen=True)
-class CacheView:
-    """Where a step reads and writes in a cache: which slots, which positions, how far attention may reach."""
-
-    cache: KVCache
-    rows: Tensor | None  # (B,) slots of this batch; None: all slots in order, so that reading needs no copy
-    positions: Tensor  # (B, S)
-    length: int  # cache positions that are read, above the largest position
-    mask: Tensor | None  # (B, 1, S, length) bool, True where attended; None: one new position, length - 1, in all rows
-
-
 _INLINED_POSITIONS = 16  # up to this length compiled code attends without a kernel of its own
 _FOLDED_POSITIONS = 512  # up to this length training on a CPU uses plain products
 
@@ -271,7 +172,7 @@ class Attention(nn.Module):
             cos: Rotary cosines (B or 1, 1, S, head_dim).
             sin: Rotary sines.
             layer: Index of this layer in the cache.
-            view: Cache, slots and positions; keys and values of ``x`` are written before reading.
+            view: Cache and positions; keys and values of ``x`` are written before reading.
 
         Returns:
             (B, S, D).
@@ -288,13 +189,12 @@ class Attention(nn.Module):
                 is_causal=True,
                 enable_gqa=self.num_heads != self.num_kv_groups,
             )
+        elif view.cache.blocks:
+            views = view.split()
+            parts = (each.split([one.cache.batch_size for one in views]) for each in (queries, keys, values))
+            out = torch.cat([self._attend_cache(*part, layer, one) for *part, one in zip(*parts, views, strict=True)])
         else:
-            if view.rows is None and view.mask is None:
-                view.cache.write_column(layer, view.length - 1, keys, values)
-            else:
-                view.cache.write(layer, view.rows, view.positions, keys, values)
-            keys, values = view.cache.read(layer, view.rows, view.length)
-            out = self._attend_cache(queries, keys.to(queries.dtype), values.to(queries.dtype), view.mask)
+            out = self._attend_cache(queries, keys, values, layer, view)
         batch, _, length, _ = out.shape
         return self.out(out.transpose(1, 2).reshape(batch, length, -1))
 
@@ -313,9 +213,17 @@ class Attention(nn.Module):
         scores = torch.baddbmm(above.repeat(group, 1)[None], folded, keys, alpha=size**-0.5)
         return torch.bmm(scores.softmax(dim=-1), values).view(batch, heads, length, size)
 
-    def _attend_cache(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention of (B, H, S, h) over (B, G, length, h); the heads of a group share keys without copying them."""
-        batch, heads, length, size = queries.shape
+    def _attend_cache(self, queries: Tensor, keys: Tensor, values: Tensor, layer: int, view: CacheView) -> Tensor:
+        """Store keys and values (B, G, S, h), then attend (B, H, S, h) to what the cache holds.
+
+        The heads of a group share keys without copying them.
+        """
+        if view.mask is None:
+            view.cache.write_column(layer, view.length - 1, keys, values)
+        else:
+            view.cache.write(layer, view.positions, keys, values)
+        keys, values = (each.to(queries.dtype) for each in view.cache.read(layer, view.length))
+        mask, (batch, heads, length, size) = view.mask, queries.shape
         group = heads // self.num_kv_groups
         folded = queries.reshape(batch, self.num_kv_groups, group * length, size)
         if mask is not None and length > 1:
@@ -423,9 +331,9 @@ class Transformer(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> KVCache:
         """An empty cache for this stack."""
-        return KVCache(
-            self.config, self.rope, batch_size=batch_size, max_positions=max_positions, device=device, dtype=dtype
-        )
+        shape = (batch_size, self.config.num_kv_groups, max_positions, self.config.head_dim)
+        table = partial(rope_table, self.rope, self.config.head_dim)
+        return KVCache(self.config.num_layers, shape, table, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, *, probe: AttentionProbe | None = None) -> tuple[Tensor, Probed | None]:
         """Run whole sequences without a cache, positions 0..S-1.
@@ -455,17 +363,15 @@ class Transformer(nn.Module):
         positions: Tensor,
         *,
         length: int,
-        rows: Tensor | None = None,
         exact: bool = False,
     ) -> Tensor:
         """Run new positions against the cache, filling it.
 
         Args:
             x: New inputs (B, S, D); S > 1 for a chunk of a prompt.
-            cache: Filled up to the first new position of every row.
+            cache: Filled up to the first new position of every row; its slots are the rows of ``x``.
             positions: Integer positions of the inputs, (B, S).
             length: Cache positions to read, above the largest of ``positions`` (known on the host, so no sync).
-            rows: Slots of the cache that the batch belongs to, (B,); None: all slots in order.
             exact: S is 1 and every row stands at position ``length - 1``: no mask is needed.
 
         Returns:
@@ -481,7 +387,7 @@ class Transformer(nn.Module):
         else:
             cos, sin = cache.cos[positions][:, None], cache.sin[positions][:, None]
             mask = torch.arange(length, device=x.device) <= positions[:, None, :, None]
-        view = CacheView(cache, rows, positions, length, mask)
+        view = CacheView(cache, positions, length, mask)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, index, view)
         return self.norm(x)

@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from uniaudio2.config import ConfigError, load_config, preset_path, read_yaml, to_plain
 from uniaudio2.files import write_text
-from uniaudio2.published.convert import (
-    ConversionError,
-    ConversionReport,
-    ConvertDtype,
-    Job,
-    KeyRecord,
-    build_meta,
-    write_parts,
-    write_report,
-)
+from uniaudio2.published.convert import ConvertDtype, Job, write_parts
+from uniaudio2.published.mapping import build_meta
+from uniaudio2.published.report import ConversionError, ConversionReport, KeyRecord, write_report
 from uniaudio2.published.sizes import PublishedError
 from uniaudio2.storage.folder import TOKENIZER_FILE
 from uniaudio2.tensors import INDEX_SUFFIX, LazyTensor, TensorFileError, open_tensors

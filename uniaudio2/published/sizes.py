@@ -157,6 +157,28 @@ def _stack(tensors: Tensors, prefix: str, head_size: int, num_kv_groups: int) ->
     return values if num_heads * head_size == width else {**values, "head_size": head_size}
 
 
+def _audio_vocabulary(llm: Mapping[str, Any], num_codebooks: int) -> dict[str, Any]:
+    """Numbers of ids and the special ones, from the values of ``llm_config.yaml``."""
+    specials = {
+        "reasoning": {name: llm[f"reason_{name}"] for name in ("bos", "eos", "pad_token")},
+        "reconstruction": {name: llm[f"semantic_{name}"] for name in ("bos", "eos", "pad_token")},
+        "voice": {name: llm[f"audio_prompt_{name}"] for name in ("bos", "eos")},
+    }
+    return {
+        "num_codebooks": num_codebooks,
+        "num_reasoning": llm["audio_reason_card"],
+        "num_reconstruction": llm["audio_semantic_card"],
+        "reasoning_codebook_size": min(specials["reasoning"].values()),
+        "reconstruction_codebook_size": min(*specials["reconstruction"].values(), *specials["voice"].values()),
+        **{
+            f"{stream}_{name.removesuffix('_token')}": id_
+            for stream in specials
+            for name, id_ in specials[stream].items()
+        },
+        "shift_voice_ids": False,  # Released weights: voice prompt ids are not shifted
+    }
+
+
 def lm_config(tensors: Tensors, config_path: Path, hints: Mapping[str, int] | None = None) -> dict[str, Any]:
     """The values of an ``LMConfig`` for a published language model.
 
@@ -196,26 +218,7 @@ def lm_config(tensors: Tensors, config_path: Path, hints: Mapping[str, int] | No
         stacks[ours] = _stack(tensors, theirs, head_size, groups)
     return {
         "text_vocab_size": shape_of(tensors, "backbone.transformer.wte.weight", 2)[0],
-        "audio": {
-            "num_codebooks": num_codebooks,
-            "num_reasoning": reason,
-            "num_reconstruction": semantic,
-            "reasoning_codebook_size": min(llm[f"reason_{name}"] for name in ("bos", "eos", "pad_token")),
-            "reconstruction_codebook_size": min(
-                *(llm[f"semantic_{name}"] for name in ("bos", "eos", "pad_token")),
-                llm["audio_prompt_bos"],
-                llm["audio_prompt_eos"],
-            ),
-            "reasoning_bos": llm["reason_bos"],
-            "reasoning_eos": llm["reason_eos"],
-            "reasoning_pad": llm["reason_pad_token"],
-            "reconstruction_bos": llm["semantic_bos"],
-            "reconstruction_eos": llm["semantic_eos"],
-            "reconstruction_pad": llm["semantic_pad_token"],
-            "voice_bos": llm["audio_prompt_bos"],
-            "voice_eos": llm["audio_prompt_eos"],
-            "shift_voice_ids": False,  # Released weights: voice prompt ids are not shifted
-        },
+        "audio": _audio_vocabulary(llm, num_codebooks),
         "text": {"text_pad": llm["text_pad_token"]},
         **stacks,
         "rope": {"factor": rope_factor},

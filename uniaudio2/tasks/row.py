@@ -94,6 +94,11 @@ class Task:
             return "heard" if hears else "text"
         return "copied" if hears and not any(part.kind == "text" for part in self.inputs) else "scene"
 
+    def reads_like(self, other: Task) -> bool:
+        """Whether sequences of both rows are the same in the short prompt style, but for the language."""
+        same = (self.short, self.inputs, self.outputs) == (other.short, other.inputs, other.outputs)
+        return same and bool(self.short)
+
     def source(self, value: str) -> Source:
         """What an example gives for one value of the row."""
         given = self.training.values.get(value) if self.training is not None else None

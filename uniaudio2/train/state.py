@@ -16,30 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uniaudio2.errors import CheckpointError
 from uniaudio2.files import write_text
+from uniaudio2.tensors import TensorFileError, load_tensors, save_tensors
 
 _STEP_NAME = re.compile(r"step-(\d+)$")
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors under a temporary name, then rename; tensors that share memory are copied."""
-    seen: set[int] = set()
-    out: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
-        storage = value.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != value.numel() * value.element_size():
-            value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        out[name] = value
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(out, temporary)
-    os.replace(temporary, path)
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -159,7 +142,7 @@ def save_checkpoint(
     try:
         temporary.mkdir()
         for name, part in tensors.items():
-            save_tensors(part, temporary / f"{name}.safetensors")
+            save_tensors(temporary / f"{name}.safetensors", part)
         write_json(dict(state), temporary / "state.json")
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
@@ -202,8 +185,8 @@ def read_tensors(path: Path, names: Sequence[str]) -> dict[str, dict[str, Tensor
         CheckpointError: If a file is missing or broken.
     """
     try:
-        return {name: load_file(path / f"{name}.safetensors") for name in names}
-    except (OSError, ValueError, SafetensorError) as error:
+        return {name: load_tensors(path / f"{name}.safetensors") for name in names}
+    except TensorFileError as error:
         raise _unreadable(path, error) from None
 
 

@@ -11,11 +11,10 @@ import torch
 from tests.train.codec.toy import config, same
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.tensors import load_tensors
+from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.train.codec import build_stage
 from uniaudio2.train.codec.speech_expert import SpeechExpertStage
 from uniaudio2.train.stages import run_stage
-from uniaudio2.train.state import save_tensors
 
 
 @pytest.mark.parametrize("name", ["speech_expert", "sound_expert"])
@@ -60,7 +59,7 @@ def load_start(folder: Path, codec: ReasoningCodec) -> dict[str, torch.Tensor]:
     """The same first weights for every codec of a test."""
     file = folder / "start.safetensors"
     if not file.is_file():
-        save_tensors(codec.state_dict(), file)
+        save_tensors(file, codec.state_dict())
     return load_tensors(file)
 
 

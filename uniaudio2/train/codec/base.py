@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
@@ -24,10 +23,10 @@ from uniaudio2.codes import SAMPLE_RATE, UNIT
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.train.codec.clips import ClipConfig, ClipSampler
 from uniaudio2.train.config import TrainConfig, TrainingError
 from uniaudio2.train.identity import fingerprint, flat_config
-from uniaudio2.train.state import save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ class CodecStage(ABC):
         """Write one part's tensors as ``out_dir/<stage>.safetensors`` under the codec's key names."""
         out_dir.mkdir(parents=True, exist_ok=True)
         tensors = {f"{prefix}{name}": value for name, value in module.state_dict().items()}
-        save_tensors(tensors, out_dir / f"{self.name}.safetensors")
+        save_tensors(out_dir / f"{self.name}.safetensors", tensors)
 
 
 def trainable_encoder(codec: ReasoningCodec, role: str) -> tuple[str, Expert]:
@@ -182,7 +181,7 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"{file} is not there: run the earlier stage that exports it first")
-        tensors = load_file(file)
+        tensors = load_tensors(file)
         for name, value in tensors.items():
             if name not in own or own[name].shape != value.shape:
                 raise TrainingError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")

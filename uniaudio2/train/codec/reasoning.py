@@ -22,6 +22,7 @@ from uniaudio2.codes import REASONING_HOP, SAMPLE_RATE
 from uniaudio2.config import dump_config
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.tensors import save_tensors
 from uniaudio2.text import edit_distance
 from uniaudio2.tokenizer import TextTokenizer
 from uniaudio2.train.codec.base import (
@@ -32,7 +33,6 @@ from uniaudio2.train.codec.base import (
     padded,
     phone_inventory,
 )
-from uniaudio2.train.state import save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +185,6 @@ class ReasoningStage(CodecStage):
     def export(self, out_dir: Path) -> None:
         """The reasoning branch, and the text decoder beside it."""
         self.export_part(out_dir, self.model["part"], "reasoning.")
-        save_tensors(self.model["text"].state_dict(), out_dir / "text_decoder.safetensors")
+        save_tensors(out_dir / "text_decoder.safetensors", self.model["text"].state_dict())
         dump_config(self.text_config, out_dir / "text_decoder.yaml")
         (out_dir / "phones.json").write_text(json.dumps(self.phones, ensure_ascii=False))

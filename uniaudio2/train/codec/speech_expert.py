@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.codes import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.text import edit_distance
 from uniaudio2.train.codec.base import (
     CodecStage,
@@ -32,7 +32,6 @@ from uniaudio2.train.codec.base import (
     trainable_encoder,
 )
 from uniaudio2.train.config import TrainingError
-from uniaudio2.train.state import save_tensors
 
 HEAD_FILE, PHONES_FILE = "speech_head.safetensors", "phones.json"
 """The phoneme head and its inventory, beside the exported expert."""
@@ -113,7 +112,7 @@ class SpeechExpertStage(CodecStage):
         width = expert.config.width
         self.model = nn.ModuleDict({"part": expert, "head": nn.Linear(width, self.sub_frames * len(self.phones))})
         if folder:
-            self.model["head"].load_state_dict(load_file(folder / HEAD_FILE))
+            self.model["head"].load_state_dict(load_tensors(folder / HEAD_FILE))
         self.anchor, self.anchor_engines = config.anchor, frozenset(config.anchor_engines)
         self.before = copy.deepcopy(expert).requires_grad_(False).eval() if config.anchor else None
 
@@ -207,7 +206,7 @@ class SpeechExpertStage(CodecStage):
     def export(self, out_dir: Path) -> None:
         """The expert, and its phoneme head for inspection."""
         self.export_part(out_dir, self.model["part"], f"encoders.{self.encoder_name}.")
-        save_tensors(self.model["head"].state_dict(), out_dir / HEAD_FILE)
+        save_tensors(out_dir / HEAD_FILE, self.model["head"].state_dict())
         (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False))
 
 

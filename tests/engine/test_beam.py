@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_generate import builder, codes, ids_of, model, request
+from tests.engine.support import builder, codes, ids_of, model, request
+from uniaudio2.engine import Engine, GenerationError
 from uniaudio2.engine.beam import _Search, _Step, beam_search
-from uniaudio2.engine.generate import Engine, GenerationError
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import Prompt
 

@@ -3,90 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from functools import cache
+import threading
 from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 
-from uniaudio2.config import load_config, preset_path
-from uniaudio2.engine.generate import (
-    Engine,
-    GenerationError,
-    GenerationRequest,
-    SamplingConfig,
-    StreamEvent,
-    filter_probabilities,
-    guide,
-    repeats,
-    without_repeats,
-)
-from uniaudio2.lm import AudioLM, LMConfig
+from tests.engine.support import GREEDY, LIMITS, builder, ids_of, inputs, mixed_requests, model, request
+from uniaudio2.engine import Engine, GenerationError, GenerationRequest, SamplingConfig, StreamEvent
+from uniaudio2.lm import AudioLM
 from uniaudio2.lm.quantize import quantize_weights
-from uniaudio2.sequence import Prompt, SequenceBuilder
 from uniaudio2.tasks import TASKS
-from uniaudio2.tokenizer import TextTokenizer
-
-GREEDY = SamplingConfig(temperature=0.0)
-LIMITS = {"text": (2, 7), "reasoning": (2, 5), "reconstruction": (1, 12)}
-
-
-@cache
-def tokenizer() -> TextTokenizer:
-    return TextTokenizer.train(["the cat sat on the mat", "a dog barks at the moon", "rain falls"] * 3, 300)
-
-
-@cache
-def model() -> AudioLM:
-    config = load_config(LMConfig, preset_path("lm", "tiny"), ["text_vocab_size=300"])
-    built = AudioLM(config).initialise(torch.Generator().manual_seed(3))
-    for name, parameter in built.named_parameters():  # decisive logits
-        if parameter.ndim > 1:
-            parameter.data *= 6 if "embedding" in name else 3
-    return built.eval()
-
-
-def builder() -> SequenceBuilder:
-    config = model().config
-    return SequenceBuilder(tokenizer(), config.audio, text=config.text, prompt_style="short")
-
-
-def codes(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.randint(0, 16, (8, frames), generator=generator),
-        torch.randint(0, 32, (8, int(2.5 * frames)), generator=generator),
-    )
-
-
-def inputs(task: str, size: int = 3) -> dict[str, Any]:
-    """Some value for every input of a task."""
-    values: dict[str, Any] = {}
-    for part in TASKS[task].inputs:
-        if part.kind == "text":
-            values[part.value] = "the cat sat on the mat rain"[: 4 * size]
-        elif part.kind == "voice":
-            values[part.value] = codes(size)[1]
-        else:
-            values[part.value] = codes(size, seed=len(part.value))
-    return values
-
-
-def request(task: str, size: int = 3, **options: Any) -> GenerationRequest:
-    options = {"limits": LIMITS, "sampling": GREEDY, **options}
-    return GenerationRequest(builder().prompt(task, inputs(task, size)), **options)
-
-
-def ids_of(result: Any) -> list[list[Any]]:
-    return [part.ids.tolist() for part in result.parts]
 
 
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_task_row_runs(task: str) -> None:
     result = Engine(model(), builder()).generate([request(task)])[0]
     assert [(part.kind, part.value) for part in result.parts] == [
-        (part.kind, part.value) for part in TASKS[task].outputs
+        (part.kind, part.value) for part in builder().expand(TASKS[task].outputs)
     ]
     for part in result.parts:
         least, most = LIMITS[part.kind]
@@ -114,11 +49,6 @@ def test_batched_equals_single_for_mixed_tasks_lengths_and_guidance() -> None:
     assert [ids_of(result) for result in engine.generate(requests)] == single
     # Few places: sequences wait, join and leave.
     assert [ids_of(result) for result in Engine(model(), builder(), max_batch=2).generate(requests)] == single
-
-
-def mixed_requests() -> list[GenerationRequest]:
-    free = SamplingConfig(temperature=0.9, top_k=30, top_p=0.95)
-    return [request("tts", 5, guidance_scale=2.0), request("asr", 3), request("tta", 1, sampling=free, seed=5)]
 
 
 def test_looking_at_the_device_less_often_changes_nothing() -> None:
@@ -210,19 +140,6 @@ def test_every_option_matters(changed: dict[str, Any]) -> None:
     assert ids_of(plain) != ids_of(with_option)
 
 
-def test_guidance_formula() -> None:
-    logits = torch.randn(3, 5)
-    guided = guide(logits, torch.tensor([2, 1]), torch.tensor([3.0, 1.0]), 2)
-    assert torch.allclose(guided[0], logits[2] + 3.0 * (logits[0] - logits[2]))
-    assert torch.equal(guided[1], logits[1])
-
-
-def test_top_p_keeps_the_likeliest() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    kept = filter_probabilities(logits, torch.ones(1), None, torch.tensor([0.7])) > 0
-    assert kept.tolist() == [[True, True, False, False]]
-
-
 def test_reconstruction_length_follows_reasoning_length() -> None:
     engine = Engine(model(), builder())
     limits = {"reasoning": (1, 6), "reconstruction": (1, 100)}
@@ -272,56 +189,102 @@ def test_results_give_codes_and_text() -> None:
         heard.codes()
 
 
-def test_loop_guard() -> None:
-    assert repeats([1, 2] * 6) == 2
-    assert repeats([1] * 12) == 1
-    assert repeats([1] * 11) == 0
-    assert repeats(list(range(50))) == 0
-    assert repeats([[1, 2]] * 40, text=False) == 1
-    assert without_repeats([7, 8, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]) == [7, 8, 1, 2]
+@torch.no_grad()
+def test_text_carries_its_log_probability() -> None:
+    prompt = builder().prompt("asr", inputs("asr"))
+    asked = request("asr", sampling=SamplingConfig(temperature=3.0), limits={"text": (3, 9)}, loop_guard=False)
+    part, other = (result.parts[0] for result in Engine(model(), builder()).generate([asked, request("tts")]))
+    assert part.end in ("end", "length") and part.log_probability is not None and other.log_probability is None
+    rows = builder().text_rows([*part.ids.tolist(), *([model().config.text.eos] if part.end == "end" else []), 0])
+    tokens, mask = (torch.cat(pair)[None] for pair in zip((prompt.tokens, prompt.mask), rows, strict=True))
+    scores = model()(tokens, mask).text_logits[0, len(prompt) - 1 :].log_softmax(-1)
+    said = scores.gather(1, tokens[0, len(prompt) : -1, -1:])
+    assert part.log_probability == pytest.approx(float(said.mean()), abs=1e-4)
 
 
-def test_loop_guard_ends_a_repeating_part() -> None:
-    stuck = AudioLM(model().config).eval()
-    stuck.load_state_dict(model().state_dict())
-    stuck.text_head.weight.data.zero_()  # the first allowed id, whatever comes
-    options = dict(limits={"text": (30, 60)})
-    guarded, free = Engine(stuck, builder()).generate(
-        [request("asr", **options), request("asr", loop_guard=False, **options)]
-    )
-    assert free.parts[0].ids.shape[0] >= 30 and len(set(free.parts[0].ids.tolist())) == 1
-    assert guarded.parts[0].end == "loop"
-    assert guarded.parts[0].ids.shape[0] == 1
+# -- several threads
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (dict(guidance_scale=0.5), "guidance_scale"),
-        (dict(limits={"text": (5, 2)}), "least <= most"),
-        (dict(limits={"words": (1, 2)}), "unknown kind 'words'"),
-    ],
-)
-def test_bad_requests(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(GenerationError, match=message):
-        request("tts", **options)
+def many(count: int) -> list[GenerationRequest]:
+    """Requests of many kinds, lengths, settings."""
+    tasks = ["asr", "tts", "audio_caption", "tta", "speech_s2s", "text_only"]
+    found = []
+    for number in range(count):
+        task = tasks[number % len(tasks)]
+        sampling = GREEDY if number % 3 else SamplingConfig(temperature=0.9, top_k=20)
+        limits = {"text": (1, 3 + number % 7), "reasoning": (1, 1 + number % 4), "reconstruction": (1, 12)}
+        scale = 1.5 if task == "tts" and number % 2 else 1.0
+        found.append(request(task, 1 + number % 5, sampling=sampling, seed=number, limits=limits, guidance_scale=scale))
+    return found
 
 
-def test_bad_sampling_and_too_long() -> None:
-    with pytest.raises(GenerationError, match="temperature"):
-        SamplingConfig(temperature=-1.0)
-    with pytest.raises(GenerationError, match="top_k"):
-        SamplingConfig(top_k=0)
-    with pytest.raises(GenerationError, match="no guidance form"):
-        request("asr", guidance_scale=2.0)
+def test_four_threads_get_the_answers_of_one() -> None:
+    asked = many(200)
+    alone = [ids_of(Engine(model(), builder()).generate([each])[0]) for each in asked]
+    engine = Engine(model(), builder(), max_batch=8)
+    engine.generate(asked[:8])
+    cache = engine._session._cache
+    assert cache is not None
+    places = [tensor.data_ptr() for tensor in (*cache.backbone.keys, *cache.backbone.values)]
+    found: dict[int, Any] = {}
+
+    def work(which: int) -> None:
+        mine = list(range(which, 200, 4))
+        if which == 0:  # one by one, frame by frame
+            for number in mine:
+                found[number] = list(engine.stream(asked[number]))[-1].result
+        else:
+            for first in range(0, len(mine), 5 * which):
+                part = mine[first : first + 5 * which]
+                found.update(zip(part, engine.generate([asked[number] for number in part]), strict=True))
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=300)
+    assert [ids_of(found[number]) for number in range(200)] == alone
+    assert cache is engine._session._cache  # neither copied nor grown
+    assert places == [tensor.data_ptr() for tensor in (*cache.backbone.keys, *cache.backbone.values)]
+    assert not engine._owners and not engine._orders and not engine._session.active
+
+
+def test_a_handle_is_cancelled_and_a_closed_stream_frees_its_place() -> None:
+    engine = Engine(model(), builder(), max_batch=2)
+    endless = {"text": (1500, 1600)}
+    events = engine.stream([request("asr", limits=endless), request("asr", limits=endless)])
+    assert next(events).result is None
+    waiting = engine.submit(request("asr"))
+    events.close()
+    assert [ids_of(waiting.result())] == [ids_of(engine.generate([request("asr")])[0])]
+    assert not engine._session.active
+    handle = engine.submit([request("asr", limits=endless), request("asr")], streaming=True)
+    for event in handle:
+        if event.request == 0 and event.result is None:
+            handle.cancel(0)
+    first, second = handle.results()
+    assert [part.end for part in first.parts] == ["cancelled"] and second.complete
+    early = engine.submit([request("asr")] * 3)
+    early.cancel()
+    assert [len(result.parts) for result in early.results()] == [0, 0, 0]
+
+
+def test_a_failed_step_is_told_to_everyone_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(model(), builder())
+    expected = ids_of(engine.generate([request("tts")])[0])
+    other = engine.submit(request("asr", limits={"text": (500, 600)}))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "model_step", lambda *_, **__: (_ for _ in ()).throw(MemoryError("no room")))
+        with pytest.raises(MemoryError, match="no room"):
+            engine.generate([request("tts")])
+    with pytest.raises(GenerationError, match="stopped by another request.*no room"):
+        other.results()
+    assert ids_of(engine.generate([request("tts")])[0]) == expected
+
+
+def test_nothing_is_handed_in_when_one_request_cannot_be_served() -> None:
+    engine = Engine(model(), builder())
     with pytest.raises(GenerationError, match="shorten the input"):
-        Engine(model(), builder()).generate([request("asr", limits={"text": (1, 5000)})])
-    with pytest.raises(GenerationError, match="training mode"):
-        Engine(AudioLM(model().config), builder()).session()
-
-
-def test_guidance_rows_hide_the_condition_but_not_the_begin_of_the_output() -> None:
-    prompt: Prompt = builder().prompt("tts", inputs("tts"))
-    assert prompt.guidance_tokens is not None
-    changed = (prompt.tokens != prompt.guidance_tokens).any(dim=1)
-    assert changed[:-1].all() and not changed[-1]  # all but the begin frame of the output
+        engine.submit([request("asr"), request("asr", limits={"text": (1, 5000)})])
+    assert not engine._orders
+    assert engine.generate([]) == []

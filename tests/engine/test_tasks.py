@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.config import load_config, preset_path
-from uniaudio2.engine.generate import Engine, GenerationRequest, GenerationResult, SamplingConfig
+from uniaudio2.engine import Engine, GenerationRequest, GenerationResult, SamplingConfig
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tasks import TASKS
