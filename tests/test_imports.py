@@ -27,7 +27,7 @@ LEVELS = [
     {"cli"},
     {"__main__", "__init__"},
 ]
-CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "typer", "rich", "click", "tokenizers"}
+CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "rich", "click", "tokenizers"}
 CORE |= {"wetext", "matplotlib"}
 EXTRAS_ALLOWED = {"data/synth": {"scipy"}}  # folder that is of use only with an extra -> packages of that extra
 
@@ -140,3 +140,12 @@ def test_every_module_imports_without_extras(run_python: Callable[..., subproces
         f"for name in {names!r}: importlib.import_module(name)"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_threads_wait_without_spinning(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    code = "import os; os.environ.pop('OMP_WAIT_POLICY', None); import uniaudio2; print(os.environ['OMP_WAIT_POLICY'])"
+    assert run_python(code).stdout.strip() == "PASSIVE"
+    chosen = (
+        "import os; os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'; import uniaudio2; print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert run_python(chosen).stdout.strip() == "ACTIVE"

@@ -58,7 +58,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
 
     def call(model: UniAudio2, *words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(UniAudio2, "from_pretrained", lambda *args, **options: model)
-        code = execute(["run", *map(str, words), "--device", "cpu"])
+        code = execute(["run", *map(str, words), "--device", "cpu", "--model", str(model.folder)])
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         return code, out, err

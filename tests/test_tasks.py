@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from uniaudio2.tasks import TASKS, get_task
+from uniaudio2.errors import UserError
+from uniaudio2.tasks import TASKS, Text, Training, get_form, get_task, trained_forms
 
 PUBLISHED = [
     "asr",
@@ -57,3 +60,19 @@ def test_names_are_forgiving_and_errors_help() -> None:
         get_task("audio_captoin")
     with pytest.raises(ValueError, match="unknown task 'zzz'; known tasks: asr, "):
         get_task("zzz")
+
+
+def test_forms_are_rows_with_their_optional_values() -> None:
+    names = [form.name for form in trained_forms()]
+    assert names == ["asr", "tts", "tts+voice", "audio_caption", "tta", "text_only", "audio_only"]
+    assert get_form("tts_voice") == get_form("tts+voice") and get_form("tts+voice").values[0] == "voice"
+    assert [part.value for part in get_form("tts").inputs] == ["transcription"]
+    with pytest.raises(UserError, match="'speech_denoise' has no training in the task table; those that can be"):
+        get_form("speech_denoise")
+    with pytest.raises(UserError, match="no value 'sound' to train"):
+        replace(TASKS["asr"], training=Training(score="wer", values={"sound": Text("text")}))
+
+
+def test_rows_of_one_language_read_like_those_of_any() -> None:
+    assert [row.name for row in TASKS.values() if row.reads_like(TASKS["tts"])] == ["tts", "yue_tts"]
+    assert not TASKS["text_only"].reads_like(TASKS["text_only"])

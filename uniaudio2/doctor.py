@@ -26,7 +26,7 @@ CORE = (
     "soundfile",
     "soxr",
     "pyyaml",
-    "typer",
+    "click",
     "rich",
     "tokenizers",
     "wetext",

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.data.spelled import LETTERS, Spelled, Speller
-from uniaudio2.codes import reasoning_length, reconstruction_length
+from tests.data.spelled import LETTERS, Spelled, Speller, spell
+from uniaudio2.codec.contract import Codec
+from uniaudio2.codes import AudioCodes, Stream, reasoning_length, reconstruction_length
+from uniaudio2.data.example import Recording, Turn
 from uniaudio2.data.prepare import VOICE_SPEEDS, PrepareConfig, PrepareError, prepare
 from uniaudio2.data.store import CodeStore, DatasetError
 
+OLD = Path(__file__).parent / "codes_format_1"
 TEXTS = ["abc", "hello there", "a", "the quick brown fox", "zebra", "some words", "xyz", "good day", "no", "yes"]
 
 
@@ -85,6 +91,89 @@ def test_speech_gets_copies_by_other_voices_in_train_only(tmp_path: Path) -> Non
         prepare(Speller(), source, tmp_path / "other", config)
     with pytest.raises(PrepareError, match="at most 6"):
         PrepareConfig(voice_copies=7.0)
+
+
+def old_source() -> tuple[Spelled, PrepareConfig]:
+    """What the folder of codes in format 1 was made from."""
+    texts = ["one two", "three", "four five", "six", "seven eight"]
+    return Spelled(texts, sounds=2), PrepareConfig(voice_copies=1.0, shard_clips=4)
+
+
+def test_folders_of_format_1_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    source, config = old_source()
+    splits = ("train", "dev")
+    new = prepare(Speller(), source, tmp_path / "new", config, change_speed=lambda w, _: w)
+    half = tmp_path / "half"
+    shutil.copytree(OLD, half)
+    (half / "codes-00001.jsonl").unlink()
+    prepare(Speller(), source, half, config, change_speed=lambda w, _: w)
+    wanted = CodeStore([new], splits=splits)
+    for folder in (OLD, half):
+        found = CodeStore([folder], splits=splits)
+        assert found.clips == wanted.clips
+        assert all(found.codes(index) == wanted.codes(index) for index in range(len(wanted)))
+
+
+def test_named_audios_are_coded_and_kept_together(tmp_path: Path) -> None:
+    source = Spelled(["one", "two", "three"], sounds=0)
+    turns = (Turn(0.0, 0.1, "hi", "a"),)
+    for number, example in enumerate(source.examples):
+        audios = {
+            "noisy": Recording("none.wav", example.duration),
+            "clean": Recording("none.wav", example.duration + 0.4 * number),
+        }
+        source.examples[number] = replace(
+            example, split="train", path="", audios=audios, texts={"question": "who"}, turns=turns
+        )
+
+    def wave(index: int, audio: str | None = None) -> np.ndarray:
+        return source.waves[index] if audio == "noisy" else spell("z" * (len(source.waves[index]) // 1920 + 5 * index))
+
+    source.wave = wave  # type: ignore[method-assign]
+    config = PrepareConfig(voice_copies=1.0, augmented_copies=1, shard_clips=2)
+    prepare(Speller(), source, tmp_path / "codes", config, augment=lambda w, _: w, change_speed=lambda w, _: w)
+    store = CodeStore([tmp_path / "codes"])
+    assert sorted(clip.id for clip in store.clips) == ["clip0", "clip1", "clip2"]  # no copies of what belongs together
+    for index, clip in enumerate(store.clips):
+        noisy, clean = store.codes(index, "noisy"), store.codes(index, "clean")
+        text = clip.text or ""
+        assert "".join(LETTERS[i] for i in noisy.reconstruction[0, 0, : len(text)].tolist()) == text
+        assert set(clean.reconstruction[0, 0, : len(text)].tolist()) == {LETTERS.index("z")}
+        assert clip.texts["question"] == "who" and clip.turns == (Turn(0.0, 0.1, "hi", "a"),)
+        assert clip.num_samples == noisy.num_samples and set(clip.audios) == {"noisy", "clean"}
+
+
+def test_a_codec_with_other_streams_is_prepared_by_their_names(tmp_path: Path) -> None:
+    class Levels(Codec):
+        """One stream of one book at 10 frames a second, at 8 kHz."""
+
+        streams = (Stream("levels", 800, 1, 40_000, sample_rate=8000),)
+        sample_rate = 8000
+
+        def encode_rows(self, audio: torch.Tensor) -> AudioCodes:
+            levels = audio[:, :, ::800].abs().mul(39_999).long()
+            return AudioCodes.of({"levels": levels}, self.streams)
+
+        def decode_stream(self, codes: AudioCodes, **options: object) -> Iterator[torch.Tensor]:
+            raise NotImplementedError
+
+    source = Spelled(["abc", "hello"], sounds=0)
+    store = CodeStore([prepare(Levels(), source, tmp_path / "codes")])
+    for index, clip in enumerate(store.clips):
+        codes = store.codes(index)
+        example = next(e for e in source.examples if e.id == clip.id)
+        assert list(codes.streams) == ["levels"] and codes.sample_rate == 8000
+        assert clip.duration_s == pytest.approx(example.duration, abs=1e-3)
+        assert codes["levels"].shape == (1, 1, -(-clip.num_samples // 800))
+        assert 0 < int(codes["levels"].max()) < 40_000
+
+
+def test_damaged_shards_are_named(tmp_path: Path) -> None:
+    folder = prepare(Speller(), Spelled(TEXTS), tmp_path / "codes", PrepareConfig(shard_clips=4))
+    labels = folder / "codes-00001.jsonl"
+    labels.write_text(labels.read_text()[:-40])
+    with pytest.raises(DatasetError, match=r"codes-00001\.jsonl: damaged.*run `uniaudio2 prepare` again"):
+        CodeStore([folder])
 
 
 def test_codes_of_another_codec_or_other_clips_never_mix(tmp_path: Path) -> None:

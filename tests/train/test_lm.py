@@ -15,7 +15,8 @@ from uniaudio2.data.prepare import prepare
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train import Trainer, TrainingError
 from uniaudio2.train.auxiliary import attention_prior_loss
-from uniaudio2.train.lm import LMStage, LMTrainConfig, start_from_codebooks
+from uniaudio2.train.lm import LMStage, LMTrainConfig
+from uniaudio2.train.lm_start import start_from_codebooks
 
 STAGES = ["lm_1", "lm_2", "lm_3", "lm_4"]
 

@@ -146,8 +146,7 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
         segments,
         recording.duration_s,
         language,
-        _mean(segments, "mean_log_probability"),
-        _mean(pieces, "no_speech_probability") if pieces else 1.0,
+        *_scores(pieces, recording.duration_s),
     )
 
 
@@ -159,13 +158,14 @@ def _language_of(text: str) -> str | None:
         return None
 
 
-def _mean(pieces: Sequence[Segment], name: str) -> float | None:
-    """Mean of a score over pieces, by their length; None where a piece has none."""
-    scores = [(getattr(piece, name), piece.end_s - piece.start_s) for piece in pieces]
-    total = sum(length for _, length in scores)
-    if not total or any(score is None for score, _ in scores):
-        return None
-    return sum(score * length for score, length in scores) / total
+def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None, float]:
+    """Mean log-probability of the texts, and probability of no speech, of a recording from its pieces' by length."""
+    said = [(piece.mean_log_probability, piece.end_s - piece.start_s) for piece in pieces if piece.text]
+    known = [(score, length) for score, length in said if score is not None]
+    total = sum(length for _, length in known)
+    mean = sum(score * length for score, length in known) / total if total else None
+    speech_s = sum((1.0 - (piece.no_speech_probability or 0.0)) * (piece.end_s - piece.start_s) for piece in pieces)
+    return mean, min(1.0, max(0.0, 1.0 - speech_s / duration_s))
 
 
 def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:

@@ -44,7 +44,7 @@ class TextResult:
     duration_s: float
     language: str | None = None  # as asked for, else what the characters of the text tell; None for captions
     mean_log_probability: float | None = None  # mean over the segments, by their length
-    no_speech_probability: float | None = None  # the same over all of the recording, silence included
+    no_speech_probability: float | None = None  # the same over all of the recording, 1 where nothing was worked on
 
     def __str__(self) -> str:
         return self.text

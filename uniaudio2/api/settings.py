@@ -5,7 +5,6 @@ The sections ``generation`` and ``trained_tasks`` of its ``config.yaml``; genera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from uniaudio2.checks import check_number
 from uniaudio2.config import load_config
 from uniaudio2.engine import SamplingConfig
 from uniaudio2.errors import UserError
+from uniaudio2.storage.folder import CONFIG_FILE, ModelFolder
 from uniaudio2.tasks import Task
 
 MOST_BEAMS, MOST_SHIFTS, MOST_ATTEMPTS = 64, 16, 64
@@ -91,9 +91,13 @@ class GenerationConfig:
 class Score:
     """What a model reached in a task it was trained for."""
 
-    metric: str  # with its unit, such as "WER %"
+    metric: str  # such as "WER"
     value: float
     set: str  # the data
+    unit: str = "%"
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:g} {self.unit} ({self.set})"
 
 
 @dataclass(frozen=True)
@@ -105,14 +109,15 @@ class ModelFacts:
     name: str = field(default="model", kw_only=True)
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], *, name: str, where: str) -> ModelFacts:
-        """From a folder's config.
+    def of(cls, folder: ModelFolder) -> ModelFacts:
+        """What a folder's config says.
 
         Raises:
             ConfigError: If a section holds what it may not.
         """
-        sections = {key: config[key] for key in ("generation", "trained_tasks") if key in config}
-        return load_config(cls, {**sections, "name": name}, name=where)
+        sections = {key: folder.config[key] for key in ("generation", "trained_tasks") if folder.has(key)}
+        name = folder.path.resolve().name
+        return load_config(cls, {**sections, "name": name}, name=str(folder.path / CONFIG_FILE))
 
     def sections(self) -> dict[str, Any]:
         """The sections as they are written."""

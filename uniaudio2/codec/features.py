@@ -1,64 +1,43 @@
 """Frozen encoders: 24 kHz audio to time-aligned features, one tensor per role.
 
-An encoder declares in ``feature_info`` which roles it serves ("speech", "phone", "semantic", "acoustic"), with how many
-channels and at what rate; presets choose encoders by their names in `ENCODERS`. Here are the three published ones,
-Whisper and WavLM by way of transformers (extra ``published``) and MusicFM; the small ones trained from scratch are in
+An encoder declares in ``feature_info`` which features it gives ("speech", "phone", "semantic", "acoustic"), with how
+many channels and at what rate; presets choose encoders by their names in `ENCODERS`. Here are WavLM, by way of
+transformers (extra ``published``), and MusicFM; Whisper is in `whisper.py`, the small ones trained from scratch in
 `experts.py`. Source: UniAudio 2.0 (arXiv:2602.04683), ReasoningCodec, and its published weights.
 
 Shapes: B batch, N samples at 24 kHz, T frames, D channels.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.conformer import MusicFM, MusicFMConfig
-from uniaudio2.codec.mel import mel_filters
+from uniaudio2.codec.encoder import ENCODER_SAMPLE_RATE, FRAME_LENGTH, AudioEncoder, FeatureInfo, resample
 from uniaudio2.codec.registry import ENCODERS
+from uniaudio2.codec.whisper import WhisperConfig, WhisperEncoder, whisper_log_mel
 from uniaudio2.errors import MissingPackageError, UserError
 
-ENCODER_SAMPLE_RATE = 16_000  # Hz, what Whisper and WavLM listen at
-FRAME_LENGTH = SAMPLE_RATE // 25  # samples per 25 Hz frame, the unit of all features
-
-
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One feature stream."""
-
-    channels: int  # D
-    frame_rate_hz: float  # frames per second
-
-
-class AudioEncoder(nn.Module):
-    """Base of all encoders: audio (B, 1, N) in, ``{role: (B, T, D)}`` out, as ``feature_info`` declares."""
-
-    feature_info: dict[str, FeatureInfo]
-    _frozen: bool = False
-
-    def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """Extract the features of audio (B, 1, N), N a multiple of 960."""
-        raise NotImplementedError
-
-    def freeze(self) -> "AudioEncoder":
-        """Stop all gradients and stay in evaluation mode, whatever ``train()`` says, until `unfreeze`."""
-        self._frozen = True
-        self.requires_grad_(False)
-        return self.eval()
-
-    def unfreeze(self) -> "AudioEncoder":
-        """Let it learn: gradients, and training mode when ``train()`` asks for it."""
-        self._frozen = False
-        return self.requires_grad_(True)
-
-    def train(self, mode: bool = True) -> "AudioEncoder":
-        """Set training mode, unless frozen."""
-        return super().train(mode and not self._frozen)
+__all__ = [  # Whisper and the base class, too
+    "ENCODERS",
+    "ENCODER_SAMPLE_RATE",
+    "FRAME_LENGTH",
+    "AudioEncoder",
+    "FeatureInfo",
+    "MusicFMEncoder",
+    "WavLMConfig",
+    "WavLMEncoder",
+    "WhisperConfig",
+    "WhisperEncoder",
+    "build_encoder",
+    "resample",
+    "whisper_log_mel",
+]
 
 
 def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
@@ -76,60 +55,6 @@ def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
         ImportError: If the encoder needs the extra ``published`` and it is not installed.
     """
     return ENCODERS.build(name, config)
-
-
-@dataclass(frozen=True)
-class WhisperConfig:
-    """Sizes of the Whisper encoder; the defaults are Whisper medium."""
-
-    d_model: int = 1024  # D
-    encoder_layers: int = 24
-    encoder_attention_heads: int = 16
-    encoder_ffn_dim: int = 4096
-    num_mel_bins: int = 80
-    max_source_positions: int = 1500  # frames of 20 ms: 30 s
-
-
-@ENCODERS.register("whisper", WhisperConfig)
-class WhisperEncoder(AudioEncoder):
-    """Whisper's encoder as role "speech" at 50 Hz. Always computes 30 s, as the published weights expect."""
-
-    published_prefix = "whisper_encoder."
-
-    def __init__(self, config: WhisperConfig) -> None:
-        super().__init__()
-        transformers = _import_transformers("Whisper")
-        self.config = config
-        self.feature_info = {"speech": FeatureInfo(config.d_model, 50.0)}
-        hf_config = transformers.WhisperConfig(**asdict(config))
-        self.encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(hf_config)
-
-    def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """Features of audio (B, 1, N) of at most 30 s: {"speech": (B, 2 N / 960, D)}.
-
-        Raises:
-            ValueError: If the audio is longer than 30 s.
-        """
-        num_samples = audio.shape[2]
-        # Released weights: this many frames are kept; the two terms agree for multiples of 960 samples.
-        num_frames = max(int(num_samples / SAMPLE_RATE * 50), 2 * (num_samples // FRAME_LENGTH))
-        return {"speech": self.encode_16khz(resample(audio[:, 0], SAMPLE_RATE, ENCODER_SAMPLE_RATE), num_frames)}
-
-    def encode_16khz(self, audio: Tensor, num_frames: int) -> Tensor:
-        """The first ``num_frames`` frames (B, num_frames, D) for audio (B, N) at 16 kHz, padded to 30 s here."""
-        limit = self.config.max_source_positions
-        if num_frames > limit or audio.shape[1] > limit * 320:
-            raise UserError(
-                f"the Whisper encoder takes at most {limit / 50:g} s at once, got "
-                f"{audio.shape[1] / ENCODER_SAMPLE_RATE:.2f} s: encode longer audio in windows"
-            )
-        mel = whisper_log_mel(audio, num_mels=self.config.num_mel_bins, num_samples=limit * 320)
-        weight = self.encoder.conv1.weight
-        return self.encoder(mel.to(weight.dtype)).last_hidden_state[:, :num_frames]
-
-    def rename_published(self, key: str) -> str | None:
-        """Name here of a published key (without `published_prefix`); None if it is not needed."""
-        return f"encoder.{key}"
 
 
 @dataclass(frozen=True)
@@ -228,76 +153,9 @@ class MusicFMEncoder(AudioEncoder):
         return None if name is None else f"encoder.{name}"
 
 
-def resample(
-    audio: Tensor,
-    from_rate: int,
-    to_rate: int,
-    *,
-    num_zeros: int = 6,
-    rolloff: float = 0.99,
-    kernel_dtype: torch.dtype = torch.float64,
-) -> Tensor:
-    """Resample on the audio's device by a Hann-windowed sinc, differentiably.
-
-    The encoders were trained on this filter, so their input goes through it rather than through a sharper one.
-    Source: band-limited interpolation (J. O. Smith); width and roll-off of the published codec.
-
-    Args:
-        audio: (..., N).
-        from_rate: Its rate in Hz.
-        to_rate: Wanted rate in Hz.
-        num_zeros: Zero crossings of the sinc on each side.
-        rolloff: Cut-off as a fraction of the lower Nyquist frequency.
-        kernel_dtype: Precision in which the filter is computed. The published codec resamples to 16 kHz with a
-            filter of float64; it reads files of other rates with one of float32, which differs by up to 3e-5.
-
-    Returns:
-        (..., ceil(N * to_rate / from_rate)).
-    """
-    if from_rate == to_rate:
-        return audio
-    divisor = math.gcd(from_rate, to_rate)
-    stride, phases = from_rate // divisor, to_rate // divisor
-    cutoff = min(stride, phases) * rolloff
-    side = math.ceil(num_zeros * stride / cutoff)
-    taps = torch.arange(-side, side + stride, dtype=kernel_dtype, device="cpu") / stride
-    offsets = torch.arange(phases, dtype=kernel_dtype, device="cpu") / phases
-    x = ((taps - offsets[:, None]) * cutoff).clamp(-num_zeros, num_zeros)  # (phases, taps)
-    window = torch.cos(x * math.pi / (2 * num_zeros)) ** 2
-    kernel = (torch.sinc(x) * window * (cutoff / stride))[:, None].to(audio)  # (phases, 1, taps)
-    flat = F.pad(audio.reshape(-1, 1, audio.shape[-1]), (side, side + stride))
-    out = F.conv1d(flat, kernel, stride=stride).transpose(1, 2).flatten(1)  # (batch, frames * phases)
-    length = -(-audio.shape[-1] * phases // stride)
-    return out[:, :length].reshape(*audio.shape[:-1], length)
-
-
-def whisper_log_mel(audio: Tensor, *, num_mels: int = 80, num_samples: int = 480_000) -> Tensor:
-    """Whisper's log-mel spectrogram, on the audio's device.
-
-    Source: Whisper (Radford et al. 2022): 25 ms Hann windows every 10 ms, Slaney mel bands up to 8 kHz, log10 with
-    a range of 8 below each clip's maximum, (x + 4) / 4.
-
-    Args:
-        audio: (B, N) at 16 kHz.
-        num_mels: Bands.
-        num_samples: Pad with zeros or cut to this length, a multiple of 160.
-
-    Returns:
-        (B, num_mels, num_samples / 160), float32.
-    """
-    audio = F.pad(audio.float(), (0, max(0, num_samples - audio.shape[1])))[:, :num_samples]
-    window = torch.hann_window(400, device=audio.device)
-    spectrum = torch.stft(audio, 400, 160, window=window, return_complex=True)[..., :-1].abs().square()
-    filters = mel_filters(num_mels, 400, ENCODER_SAMPLE_RATE, scale="slaney", norm="area", device="cpu").float()
-    log = (filters.to(audio.device) @ spectrum).clamp(min=1e-10).log10()
-    log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
-    return (log + 4.0) / 4.0
-
-
 def _import_transformers(encoder: str) -> Any:
     try:
         import transformers
-        import transformers.models.whisper.modeling_whisper
     except ImportError as error:
         raise MissingPackageError(
             f"the {encoder} encoder needs transformers: install it with pip install 'uniaudio2[published]'"

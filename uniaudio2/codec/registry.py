@@ -98,7 +98,7 @@ class Registry:
 ENCODERS = Registry(
     "encoder",
     {
-        "whisper": "uniaudio2.codec.features",
+        "whisper": "uniaudio2.codec.whisper",
         "wavlm": "uniaudio2.codec.features",
         "musicfm": "uniaudio2.codec.features",
         "speech_expert": "uniaudio2.codec.experts",

@@ -25,7 +25,9 @@ class LMBatch:
     tokens: Tensor  # (B, S, K+1) int64, text last
     mask: Tensor  # (B, S, K+1) bool: columns in use
     loss_mask: Tensor  # (B, S, K+1) bool: entries that are predicted
-    heard: Tensor  # (n, 3) int64: row, first, one behind the last position of reasoning frames with known phones
+    heard: (
+        Tensor  # (n, 3) int64: row, first, one behind the last position; frames of the first stream with known phones
+    )
     heard_phones: Tensor  # the phones of all of them one after the other, int64, from 1 on
     heard_lengths: Tensor  # (n,) phones of each
     aligned: Tensor  # (m, 6) int64: row, first and end of the predicted stretch, first and end of what it should attend
@@ -63,6 +65,7 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
         row[0].sequence if len(row) == 1 else builder.concatenate([segment.sequence for segment in row]) for row in rows
     ]
     padded = builder.collate(sequences)
+    streams = [stream.name for stream in builder.audio.streams]
     heard: list[tuple[int, int, int]] = []
     spoken: list[tuple[int, ...]] = []
     aligned: list[tuple[int, int, int, int, int, int]] = []
@@ -71,10 +74,10 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
         start = 0
         for segment in row:
             for span in segment.sequence.spans:
-                if span.kind == "reasoning" and segment.heard.get(span.value):
+                if span.kind == streams[0] and segment.heard.get(span.value):
                     heard.append((number, start + span.codes.start, start + span.codes.stop))
                     spoken.append(segment.heard[span.value])
-            said, described = _attention(segment, align_listening)
+            said, described = _attention(segment, streams, align_listening)
             for places, found in ((aligned, said), (attended, described)):
                 places += [(number, start + a, start + b, start + c, start + d, head) for a, b, c, d, head in found]
             start += len(segment.sequence)
@@ -91,12 +94,14 @@ def collate(builder: SequenceBuilder, rows: Sequence[Sequence[Segment]], *, alig
     )
 
 
-def _attention(segment: Segment, align_listening: bool) -> tuple[list[_Stretch], list[_Stretch]]:
+def _attention(
+    segment: Segment, streams: Sequence[str], align_listening: bool
+) -> tuple[list[_Stretch], list[_Stretch]]:
     """Where predicted parts should attend: along a text or audio that they follow, and anywhere in other texts."""
-    sources = segment.form.sources
+    sources, coarse, fine = segment.form.sources, streams[0], streams[-1]
     tags = {part.value: part.tag for part in (*segment.form.inputs, *segment.form.task.outputs)}
     spans = segment.sequence.spans
-    audio = [s for s in spans if s.kind in ("reasoning", "reconstruction") and isinstance(sources[s.value], Audio)]
+    audio = [s for s in spans if s.kind in streams and isinstance(sources[s.value], Audio)]
     said: list[_Stretch] = []
     described: list[_Stretch] = []
     for text in (s for s in spans if s.kind == "text"):
@@ -107,15 +112,15 @@ def _attention(segment: Segment, align_listening: bool) -> tuple[list[_Stretch],
         saying = [s for s in audio if _says(sources[s.value], source)]
         if text.target and align_listening:
             # One head listens to the sounds, one to the meaning.
-            for head, kind in enumerate(("reconstruction", "reasoning")):
+            for head, kind in enumerate(dict.fromkeys((fine, coarse))):
                 said += [(*inside, s.codes.start, s.codes.stop, head) for s in saying if s.kind == kind]
         elif not text.target:
             for span in (s for s in audio if s.target):
                 places = said if span in saying else described
                 places.append((span.codes.start, span.codes.stop, *inside, 0))
-    for span in (s for s in audio if s.target and s.kind == "reconstruction"):
+    for span in (s for s in audio if s.target and s.kind == fine != coarse):
         # Sound follows the meaning that was written before it, frame by frame.
-        meaning = [s.codes for s in audio if s.kind == "reasoning" and s.value == span.value]
+        meaning = [s.codes for s in audio if s.kind == coarse and s.value == span.value]
         said += [(span.codes.start, span.codes.stop, codes.start, codes.stop, 1) for codes in meaning]
     return said, described
 

@@ -157,15 +157,15 @@ class CodeStore:
         return AudioCodes.of(streams, self.hops, stretch.num_samples, sample_rate=self.sample_rate)
 
     def voice(self, index: int, rng: np.random.Generator, max_s: float) -> torch.Tensor:
-        """A random stretch of a clip's reconstruction codes as a voice prompt, (K, T) int64."""
-        codes = self.codes(index)["reconstruction"][0]
+        """A random stretch of a clip's codes of the last stream as a voice prompt, (K, T) int64."""
+        *_, codes = (stream[0] for stream in self.codes(index).streams.values())
         frames = min(codes.shape[1], self.voice_frames(max_s))
         first = int(rng.integers(0, codes.shape[1] - frames + 1))
         return codes[:, first : first + frames]
 
     def voice_frames(self, max_s: float) -> int:
         """Frames of a voice prompt of so many seconds."""
-        return int(max_s * (self.sample_rate / self.hops["reconstruction"]))
+        return int(max_s * (self.sample_rate / list(self.hops.values())[-1]))
 
     # ---------------------------------------------------------------- clips one after another
 

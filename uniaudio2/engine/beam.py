@@ -67,6 +67,7 @@ class _Search:
     live: list[_Hypothesis] = field(default_factory=lambda: [_Hypothesis([], 0.0)])
     texts: list[_Finished] = field(default_factory=list)
     done: bool = False
+    empty_probability: float = 0.0  # of the end in the place of the first id
 
     def __post_init__(self) -> None:
         self.done = self.limit == 0
@@ -176,6 +177,9 @@ def beam_search(
         )[:, 0]
         logits = model.text_head(hidden).float().view(len(requests), beams, count, size)
         agreed = logits.log_softmax(dim=-1).logsumexp(dim=2) - math.log(count)
+        if step == 0:
+            for row, search in enumerate(searches):
+                search.empty_probability = float(agreed[row, 0, search.phase.eos].exp())
         candidates = totals[:, :, None] + agreed.masked_fill(blocked | (is_end & (step < least)), -torch.inf)
         values, picks = candidates.flatten(1).topk(min(2 * beams, beams * size), dim=1)
         sources, ids, sums = [], [], []
@@ -203,7 +207,8 @@ def beam_search(
         text = search.best()
         ids = torch.tensor(text.ids, dtype=torch.int64)
         score = text.score if math.isfinite(text.score) else None
-        part = finished_part(engine.builder, search.phase, ids, text.end, log_probability=score)
+        scores = {"log_probability": score, "empty_probability": search.empty_probability}
+        part = finished_part(engine.builder, search.phase, ids, text.end, **scores)
         results.append(GenerationResult(request.prompt.task, (part,)))
     return results
 

@@ -110,6 +110,7 @@ class GeneratedPart:
     text: str | None  # text, when the builder has a tokenizer
     end: End  # why it ended
     log_probability: float | None = None  # text: mean per drawn id, the end included, nats; guided ones count so
+    empty_probability: float | None = None  # text: of the end in the place of the first id
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,12 @@ class StreamEvent:
 
 
 def finished_part(
-    builder: SequenceBuilder, phase: Phase, ids: Tensor, end: End, *, log_probability: float | None = None
+    builder: SequenceBuilder, phase: Phase, ids: Tensor, end: End, **scores: float | None
 ) -> GeneratedPart:
-    """A finished part from its ids: text (n,), audio (n, K)."""
+    """A finished part from its ids: text (n,), audio (n, K); the scores are those of a text."""
     if not phase.is_text:
         return GeneratedPart(phase.kind, phase.value, ids, builder.ids_to_codes(phase, ids), None, end)
     if end == "loop":
         ids = ids[: len(without_repeats(ids.tolist()))]
     text = builder.ids_to_text(ids.tolist()) if builder.tokenizer is not None else None
-    return GeneratedPart(phase.kind, phase.value, ids, None, text, end, log_probability)
+    return GeneratedPart(phase.kind, phase.value, ids, None, text, end, **scores)

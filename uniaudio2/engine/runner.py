@@ -211,7 +211,7 @@ def decode_frame(runner: ModelRunner, hidden: Tensor, group: Group, board: Board
 
 
 def decode_text(model: AudioLM, hidden: Tensor, group: Group, board: Board) -> Tensor:
-    """Draw one text id per slot, (n,), and count its log-probability; special ids but the end are never drawn.
+    """Draw one text id per slot, (n,), and keep what is likely; special ids but the end are never drawn.
 
     Args:
         model: The language model.
@@ -227,7 +227,9 @@ def decode_text(model: AudioLM, hidden: Tensor, group: Group, board: Board) -> T
     full = frames >= board.current("most", slots)
     allowed = logits.masked_fill(board.blocked[slots] | (is_end & early[:, None]), -torch.inf)
     ids = board.sampler(slots, group.needs).draw(allowed, board.draws(slots)[:, -1])
-    said = logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+    said, ended = (logits.gather(1, each[:, None])[:, 0] - logits.logsumexp(dim=-1) for each in (ids, eos))
     counts = ~full & (board.link[slots] < 0) & ~board.done[slots]
     board.log_probability[slots] += torch.where(counts, said, 0.0)
+    empty = board.empty_probability[slots]
+    board.empty_probability[slots] = torch.where(counts & (frames == 0), ended.exp(), empty)
     return torch.where(full, eos, ids)

@@ -390,9 +390,10 @@ class Generation:
         written = int(board.written[slot])
         ids, phases = board.history[slot, :written].cpu(), board.history_phase[slot, :written].cpu()
         ends = board.ended_by[slot].tolist()
-        likelihood = None
+        scores: dict[str, float] = {}
         if running.request.is_text:
-            likelihood = float(board.log_probability[slot]) / max(1, written + ends.count(1))
+            scores["log_probability"] = float(board.log_probability[slot]) / max(1, written + ends.count(1))
+            scores["empty_probability"] = float(board.empty_probability[slot])
         parts = []
         for number, phase in enumerate(running.request.prompt.phases):
             drawn = ids[phases == number]
@@ -400,7 +401,7 @@ class Generation:
                 continue
             end = "loop" if number in running.looped else _ENDS[ends[number]]
             drawn = drawn[:, -1] if phase.is_text else drawn[:, :-1]
-            parts.append(finished_part(builder, phase, drawn, end, log_probability=likelihood))
+            parts.append(finished_part(builder, phase, drawn, end, **scores))
         board.done[slot] = True
         del self._running[slot]
         self._batch = None

@@ -52,6 +52,7 @@ class Board:
         self.done = ~make(dtype=torch.bool)
         self.ended_by = make(MAX_PHASES)
         self.log_probability = make(dtype=torch.float32)  # of the text so far, nats
+        self.empty_probability = make(dtype=torch.float32)  # of the end in the place of the text's first id
         self.tokens, self.mask = make(columns), make(columns, dtype=torch.bool)  # row that is fed next
         self.history = make(capacity + 1, columns)  # drawn ids; the last entry takes what is not kept
         self.history_phase = make(capacity + 1)
@@ -108,7 +109,9 @@ class Board:
         self.blocked[slot, [token for token in phases[0].forbidden if token < size]] = True
         start = {"is_text": request.is_text, "published": phases[0].published, "num_phases": len(phases)}
         start |= {"position": len(prompt) - 1, "done": False, "scale": request.guidance_scale, "link": -1}
-        start |= dict.fromkeys(("phase", "count", "step", "written", "ended_by", "log_probability"), 0)
+        start |= dict.fromkeys(
+            ("phase", "count", "step", "written", "ended_by", "log_probability", "empty_probability"), 0
+        )
         for name, value in start.items():
             getattr(self, name)[slot] = value
         self.owner[slot], self.pair[slot] = slot, slot if partner is None else partner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from uniaudio2.errors import UserError
@@ -94,6 +95,11 @@ class Task:
             return "heard" if hears else "text"
         return "copied" if hears and not any(part.kind == "text" for part in self.inputs) else "scene"
 
+    def reads_like(self, other: Task) -> bool:
+        """Whether sequences of both rows are the same in the short prompt style, but for the language."""
+        same = (self.short, self.inputs, self.outputs) == (other.short, other.inputs, other.outputs)
+        return same and bool(self.short)
+
     def source(self, value: str) -> Source:
         """What an example gives for one value of the row."""
         given = self.training.values.get(value) if self.training is not None else None
@@ -117,17 +123,17 @@ class Form:
         """``TASK`` or ``TASK+VALUE``."""
         return "+".join((self.task.name, *self.optional))
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Part, ...]:
         """The inputs that are given, in order."""
         return tuple(part for part in self.task.inputs if not part.optional or part.value in self.optional)
 
-    @property
+    @cached_property
     def values(self) -> tuple[str, ...]:
         """Names of the values of this form in order, each once."""
         return tuple(dict.fromkeys(part.value for part in (*self.inputs, *self.task.outputs)))
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, Source]:
         """What an example gives for each value."""
         return {value: self.task.source(value) for value in self.values}

@@ -10,7 +10,7 @@ Shapes: B batch, S positions, K codebooks, D width, V ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, load_lm, save_parts
-from uniaudio2.codec.contract import Codec
+from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE, load_codec, save_parts
 from uniaudio2.config import dump_config, load_config, preset_path
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.data.dataset import LMDataset, read_sentences
@@ -28,8 +27,9 @@ from uniaudio2.data.mixture import MixtureConfig
 from uniaudio2.data.store import CodeStore
 from uniaudio2.lm import AttentionProbe, AudioLM, LMConfig, LMLossConfig, LMLosses, lm_losses
 from uniaudio2.sequence import SequenceBuilder
-from uniaudio2.tasks import Form, held_out_groups, trained_forms
-from uniaudio2.tensors import load_tensors, save_tensors
+from uniaudio2.storage.folder import write_folder_config
+from uniaudio2.tasks import TASKS, Form, held_out_groups, trained_forms
+from uniaudio2.tensors import save_tensors
 from uniaudio2.tokenizer import AudioVocabulary, TextTokenizer
 from uniaudio2.train.auxiliary import (
     PHONE_IDS,
@@ -41,11 +41,16 @@ from uniaudio2.train.auxiliary import (
 )
 from uniaudio2.train.config import TrainConfig, TrainingError
 from uniaudio2.train.identity import fingerprint, flat_config
+from uniaudio2.train.lm_start import (
+    AUXILIARY_FILE,
+    PHONES_FILE,
+    LMModel,
+    folders_of,
+    load_phones,
+    load_stage_weights,
+    start_from_codebooks,
+)
 from uniaudio2.train.stage import to_device
-from uniaudio2.train.state import mean_state
-
-AUXILIARY_FILE = "auxiliary.safetensors"
-PHONES_FILE = "phones.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    # Folder with lm.safetensors (an earlier stage's export); of several, with commas, the mean; null: fresh weights.
+    # Folder with lm.safetensors (an earlier stage's export, or a model folder; nano: the shipped one); of several, with
+    # commas, the mean; null: fresh weights.
     init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.
@@ -110,15 +116,6 @@ class LMTrainConfig:
                 f"data.joined_s is {self.data.joined_s}, but the mixture draws no clip above "
                 f"mixture.max_duration_s ({self.mixture.max_duration_s}); raise that or lower this"
             )
-
-
-class LMModel(nn.Module):
-    """What a stage checkpoints: the language model and the heads that teach it."""
-
-    def __init__(self, lm: AudioLM, heads: PhoneHeads | None) -> None:
-        super().__init__()
-        self.lm = lm
-        self.heads = heads
 
 
 class LMStage:
@@ -148,7 +145,7 @@ class LMStage:
         heads = PhoneHeads(lm_config.backbone.width, config.losses.ctc_subframes) if config.losses.ctc > 0 else None
         self.model = LMModel(lm, heads)
         if config.init_from:
-            load_stage_weights(self.model, _folders(config.init_from))
+            load_stage_weights(self.model, folders_of(config.init_from))
         if config.embeddings_from:
             start_from_codebooks(lm, load_codec(config.embeddings_from))
         builder = SequenceBuilder(
@@ -166,7 +163,7 @@ class LMStage:
         store = CodeStore(config.data.codes)
         if store.codec != dev_store.codec:
             raise TrainingError("training and held-out codes were made by different codecs; prepare them again")
-        before = _folders(config.init_from)[0] if config.init_from else None
+        before = folders_of(config.init_from)[0] if config.init_from else None
         self.phones = load_phones(before) or store.phones(PHONE_IDS - 1)
         if config.losses.ctc > 0 and not self.phones and any(clip.text for clip in store.clips):
             raise TrainingError(
@@ -183,6 +180,7 @@ class LMStage:
             dev_store, builder, config.mixture, seed=seed, phones=ids, align_listening=align, plan=False
         )
         self.groups = self._groups()
+        self._figures: dict[str, float] = {}  # of the last evaluation
 
     # ---------------------------------------------------------------- the trainer's protocol
 
@@ -270,15 +268,30 @@ class LMStage:
             for key, name in (("nats", "gap"), ("reasoning", "gap_reasoning"), ("book0", "gap_book0")):
                 if key in right:
                     figures[f"{group}/{name}"] = wrong[key] - right[key]
+        self._figures = figures
         return figures
 
     def export(self, out_dir: Path) -> None:
         """Write the language model as a model folder, and the phone heads beside it for the next stage."""
         save_parts(out_dir, lm=self.model.lm, tokenizer=self.tokenizer)
+        write_folder_config(out_dir, {"trained_tasks": self._trained_tasks()})
         if self.model.heads is not None:
             save_tensors(out_dir / AUXILIARY_FILE, self.model.heads.state_dict())
             (out_dir / PHONES_FILE).write_text(json.dumps(self.phones, ensure_ascii=False), encoding="utf-8")
         dump_config(self.config, out_dir / "train.yaml")
+
+    def _trained_tasks(self) -> dict[str, list[dict[str, str | float]]]:
+        """Rows that the mixture trains, and those that read alike, with their last held-out figures."""
+        scores: dict[str, list[dict[str, str | float]]] = {}
+        for form in (form for form in trained_forms() if self.config.mixture.weights.get(form.name, 0) > 0):
+            found = scores.setdefault(form.task.name, [])
+            for group in held_out_groups(form):
+                if f"{group.name}/nats" in self._figures:
+                    value = round(self._figures[f"{group.name}/nats"], 4)
+                    found.append({"metric": "nats per token or code", "value": value, "set": f"held-out {group.name}"})
+        short = self.model.lm.config.prompt_style == "short"
+        rows = [row for row in TASKS.values() if short and any(row.reads_like(TASKS[name]) for name in scores)]
+        return {**{row.name: [] for row in rows}, **scores}
 
     # ---------------------------------------------------------------- held-out figures
 
@@ -363,78 +376,3 @@ def load_tokenizer(path: str | None, config: LMConfig) -> TextTokenizer:
 def load_lm_config(name: str) -> LMConfig:
     """A preset by name, or a YAML file by path."""
     return load_config(LMConfig, preset_path("lm", name))
-
-
-def _folders(names: str) -> list[Path]:
-    return [Path(name.strip()) for name in names.split(",")]
-
-
-def load_stage_weights(model: LMModel, folders: Sequence[Path]) -> None:
-    """Start from an earlier stage's export, or from the mean of several runs of it (see `mean_state`).
-
-    The phone heads are taken too if they are there and fit.
-
-    Raises:
-        TrainingError: If a folder is missing, a model does not fit, or the runs' phones differ.
-    """
-    for folder in folders:
-        if not folder.is_dir():
-            raise TrainingError(f"init_from: {folder}: no such folder; give the export/ of an earlier stage's run")
-    if any(load_phones(folder) != load_phones(folders[0]) for folder in folders):
-        raise TrainingError("runs with different phones have no mean: give runs of one stage on the same clips")
-    states = []
-    for folder in folders:
-        _load_run(model, folder)
-        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-    model.load_state_dict(mean_state(states))
-
-
-def _load_run(model: LMModel, folder: Path) -> None:
-    state = load_lm(folder).state_dict()
-    try:
-        model.lm.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:200]
-        raise TrainingError(f"{folder} does not fit the lm preset of this stage: {detail}") from None
-    path = folder / AUXILIARY_FILE
-    if model.heads is not None and path.is_file() and load_phones(folder):
-        saved = load_tensors(path)
-        if all(name in saved and saved[name].shape == p.shape for name, p in model.heads.state_dict().items()):
-            model.heads.load_state_dict(saved)
-
-
-def load_phones(folder: str | Path | None) -> list[str]:
-    """The phones that an earlier stage's auxiliary head stands for; empty when there is none."""
-    if folder is None:
-        return []
-    path = Path(folder) / PHONES_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-@torch.no_grad()
-def start_from_codebooks(lm: AudioLM, codec: Codec) -> None:
-    """Set the embedding of every code to the codec's own vector for it.
-
-    The sum over the streams of a frame is then the codec's quantised vector, up to its bias and a common factor that
-    gives it a root mean square of one. Choice: a model that learns embeddings from nothing has to find out that
-    thousands of codes are near each other; the codec knows.
-
-    Args:
-        lm: Its special ids keep their embeddings.
-        codec: Whose codes the language model reads.
-
-    Raises:
-        TrainingError: If the codec's vectors or codebooks do not fit the language model.
-    """
-    audio, weight = lm.config.audio, lm.audio_embedding.weight
-    table = weight.view(audio.num_codebooks, audio.size, -1)
-    for stream, first in (audio.stream(stream.name) for stream in audio.streams):
-        vectors = codec.codebook_vectors(stream.name)
-        wanted = (audio.num_codebooks, stream.codebook_size, weight.shape[1])
-        if vectors.shape != wanted:
-            raise TrainingError(
-                f"embeddings_from: the codec has vectors {tuple(vectors.shape)}, the language model needs {wanted}; "
-                "leave embeddings_from out"
-            )
-        spread = vectors.var(1).sum(0).mean().sqrt()  # of a sum over the streams, codes taken as independent
-        table[:, first : first + vectors.shape[1]] = (vectors - vectors.mean(1, keepdim=True)) / spread

@@ -13,7 +13,7 @@ from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import list_presets, load_config, preset_path, read_yaml
 from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM
-from uniaudio2.storage.folder import write_folder_config
+from uniaudio2.storage.folder import open_folder, write_folder_config
 from uniaudio2.tensors import load_tensors
 from uniaudio2.train import codec, lm
 from uniaudio2.train.config import TrainingError, TrainResult
@@ -153,4 +153,7 @@ def assemble(
     tuned = preset if generation is None and preset in list_presets("generation") else generation
     if language_models and tuned is not None:
         write_folder_config(made, {"generation": read_yaml(preset_path("generation", tuned))})
+    trained = open_folder(language_models[0]).config.get("trained_tasks") if language_models else None
+    if trained is not None:
+        write_folder_config(made, {"trained_tasks": trained})
     return made

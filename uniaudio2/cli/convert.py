@@ -1,0 +1,46 @@
+"""Published weights into model folders: ``convert``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from uniaudio2.batch import InputError, check_output_folder
+from uniaudio2.cli.options import Options, takes
+from uniaudio2.cli.output import emit
+
+
+@click.command()
+@click.argument("source")
+@click.argument("paths", nargs=-1, required=True, metavar="[SOURCE] TARGET [KEY=VALUE]...")
+@click.option(
+    "--dtype", type=click.Choice(["same", "float32", "bf16", "int8"]), default="same", show_default=True,
+    help="How weights are stored.",
+)  # fmt: skip
+@click.option("--preset", default="3b", show_default=True, help="Language model preset, with llama.")
+@takes("seed", "as_json")
+def convert(source: str, paths: tuple[str, ...], dtype: Any, preset: str, *, options: Options) -> None:
+    """Turn published weights into a model folder.
+
+    SOURCE is a file or a folder, or the word llama, to start from the Llama folder that follows.
+    """
+    places = [path for path in paths if "=" not in path]
+    overrides = [path for path in paths if "=" in path]
+    if source == "llama":
+        if len(places) != 2:
+            raise InputError("give: uniaudio2 convert llama SOURCE TARGET")
+        check_output_folder(Path(places[1]))
+        from uniaudio2.published.llama import convert_llama
+
+        report = convert_llama(places[0], places[1], preset=preset, dtype=dtype, overrides=overrides, seed=options.seed)
+    else:
+        if len(places) != 1:
+            raise InputError("give: uniaudio2 convert SOURCE TARGET")
+        check_output_folder(Path(places[0]))
+        from uniaudio2.published.convert import convert as convert_weights
+
+        report = convert_weights(source, places[0], dtype=dtype, overrides=overrides)
+    if options.as_json:
+        emit(report.to_dict())
+    else:
+        print("\n".join(report.lines()))

@@ -1,0 +1,161 @@
+"""From text to audio: ``speak`` and ``generate sound``."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from uniaudio2.batch import STANDARD_STREAM, InputError, check_output_file, check_output_folder, check_readable
+from uniaudio2.cli.options import MODEL_OPTIONS, Number, Options, count, takes
+from uniaudio2.cli.output import Batch, report_made
+from uniaudio2.formats import WRITABLE_AUDIO
+
+if TYPE_CHECKING:
+    from uniaudio2.api.model import UniAudio2
+    from uniaudio2.api.results import AudioResult
+
+text_argument = click.argument("text", required=False)
+lines_option = click.option(
+    "--lines", type=Path, metavar="FILE", help="Instead of TEXT: one text per line, into the folder -o."
+)
+output_option = click.option(
+    "--output", "-o", required=True, metavar="PATH",
+    help="Audio file, such as hello.wav; - for standard output; a folder with --lines.",
+)  # fmt: skip
+
+
+@click.command()
+@text_argument
+@output_option
+@click.option("--voice", type=Path, metavar="WAV", help="About 3 s of the voice to speak with.")
+@lines_option
+@click.option(
+    "--best-of", type=count(1, 64), metavar="N",
+    help="Attempts per sentence; the best heard is kept.  [default: the model's, nano 4]",
+)  # fmt: skip
+@takes("overwrite", "steps", "language", *MODEL_OPTIONS)
+def speak(
+    text: str | None, output: str, voice: Path | None, lines: Path | None, best_of: int | None, *, options: Options
+) -> None:
+    """Read a text aloud.
+
+    TEXT may be - for standard input. A long one goes sentence by sentence in one voice.
+    """
+    from uniaudio2.speech_text import plan_speech
+
+    texts = _texts(text, lines)
+    prompt = None
+    if voice is not None:
+        from uniaudio2.audio import read_audio
+
+        prompt = read_audio(voice)
+
+    def check(one: str) -> None:
+        sentences = plan_speech(one, options.language)
+        options.check_trained(*("yue_tts" if sentence.language == "yue" else "tts" for sentence in sentences))
+
+    def call(model: "UniAudio2", one: str) -> "AudioResult":
+        return model.speak(
+            one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+        )
+
+    _make(texts, output, lines is not None, options, check, call)
+
+
+@click.group()
+def generate() -> None:
+    """Make audio that is not speech from a description."""
+
+
+@generate.command("sound")
+@text_argument
+@output_option
+@click.option("--duration", type=Number(0.2), metavar="S", help="Seconds, to the sample.  [default: free]")
+@lines_option
+@takes("overwrite", "steps", *MODEL_OPTIONS)
+def generate_sound(
+    text: str | None, output: str, duration: float | None, lines: Path | None, *, options: Options
+) -> None:
+    """Make the sound that a text describes.
+
+    TEXT, such as "a dog barking", may be - for standard input.
+    """
+    from uniaudio2.speech_text import check_description
+
+    def check(one: str) -> None:
+        check_description(one)
+        options.check_trained("tta")
+
+    def call(model: "UniAudio2", one: str) -> "AudioResult":
+        return model.generate_sound(one, duration_s=duration, steps=options.steps, **options.sampling)
+
+    _make(_texts(text, lines), output, lines is not None, options, check, call)
+
+
+def _texts(text: str | None, lines: Path | None) -> list[str]:
+    """The texts that were given: one argument, standard input, or a file with one per line."""
+    if (text is None) == (lines is None):
+        raise InputError("give either a text or --lines FILE")
+    if lines is not None:
+        check_readable(str(lines))
+        try:
+            texts = [line.strip() for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise InputError(f"{lines}: is not UTF-8 text") from None
+        if not texts:
+            raise InputError(f"{lines}: no text in it")
+        return texts
+    if text == STANDARD_STREAM:
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError("standard input is not UTF-8 text") from None
+    if not (text or "").strip():
+        raise InputError("the text is empty: give at least one word")
+    return [text or ""]
+
+
+def _targets(texts: Sequence[str], output: str, is_batch: bool) -> list[str]:
+    """One path per text: the given file, or numbered wav files in the given folder."""
+    if not is_batch:
+        check_output_file(output, WRITABLE_AUDIO)
+        return [output]
+    check_output_folder(Path(output))
+    width = max(4, len(str(len(texts))))
+    return [str(Path(output) / f"{number:0{width}d}.wav") for number in range(1, len(texts) + 1)]
+
+
+def _make(
+    texts: Sequence[str],
+    output: str,
+    is_batch: bool,
+    options: Options,
+    check: Callable[[str], None],
+    call: "Callable[[UniAudio2, str], AudioResult]",
+) -> None:
+    """The common body: texts in, one audio file each out."""
+    batch = Batch(options.as_json and output != STANDARD_STREAM, total=len(texts))
+    todo = []
+    for text, target in zip(texts, _targets(texts, output, is_batch), strict=True):
+        if is_batch and Path(target).exists() and not options.overwrite:
+            batch.skipped += 1
+            continue
+        with batch.guard(target) if is_batch else contextlib.nullcontext():
+            check(text)
+            todo.append((text, target))
+    if not todo:
+        batch.finish()
+        return
+    model = options.load()
+    for text, target in todo:
+        with batch.guard(target) if is_batch else contextlib.nullcontext():
+            began = time.perf_counter()
+            result = call(model, text)
+            result.save(target)
+            batch.served += 1
+            report_made({"path": target, **result.to_dict()}, target, options, began)
+    batch.finish()
