@@ -9,7 +9,7 @@ DEMO   ?= demo
 PYTEST_ARGS ?= -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo test lint docs format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ lint: $(VENV)/.installed-test ## lint, format, types and spelling only
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/codespell
+
+docs: $(VENV)/.installed-test ## the pages under docs/ as a site in build/site, strictly
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(VENV)/.installed-test ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
@@ -48,5 +51,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,data,eval,train,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,data,eval,train,docs,dev]'
 	@touch $@ $(VENV)/.installed

@@ -71,8 +71,8 @@ class VoiceActivityDetector(nn.Module):
         x = (real.square() + imaginary.square()).sqrt()
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = layer(x).relu()
-        x, state = self.lstm(x.reshape(batch, count, -1), state)
-        return self.final_conv(x.relu()).sigmoid()[..., 0], state
+        x, after = self.lstm(x.reshape(batch, count, -1), state)
+        return self.final_conv(x.relu()).sigmoid()[..., 0], after
 
 
 @cache

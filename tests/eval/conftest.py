@@ -5,7 +5,14 @@ import pytest
 import soundfile
 import torch
 
-from uniaudio2.codes import AudioCodes, reasoning_length, reconstruction_length
+from uniaudio2.codes import (
+    REASONING_HOP,
+    RECONSTRUCTION_HOP,
+    AudioCodes,
+    Stream,
+    reasoning_length,
+    reconstruction_length,
+)
 
 RATE = 24000
 CLASSES = ("dog_bark", "rain", "helicopter")
@@ -37,7 +44,7 @@ class FakeSubject:
     """Knows the text of a clip by its length in samples; speaks sentences as tones, keeps audio in a dictionary."""
 
     name = "fake"
-    codebook_sizes = (4, 8)
+    streams = (Stream("reasoning", REASONING_HOP, 8, 4), Stream("reconstruction", RECONSTRUCTION_HOP, 8, 8))
 
     def __init__(self, answers=None):
         self.answers = answers or {}
@@ -123,6 +130,12 @@ def data_root(tmp_path):
     for name in ("cmn_hans_common_voice.txt", "yue_common_voice.txt"):
         (root / "text" / name).write_text(chinese, encoding="utf-8")
     return root
+
+
+@pytest.fixture
+def add_set(data_root):
+    """A function that adds a set to the data folder; see `write_set`."""
+    return lambda name, rows: write_set(data_root, name, rows)
 
 
 @pytest.fixture

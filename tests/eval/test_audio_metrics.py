@@ -9,6 +9,7 @@ import soundfile
 import soxr
 import torch
 
+from uniaudio2.codes import Stream
 from uniaudio2.eval import audio_metrics as m
 
 RATE = 24000
@@ -142,8 +143,8 @@ def test_wrong_shapes_are_refused():
 
 
 def test_bit_rates_of_the_published_codec():
-    assert m.bits_per_second(8, 8192, 12.5) == pytest.approx(1300)
-    assert m.bits_per_second(8, 4096, 5) == pytest.approx(480)
+    assert Stream("reconstruction", 1920, 8, 8192).bit_rate == pytest.approx(1300)
+    assert Stream("reasoning", 4800, 8, 4096).bit_rate == pytest.approx(480)
 
 
 def test_perplexity():

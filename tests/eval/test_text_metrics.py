@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from uniaudio2.eval import text_metrics as t
@@ -94,3 +95,58 @@ def test_a_caption_that_names_everything_names_nothing():
     everything = " ".join(words[0] for words in t.CLASS_WORDS.values())
     assert not t.names_class(everything, "rain")
     assert t.names_class("rain falling", "rain")
+
+
+def voices_of(rng, count, each, spread):
+    """Values of some voices around 0.4, each voice with its own mean; and whose they are."""
+    means = rng.normal(0.4, spread, count)
+    return list(rng.normal(np.repeat(means, each), 0.2)), [f"voice {i // each}" for i in range(count * each)]
+
+
+def test_intervals_over_few_voices_hold_the_truth_where_those_over_utterances_do_not():
+    """Six voices that differ: drawn by utterance an interval misses the mean of all voices every other time."""
+    rng = np.random.default_rng(1)
+    held = {"utterances": 0, "voices": 0}
+    for _ in range(60):
+        values, voices = voices_of(rng, 6, 15, spread=0.15)
+        for name, clusters in (("utterances", None), ("voices", voices)):
+            rate = t.mean(values, clusters=clusters)
+            held[name] += rate.low <= 0.4 <= rate.high
+    assert held["utterances"] < 40
+    assert held["voices"] >= 52
+
+
+def test_voices_that_do_not_differ_cost_little():
+    rng = np.random.default_rng(2)
+    values, voices = voices_of(rng, 40, 5, spread=0.0)
+    plain, clustered = t.mean(values), t.mean(values, clusters=voices)
+    assert clustered.clusters == 40 and plain.clusters == 0
+    assert (clustered.high - clustered.low) / (plain.high - plain.low) == pytest.approx(1, abs=0.3)
+
+
+def test_clusters_of_an_interval():
+    values = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    assert t.mean(values, clusters=["a"] * 6) == t.mean(values)  # one voice: its utterances are drawn
+    assert t.mean(values, clusters=[None] * 6) == t.mean(values)  # nobody is named
+    assert t.mean(values, clusters=["a", "b", None, None, None, None]).clusters == 6  # unnamed: each its own
+    alike = [0.0, 1.0] * 3
+    assert t.mean(alike, clusters=list("aabbcc")).low == t.mean(alike).low  # three voices that happen to be alike
+    both = t.mean(values, clusters=[("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("a", "c"), "d"])
+    assert both.clusters == 4 and both.low < both.value < both.high
+    assert t.mean([1.0, math.nan], clusters=["a", "b"]).clusters == 0  # only one is left
+    with pytest.raises(ValueError, match="equal length"):
+        t.ratio([1.0], [1.0], clusters=["a", "b"])
+
+
+def test_accuracy_by_voice_is_never_narrower_than_wilson():
+    right = [True] * 30
+    assert t.accuracy(right, clusters=[f"v{i % 5}" for i in range(30)]).low == t.accuracy(right).low
+    mixed = [i < 15 for i in range(30)]  # one half of the voices always right, the other never
+    wide = t.accuracy(mixed, clusters=[f"v{i // 5}" for i in range(30)])
+    assert wide.low < t.accuracy(mixed).low and wide.high > t.accuracy(mixed).high
+
+
+def test_scores_of_texts_take_voices():
+    scores = t.score_texts(["one two", "three", "", "four"], ["one too", "three", "x", "for"],
+                         clusters=["a", "b", "a", "b"])  # fmt: skip
+    assert scores.wer.clusters == scores.cer.clusters == scores.exact.clusters == 2

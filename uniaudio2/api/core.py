@@ -19,7 +19,6 @@ from uniaudio2.api.settings import ModelFacts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.checkpoint import SaveDtype, load_codec, load_lm, open_folder, push_to_hub, save_pretrained
 from uniaudio2.checks import check_optional
-from uniaudio2.codec.quantize import check_codes
 from uniaudio2.codes import AudioCodes
 from uniaudio2.devices import choose_device
 from uniaudio2.engine import Engine
@@ -29,8 +28,9 @@ from uniaudio2.sequence import SequenceBuilder
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from uniaudio2.codec.codec import Kind, ReasoningCodec
-    from uniaudio2.codec.flow_matching import Solver
+    from uniaudio2.codec.codec import Kind
+    from uniaudio2.codec.contract import Codec
+    from uniaudio2.codec.decoder import Solver
     from uniaudio2.lm.model import AudioLM
 
 ENGINE_ROWS = 64  # cache rows of the engine: 8 sentences with 4 guided attempts each run together
@@ -70,7 +70,7 @@ class Core:
 
     def __init__(
         self,
-        codec: ReasoningCodec,
+        codec: Codec,
         lm: AudioLM | None = None,
         tokenizer: TextTokenizer | None = None,
         *,
@@ -115,9 +115,14 @@ class Core:
         facts = ModelFacts.of(folder)
         name = facts.name
         codec = load_codec(folder, device=place, dtype=dtype)
+        if codec.sample_rate != SAMPLE_RATE:
+            raise UserError(
+                f"{folder.path}: its codec works at {codec.sample_rate} Hz; only {SAMPLE_RATE} Hz are served"
+            )
         if not folder.has("lm"):
             return cls(codec, name=name, folder=folder.path, facts=facts)
         lm = load_lm(folder, device=place, dtype=dtype)
+        lm.config.audio.check_codec(codec.streams)
         if quantized is not None:
             quantize_weights(lm, quantized)
         tokenizer = TextTokenizer.load(folder.tokenizer, lm.config.text)
@@ -215,16 +220,16 @@ class Core:
         """
         if len(codes) != 1:
             raise UserError(f"one clip at a time, got a batch of {len(codes)}")
-        if codes.reconstruction.shape[-1] == 0:
-            raise UserError("there is nothing to hear in these codes: they have no reconstruction frames")
+        finest = self.codec.streams[-1].name
+        if codes[finest].shape[-1] == 0:
+            raise UserError(f"there is nothing to hear in these codes: they have no {finest} frames")
         check_decoding(steps, seed)
         check_optional("guidance", guidance, 0.0, 100.0)
         check_optional("temperature", temperature, 0.0, 100.0)
         for name, value, known in (("kind", kind, ("speech", "sound")), ("solver", solver, ("euler", "midpoint"))):
             if value is not None and value not in known:
                 raise UserError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
-        meaning = self.codec.config.reasoning.quantizer  # checked here because decoding may leave this stream out
-        check_codes(codes.reasoning, meaning.num_codebooks, meaning.codebook_size, "reasoning codes")
+        self.codec.check_codes(codes)  # here because decoding may leave a stream out
         pieces = self.codec.decode_stream(
             codes,
             steps=steps,

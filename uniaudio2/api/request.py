@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict
 from uniaudio2.api.core import Core
 from uniaudio2.api.settings import MOST_BEAMS, MOST_SHIFTS, Drawing, GenerationConfig
 from uniaudio2.checks import check_optional
-from uniaudio2.codes import REASONING_RATE_HZ, RECONSTRUCTION_RATE_HZ, AudioCodes
+from uniaudio2.codes import AudioCodes, Stream
 from uniaudio2.engine import (
-    RECONSTRUCTION_PER_REASONING,
     GenerationRequest,
     GenerationResult,
     SamplingConfig,
@@ -67,16 +66,14 @@ class Limits:
     max_audio_s: float = 0.0
     exact: bool = False  # the audio is to be as long as ``max_audio_s``, to the sample
 
-    def frames(self) -> dict[str, tuple[int, int]]:
-        """Least and most text ids, reasoning and reconstruction frames."""
+    def frames(self, rates_hz: Mapping[str, float]) -> dict[str, tuple[int, int]]:
+        """Least and most text ids, and frames of every stream; the rates are those of the streams, by name."""
         if self.exact:  # rounded up: the rest of the last frame is cut from the wave
-            counts = {
-                name: max(1, math.ceil(self.max_audio_s * rate - 1e-6))
-                for name, rate in (("reasoning", REASONING_RATE_HZ), ("reconstruction", RECONSTRUCTION_RATE_HZ))
-            }
+            counts = {name: max(1, math.ceil(self.max_audio_s * rate - 1e-6)) for name, rate in rates_hz.items()}
             return {name: (count, count) for name, count in counts.items()}
-        least, most = (max(1, round(seconds * REASONING_RATE_HZ)) for seconds in (self.min_audio_s, self.max_audio_s))
-        return {"text": (0, self.max_tokens), **_frame_limits(least, most)}
+        first = next(iter(rates_hz.values()))
+        least, most = (max(1, round(seconds * first)) for seconds in (self.min_audio_s, self.max_audio_s))
+        return {"text": (0, self.max_tokens), **_frame_limits(least, most, rates_hz)}
 
 
 @dataclass(frozen=True)
@@ -101,13 +98,11 @@ def speech_limits(config: GenerationConfig, expected_s: float) -> Limits:
     return Limits(min_audio_s=least * expected_s, max_audio_s=most * expected_s + config.speech_more_s)
 
 
-def _frame_limits(least: int, most: int) -> dict[str, tuple[int, int]]:
-    """Limits of both streams from those of the reasoning stream."""
-    ratio = RECONSTRUCTION_PER_REASONING
-    return {
-        "reasoning": (least, most),
-        "reconstruction": (max(1, int((least - 1) * ratio) + 1), math.ceil(most * ratio)),
-    }
+def _frame_limits(least: int, most: int, rates_hz: Mapping[str, float]) -> dict[str, tuple[int, int]]:
+    """Limits of all streams from those of the first."""
+    first = next(iter(rates_hz.values()))
+    ratios = {name: rate / first for name, rate in rates_hz.items()}
+    return {name: (max(1, int((least - 1) * r) + 1), math.ceil(most * r)) for name, r in ratios.items()}
 
 
 def seed_of(sampling: Sampling) -> int:
@@ -172,7 +167,7 @@ def generate(
     builder = core.sequences
     drawn = [seed_of(sampling)] * len(asks) if seeds is None else seeds
     requests = [build_request(core, builder, ask, sampling, seed) for ask, seed in zip(asks, drawn, strict=True)]
-    return [outputs_of(result) for result in core.engine.generate(requests)]
+    return [outputs_of(result, core.codec.streams) for result in core.engine.generate(requests)]
 
 
 def search(core: Core, asks: Sequence[Ask], effort: Effort, sampling: Sampling) -> list[Answer]:
@@ -186,7 +181,7 @@ def search(core: Core, asks: Sequence[Ask], effort: Effort, sampling: Sampling) 
         renderings=[[request.prompt for request in group[1:]] for group in groups],
         beams=effort.beams,
     )
-    return [outputs_of(result) for result in results]
+    return [outputs_of(result, core.codec.streams) for result in results]
 
 
 def build_request(core: Core, builder: SequenceBuilder, ask: Ask, sampling: Sampling, seed: int) -> GenerationRequest:
@@ -218,33 +213,35 @@ def build_request(core: Core, builder: SequenceBuilder, ask: Ask, sampling: Samp
         sampling=drawn,
         guidance_scale=guidance,
         seed=seed,
-        limits=_limits_within(row, ask.limits, room),
+        limits=_limits_within(row, ask.limits, room, core.codec.streams),
         match_lengths=not ask.limits.exact,
     )
 
 
-def _limits_within(row: Task, limits: Limits, room: int) -> dict[str, tuple[int, int]]:
+def _limits_within(row: Task, limits: Limits, room: int, streams: Sequence[Stream]) -> dict[str, tuple[int, int]]:
     """Limits in ids and frames that fit into so many positions.
 
     Raises:
         ValueError: If the audio has a given length that does not fit.
     """
-    frames = limits.frames()
+    rates = {stream.name: float(stream.rate_hz) for stream in streams}
+    frames = limits.frames(rates)
     if not row.makes_audio:
         return {"text": (0, min(frames["text"][1], room))}
-    longest = max(1, int(room / (1 + RECONSTRUCTION_PER_REASONING)) - 4)
+    first = streams[0].name
+    longest = max(1, int(room / (sum(rates.values()) / rates[first])) - 4)
     if limits.exact:
-        if frames["reasoning"][1] > longest:
+        if frames[first][1] > longest:
             raise UserError(
                 f"{limits.max_audio_s:g} s of audio are more than this model makes at once: "
-                f"give at most {longest / REASONING_RATE_HZ:g} s"
+                f"give at most {longest / rates[first]:g} s"
             )
         return frames
-    most = min(frames["reasoning"][1], longest)
-    return _frame_limits(min(frames["reasoning"][0], most), most)
+    most = min(frames[first][1], longest)
+    return _frame_limits(min(frames[first][0], most), most, rates)
 
 
-def outputs_of(result: GenerationResult) -> Answer:
+def outputs_of(result: GenerationResult, streams: Sequence[Stream]) -> Answer:
     """Text, or codes, by the name of the value; a stream that the task does not make has no frames."""
     outputs: Answer = {}
     for value in dict.fromkeys(part.value for part in result.parts):
@@ -253,9 +250,7 @@ def outputs_of(result: GenerationResult) -> Answer:
             part = parts["text"]
             outputs[value] = Heard(part.text or "", part.log_probability, part.empty_probability)
             continue
-        streams = {kind: part.codes for kind, part in parts.items() if part.codes is not None}
-        nothing = next(iter(streams.values()))[:, :0]
-        outputs[value] = AudioCodes(
-            streams.get("reasoning", nothing)[None], streams.get("reconstruction", nothing)[None], None
-        )
+        made = {kind: part.codes for kind, part in parts.items() if part.codes is not None}
+        nothing = next(iter(made.values()))[:, :0]
+        outputs[value] = AudioCodes.of({one.name: made.get(one.name, nothing)[None] for one in streams}, streams)
     return outputs

@@ -61,7 +61,7 @@ def run_row(
     for name, value in answer.items():
         if isinstance(value, Heard):
             results[name] = value.text
-        elif value.reconstruction.shape[-1] == 0:
+        elif value[core.codec.streams[-1].name].shape[-1] == 0:
             results[name] = value
         else:
             audio = core.decode(value, seed=seed, kind=row.kind, steps=steps)
@@ -159,9 +159,8 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
         raise UserError(f"shot {number}: {error}") from None
     for name in inputs.keys() & outputs.keys():  # one recording, whose streams lie on both sides
         given, made = inputs[name], outputs[name]
-        first = any(part.kind == "reasoning" and part.value == name for part in row.inputs)
-        reasoning, reconstruction = (given, made) if first else (made, given)
-        outputs[name] = (reasoning.reasoning[0], reconstruction.reconstruction[0])
+        kinds = {part.kind for part in row.inputs if part.value == name}
+        outputs[name] = tuple((given if one.name in kinds else made)[one.name][0] for one in core.codec.streams)
     return {**inputs, **outputs}
 
 

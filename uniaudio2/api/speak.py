@@ -39,7 +39,7 @@ class Speaking:
     """
 
     attempts: int
-    voice: Tensor | None  # reconstruction codes (K, T) of a voice prompt
+    voice: Tensor | None  # codes (K, T) of the last stream of a voice prompt
     batch_size: int
     steps: int | None
     sampling: Sampling
@@ -155,7 +155,7 @@ def generate_sound(
 
 
 def voice_prompt(core: Core, audio: Tensor) -> Tensor:
-    """Reconstruction codes (K, T) of a voice prompt, from the loudest few seconds of a waveform (1, N).
+    """Codes (K, T) of the last stream of a voice prompt, from the loudest few seconds of a waveform (1, N).
 
     Raises:
         AudioError: If it is silent.
@@ -169,7 +169,7 @@ def voice_prompt(core: Core, audio: Tensor) -> Tensor:
         power = torch.nn.functional.avg_pool1d(audio.square()[None], length, hop)[0, 0]
         start = int(power.argmax()) * hop
         audio = audio[:, start : start + length]
-    return voice_codes(core.encode(audio).reconstruction[0])
+    return voice_codes(core.encode(audio)[core.codec.streams[-1].name][0])
 
 
 def spoken(core: Core, text: str, language: str) -> str:

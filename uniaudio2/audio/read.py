@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -137,7 +137,7 @@ class _Source:
     copy: BinaryIO | None = None
     layout: list[list[Piece]] = field(default_factory=list)  # see `containers.layout`
 
-    def streams(self, keep: ExitStack) -> Iterator[bytes | BinaryIO]:
+    def streams(self, keep: ExitStack) -> Iterator[Any]:
         """What libsndfile is to open, one after another; ``keep`` closes it."""
         if not self.layout and self.path is not None:
             yield os.fsencode(self.path)  # names need not be valid text

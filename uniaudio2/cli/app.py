@@ -19,7 +19,7 @@ from uniaudio2.batch import InputError
 from uniaudio2.cli.codec import decode, encode
 from uniaudio2.cli.convert import convert
 from uniaudio2.cli.data import data, prepare
-from uniaudio2.cli.evaluate import evaluate
+from uniaudio2.cli.evaluate import evaluate, results
 from uniaudio2.cli.listen import caption, transcribe
 from uniaudio2.cli.output import BatchError, say
 from uniaudio2.cli.run import run
@@ -31,7 +31,7 @@ from uniaudio2.errors import BUG_EXIT_CODE, describe, is_disk_full, is_expected
 GROUPS = {
     "Use": (transcribe, speak, generate, caption, encode, decode, run),
     "Train": (data, prepare, train, assemble, convert),
-    "Measure": (evaluate, bench, demo, doctor),
+    "Measure": (evaluate, results, bench, demo, doctor),
 }
 RENAMED = {"hearings": "shifts"}  # options that are read on under their old names
 

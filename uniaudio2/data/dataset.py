@@ -60,11 +60,12 @@ class LMDataset:
         self._voices = self._voice_index()
         voice_numbers = {name: i for i, name in enumerate(dict.fromkeys(c.speaker for c in store.clips if c.speaker))}
         text_numbers = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in store.clips if c.text))}
+        self._forms = {name: get_form(name) for name, weight in config.weights.items() if weight > 0}
         if not plan:
             return
         self.planner = Planner(
             config,
-            {name: self._pool(get_form(name)) for name in config.weights if config.weights[name] > 0},
+            {name: self._pool(form) for name, form in self._forms.items()},
             seed,
             speakers=np.array([voice_numbers.get(c.speaker or "", -1) for c in store.clips]),
             texts=np.array([text_numbers.get(c.text or "", -1) for c in store.clips]),
@@ -236,7 +237,7 @@ class LMDataset:
         rows = []
         for number, draw in enumerate(self.planner.batch(index)):
             rng = batch_rng(self.seed, index, stream=number + 1)
-            rows.append([self.segment(get_form(name), item, rng) for name, item in draw.segments])
+            rows.append([self.segment(self._forms[name], item, rng) for name, item in draw.segments])
         return collate(self.builder, rows, align_listening=self.align_listening)
 
     def held_out(self, form: Form, items: Sequence[int], *, shuffled: bool) -> LMBatch:

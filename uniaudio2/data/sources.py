@@ -174,7 +174,8 @@ def read_set(root: Path, name: str, *, split: str | None = None) -> list[Example
 def _to_example(data: dict[str, Any], name: str, folder: Path) -> Example:
     """Map a line of a set's own manifest to an `Example`."""
     language = {"cmn": "zh", "yue": "yue", "en": "en"}.get(data.get("language") or "")
-    kind = SETS[name].kind if name in SETS else "sound"
+    spoken = bool(data.get("text") and language)
+    kind = SETS[name].kind if name in SETS else "speech" if spoken else "sound"
     label = data.get("label")
     if isinstance(label, dict) and "intent" in label:
         slots = ", ".join(f"{key}={value}" for key, value in sorted(label.get("slots", {}).items()))

@@ -315,11 +315,6 @@ def reconstruction_scores(reference: Waveform, estimate: Waveform, *, kind: str 
 # --------------------------------------------------------------------------------------------- codes
 
 
-def bits_per_second(num_codebooks: int, codebook_size: int, frame_rate_hz: float) -> float:
-    """Bit rate of a code stream without entropy coding."""
-    return num_codebooks * math.log2(codebook_size) * frame_rate_hz
-
-
 def codebook_perplexity(codes: Iterable[Tensor], codebook_size: int) -> list[float]:
     """Effective number of entries used in each codebook: the exponential of the entropy of their use.
 

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uniaudio2.data.sources import find_data_root
 from uniaudio2.eval import generation, reconstruction, speed, understanding
 from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
 from uniaudio2.eval.report import Figure, Report
 from uniaudio2.eval.subject import Effort, PipelineSubject, Subject
 from uniaudio2.eval.text_metrics import get_normaliser
 
-Run = Callable[[Context], tuple[list[Figure], list[dict[str, Any]]]]
+Result = tuple[list[Figure], list[dict[str, Any]]]
+Run = Callable[[Context], Result]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Evaluation:
         data: Value of ``--data``.
         description: One line.
         run: Measures; gets a `Context`.
+        judge: What scores it.
         reads_text: Whether a text normaliser matters.
     """
 
@@ -41,45 +44,65 @@ class Evaluation:
     data: str
     description: str
     run: Run
+    judge: str
     reads_text: bool = False
 
     @property
     def efforts(self) -> frozenset[str]:
         """What of `Effort` it depends on."""
-        listens, speaks = self.task in ("asr", "speed") or self.run is generation.tts, self.task in ("tts", "speed")
+        listens = self.task in ("asr", "speed") or (self.task == "tts" and self.run is not generation.tts_voices)
+        speaks = self.task in ("tts", "speed")
         return frozenset((*(("beams", "shifts") if listens else ()), *(("best_of",) if speaks else ())))
 
 
+TEXT = "edit distance to the transcript (jiwer)"
+WORDS = "table of the words that name a class"
+DISTANCES = "distances to the original: pystoi, pesq, our spectral ones"
+
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("asr", "fsdd", "spoken digits, real, 8 kHz: accuracy",
-               lambda c: understanding.asr_words(c, "fsdd", ">= 90 %; >= 97 %"), True),
+               lambda c: understanding.asr_words(c, "fsdd", ">= 90 %; >= 97 %"), TEXT, True),
     Evaluation("asr", "keywords", "spoken keywords, real, many speakers: accuracy",
-               lambda c: understanding.asr_words(c, "keywords", ">= 80 %; >= 92 %"), True),
+               lambda c: understanding.asr_words(c, "keywords", ">= 80 %; >= 92 %"), TEXT, True),
     Evaluation("asr", "read_english", "read English, real: WER and CER, LJ and other voices apart",
-               understanding.asr_read_english, True),
+               understanding.asr_read_english, TEXT, True),
     Evaluation("asr", "synth-heldout", "unseen sentences by unseen synthetic voices: en, zh, yue, by engine and voice",
-               understanding.asr_synth_held_out, True),
+               understanding.asr_synth_held_out, TEXT, True),
     Evaluation("tts", "sentences", "unseen sentences: own recogniser and an independent one, beside the source voice",
-               generation.tts, True),
-    Evaluation("tts", "voices", "voice prompts of left-out voices: nearest voice and pitch", generation.tts_voices),
-    Evaluation("audio_caption", "esc10", "single real sounds: class named", understanding.captions_esc10),
+               generation.tts, f"{generation.OWN}; {generation.LISTENER}", True),
+    Evaluation("tts", "voices", "voice prompts of left-out voices: nearest voice and pitch", generation.tts_voices,
+               "nearest mean of mel-cepstra; our pitch tracker"),
+    Evaluation("audio_caption", "esc10", "single real sounds: class named", understanding.captions_esc10, WORDS),
     Evaluation("audio_caption", "mixtures", "two real sounds at once: both classes named",
-               understanding.captions_mixtures),
+               understanding.captions_mixtures, WORDS),
     Evaluation("tta", "esc10", "ten classes, five seeds, two phrasings: named by an independent classifier",
-               generation.tta),
+               generation.tta, "classifier trained on the ESC-10 train clips alone"),
     Evaluation("codec", "all", "speech, sounds and music through the codec, beside its autoencoder and peers",
-               reconstruction.codec),
+               reconstruction.codec, DISTANCES),
     Evaluation("reasoning", "all", "text from the reasoning codes alone, beside codes of another clip",
-               understanding.reasoning, True),
-    Evaluation("speed", "all", "load time and real-time factors", speed.speed),
+               understanding.reasoning, f"{TEXT}; {WORDS}", True),
+    Evaluation("speed", "all", "load time and real-time factors", speed.speed, "clock"),
 )  # fmt: skip
 """All evaluations; the first one of a task is its default."""
+
+ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
+    "asr": (understanding.asr_data, TEXT),
+    "tts": (generation.tts_data, generation.OWN),
+    "audio_caption": (understanding.captions_data, WORDS),
+    "codec": (reconstruction.codec_data, DISTANCES),
+}
+"""What runs on any manifest or set of recordings, by task, and its judge."""
 
 TASKS = tuple(dict.fromkeys(item.task for item in EVALUATIONS))
 
 
-def find_evaluation(task: str, data: str | None = None) -> Evaluation:
-    """The evaluation of that task and data; without ``data`` the task's first one. A path is a manifest (asr only).
+def find_evaluation(task: str, data: str | None = None, data_root: str | Path | None = None) -> Evaluation:
+    """The evaluation of that task and data.
+
+    Args:
+        task: A task or another name for it.
+        data: A name of the registry, a manifest's path, or a folder below the data root; None is the task's first one.
+        data_root: Folder of the data sets, as for `evaluate`.
 
     Raises:
         EvaluationError: If there is none; the message names those there are.
@@ -95,11 +118,19 @@ def find_evaluation(task: str, data: str | None = None) -> Evaluation:
     for item in own:
         if item.data == data.replace("synth_heldout", "synth-heldout"):
             return item
-    if task == "asr" and Path(data).exists():
-        return Evaluation("asr", data, "a manifest: WER and CER", lambda c: understanding.asr_manifest(c, data), True)
+    if task in ON_DATA and (Path(data).exists() or _is_set(data, data_root)):
+        run, judge = ON_DATA[task]
+        return Evaluation(task, data, "any data", lambda c: run(c, data), judge, task in ("asr", "tts"))
     known = ", ".join(item.data for item in own)
-    more = " or the path of a manifest" if task == "asr" else ""
+    more = ", the path of a manifest or the name of a set under --data-root" if task in ON_DATA else ""
     raise EvaluationError(f"no data {data!r} for {task}; choose {known}{more}")
+
+
+def _is_set(name: str, data_root: str | Path | None) -> bool:
+    try:
+        return (find_data_root(data_root) / name / "manifest.jsonl").is_file()
+    except ValueError:
+        return False
 
 
 def evaluate(
@@ -114,6 +145,8 @@ def evaluate(
     device: str = "cpu",
     normaliser: str = "simple",
     languages: Sequence[str] = ("en", "zh", "yue"),
+    tell_language: bool = True,
+    unseen_speakers: bool = False,
     work: str | Path | None = None,
     out: str | Path | None = None,
     progress: bool = False,
@@ -126,7 +159,8 @@ def evaluate(
 
     Args:
         task: ``asr``, ``tts``, ``audio_caption``, ``tta``, ``codec``, ``reasoning`` or ``speed``.
-        data: Which of the task's evaluations (see `EVALUATIONS`), or a manifest for ``asr``; None is the first.
+        data: A name of the registry, or, for the tasks of `ON_DATA`, a manifest or the name
+            of a set of recordings; None is the first.
         model: Model folder, hub id, a loaded `UniAudio2`, or any `Subject`; None is the model in the package.
         data_root: Folder of the data sets; None looks in UNIAUDIO2_DATA, then ``../shared/data``.
         corpus: Synthetic corpus with a dev split; None speaks its dev sentences on the fly.
@@ -135,6 +169,8 @@ def evaluate(
         device: Where the model runs.
         normaliser: ``simple`` or ``whisper``.
         languages: Languages to score where there is a choice.
+        tell_language: Whether the recogniser is told each clip's language; without it, it has to find it.
+        unseen_speakers: Whether to leave out speakers who are in the train part of their set too.
         work: Folder that keeps the audio that was scored; None uses a temporary one.
         out: JSON file for the report.
         progress: Whether to show progress bars on standard error.
@@ -149,22 +185,9 @@ def evaluate(
     Raises:
         ValueError: If task, data, model or an option is unknown, or something needed is missing.
     """
-    evaluation = find_evaluation(task, data)
-    get_normaliser(normaliser)
-    if limit is not None and limit < 1:
-        raise EvaluationError(f"limit must be at least 1, not {limit}")
-    unknown = sorted(set(languages) - {"en", "zh", "yue"})
-    if unknown:
-        raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
+    evaluation = find_evaluation(task, data, data_root)
     effort = effort or Effort()
-    misplaced = sorted({"best_of", "beams", "shifts"} & sampling.keys())
-    if misplaced:
-        raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
-    for name, value in effort.given().items():
-        if name not in evaluation.efforts:
-            raise EvaluationError(f"{name} changes nothing in {evaluation.task} --data {evaluation.data}: leave it out")
-        if value < 1:
-            raise EvaluationError(f"{name} must be at least 1, not {value}")
+    _check(evaluation, limit, normaliser, languages, effort, sampling)
     options = {name: value for name, value in sampling.items() if value is not None}
     shown = {**effort.given(), **options}
     start = time.perf_counter()
@@ -183,25 +206,70 @@ def evaluate(
             source=model if isinstance(model, str | Path) else getattr(model, "folder", None),
             device=device,
             languages=tuple(languages),
+            tell_language=tell_language,
+            unseen_speakers=unseen_speakers,
         )
         figures, items = evaluation.run(context)
         report = Report(
             task=evaluation.task,
             data=evaluation.data,
             model=context.subject.name,
-            command=command or _command(evaluation, model, corpus, limit, seed, normaliser, languages, shown),
+            command=command or _command(evaluation, model, context, shown),
             seed=seed,
             normaliser=normaliser if evaluation.reads_text else None,
+            judge=evaluation.judge,
+            speakers=context.speakers if evaluation.task in ("asr", "reasoning") else "",
             figures=figures,
             items=items,
-            notes=context.notes,
+            notes=[*context.notes, *_remarks(figures, context)],
         )
-    if limit is not None:
-        report.notes.append(f"Only up to {limit} items of each set were scored.")
     report.seconds = round(time.perf_counter() - start, 1)
     if out is not None:
         report.save(out)
     return report
+
+
+def _check(
+    evaluation: Evaluation,
+    limit: int | None,
+    normaliser: str,
+    languages: Sequence[str],
+    effort: Effort,
+    sampling: dict[str, Any],
+) -> None:
+    """Refuse what is out of range or changes nothing, before anything is loaded."""
+    get_normaliser(normaliser)
+    if limit is not None and limit < 1:
+        raise EvaluationError(f"limit must be at least 1, not {limit}")
+    unknown = sorted(set(languages) - {"en", "zh", "yue"})
+    if unknown:
+        raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
+    misplaced = sorted({"best_of", "beams", "shifts"} & sampling.keys())
+    if misplaced:
+        raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
+    for name, value in effort.given().items():
+        if name not in evaluation.efforts:
+            raise EvaluationError(f"{name} changes nothing in {evaluation.task} --data {evaluation.data}: leave it out")
+        if value < 1:
+            raise EvaluationError(f"{name} must be at least 1, not {value}")
+
+
+FEW = 10
+"""Voices or recordings below which an interval over them is rough."""
+
+
+def _remarks(figures: Sequence[Figure], context: Context) -> list[str]:
+    """What a reader of the figures has to know."""
+    remarks = []
+    few = sorted({figure.clusters for figure in figures if 0 < figure.clusters < FEW})
+    if few:
+        numbers = " and ".join(map(str, few))
+        remarks.append(f"Intervals over {numbers} voices, prompts or recordings are rough: they are few.")
+    if not context.tell_language:
+        remarks.append("The recogniser was not told the language.")
+    if context.limit is not None:
+        remarks.append(f"Only up to {context.limit} items of each set were scored.")
+    return remarks
 
 
 def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling: dict[str, Any], task: str) -> Subject:
@@ -218,30 +286,23 @@ def _subject(model: Any, device: str, batch_size: int, effort: Effort, sampling:
     raise EvaluationError(f"cannot evaluate a {type(model).__name__}; give a model folder or a UniAudio2 object")
 
 
-def _command(
-    evaluation: Evaluation,
-    model: Any,
-    corpus: Any,
-    limit: int | None,
-    seed: int,
-    normaliser: str,
-    languages: Sequence[str],
-    sampling: dict[str, Any],
-) -> str:
+def _command(evaluation: Evaluation, model: Any, context: Context, sampling: dict[str, Any]) -> str:
     words = ["uniaudio2", "evaluate", evaluation.task, "--data", evaluation.data]
     if isinstance(model, str | Path):
         words += ["--model", str(model)]
-    if corpus is not None:
-        words += ["--corpus", str(corpus)]
-    if limit is not None:
-        words += ["--limit", str(limit)]
-    if normaliser != "simple":
-        words += ["--normaliser", normaliser]
-    if tuple(languages) != ("en", "zh", "yue"):
-        words += ["--languages", ",".join(languages)]
+    if context.corpus is not None:
+        words += ["--corpus", str(context.corpus)]
+    if context.limit is not None:
+        words += ["--limit", str(context.limit)]
+    if context.normaliser != "simple":
+        words += ["--normaliser", context.normaliser]
+    if context.languages != ("en", "zh", "yue"):
+        words += ["--languages", ",".join(context.languages)]
+    words += ["--detect-language"] if not context.tell_language else []
+    words += ["--unseen-speakers"] if context.unseen_speakers else []
     for name, value in sampling.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join([*words, "--seed", str(seed)])
+    return shlex.join([*words, "--seed", str(context.seed)])
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from uniaudio2.data.manifest import Example, read_manifest
 from uniaudio2.data.sources import find_data_root, read_set
 from uniaudio2.errors import UserError
 from uniaudio2.eval.subject import Subject
+from uniaudio2.eval.text_metrics import Cluster
 
 Item = TypeVar("Item")
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
@@ -38,6 +39,18 @@ class Clip:
 
     example: Example
     load: Callable[[], Tensor]
+
+    @property
+    def cluster(self) -> Cluster:
+        """What intervals are drawn over: the speaker, or the recording that a sound was cut from; None if unknown."""
+        if self.example.kind == "speech":
+            return self.example.speaker
+        return recording_of(self.example)
+
+
+def recording_of(example: Example) -> str:
+    """The recording that a sound was cut from: ESC-10 ends the ids of its cuts with a letter."""
+    return re.sub(r"-[A-Z]$", "", example.id)
 
 
 def quiet(items: Sequence[Any], _description: str) -> Iterable[Any]:
@@ -61,6 +74,10 @@ class Context:
         source: The model folder as it was given, for timing a fresh load.
         device: Where the model runs.
         languages: Languages to score where there is a choice.
+        tell_language: Whether the recogniser is told the language of a clip.
+        unseen_speakers: Whether clips are left out whose speaker is in the train part of their set too.
+        notes: Remarks for the report.
+        known_speakers: Speakers of the clips that were read, and whether each has clips in the train part of its set.
     """
 
     make_subject: Callable[[], Subject]
@@ -74,7 +91,10 @@ class Context:
     source: str | Path | None = None
     device: str = "cpu"
     languages: tuple[str, ...] = ("en", "zh", "yue")
+    tell_language: bool = True
+    unseen_speakers: bool = False
     notes: list[str] = field(default_factory=list)
+    known_speakers: dict[str, bool] = field(default_factory=dict)
 
     @cached_property
     def subject(self) -> Subject:
@@ -100,13 +120,32 @@ class Context:
 
     def real(self, name: str, split: str = "dev") -> list[Clip]:
         """The clips of one set of recordings; raises `ManifestError` if it is missing."""
-        return [Clip(example, example.audio) for example in read_set(self.root, name, split=split)]
+        return self._scored(read_set(self.root, name), split)
 
     def manifest(self, path: str | Path) -> list[Clip]:
         """The dev clips of a manifest, or all of them if it has no dev split."""
         examples = read_manifest(path)
-        dev = [example for example in examples if example.split == "dev"]
-        return [Clip(example, example.audio) for example in dev or examples]
+        return self._scored(examples, "dev" if any(example.split == "dev" for example in examples) else None)
+
+    def set_or_manifest(self, data: str) -> list[Clip]:
+        """The clips of a manifest by its path, else of a set of recordings by its name."""
+        return self.manifest(data) if Path(data).exists() else self.real(data)
+
+    def _scored(self, examples: Sequence[Example], split: str | None) -> list[Clip]:
+        """The clips of a split (None: all); whether their speakers are in another one is kept in ``known_speakers``."""
+        train = {example.speaker for example in examples if split and example.split == "train" and example.speaker}
+        chosen = [example for example in examples if split in (None, example.split)]
+        if self.unseen_speakers:
+            chosen = [example for example in chosen if example.speaker and example.speaker not in train]
+        self.known_speakers |= {one.speaker: one.speaker in train for one in chosen if one.speaker and one.text}
+        return [Clip(example, example.audio) for example in chosen]
+
+    @property
+    def speakers(self) -> str:
+        """Who was heard, for the report: how many speakers, and how many of them have training clips in their set."""
+        if not self.known_speakers:
+            return "not named"
+        return f"{len(self.known_speakers)}, of whom {sum(self.known_speakers.values())} have clips in the train part"
 
     def held_out_speech(self, language: str) -> list[Clip]:
         """Unseen sentences by unseen synthetic voices: the corpus's dev clips, or the same sentences spoken now.
@@ -129,6 +168,7 @@ class Context:
         tasks = tasks[: self.limit if self.limit is not None else (200 if language == "en" else 100)]
         rendered = render_speech(tasks, 0)
         waves = {example.id: torch.from_numpy(wave)[None] for example, wave in rendered}
+        self.known_speakers |= {str(example.speaker): False for example, _ in rendered}
         return [Clip(example, lambda name=example.id: waves[name]) for example, _ in rendered]
 
     def held_out_sentences(self, language: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,22 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, resample
 from uniaudio2.data.manifest import Example
+from uniaudio2.data.sources import CAPTIONS
 from uniaudio2.eval.audio_metrics import median_f0_hz, timbre
 from uniaudio2.eval.classifier import NearestClip, SoundClassifier
-from uniaudio2.eval.context import Clip, Context, EvaluationError
+from uniaudio2.eval.context import Clip, Context, EvaluationError, recording_of
 from uniaudio2.eval.listener import Listener
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.text_metrics import accuracy, mean, score_texts
+from uniaudio2.eval.text_metrics import Cluster, Rate, accuracy, mean, score_texts
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
 SENTENCES = {"en": 100, "zh": 50, "yue": 50}
 """Sentences spoken for each language."""
+
+OURS = "spoken by the model"
+OWN = "the model's own recogniser"
+LISTENER = "pocketsphinx, choice of one in ten sentences"
 
 
 def tts(context: Context) -> Result:
@@ -50,50 +55,88 @@ def _tts_language(context: Context, language: str) -> Result:
     sentences = context.head(pool, SENTENCES[language])
     if not sentences:
         raise EvaluationError(f"no unseen {language!r} sentences to speak")
-    systems: list[tuple[str, Callable[[int, str], Tensor | None]]] = [
-        ("spoken by the model", lambda i, text: context.subject.speak(text, language=language, voice=None,
-                                                                      seed=context.seed + i)),
-    ]  # fmt: skip
+    systems = {OURS: _speaker(context, sentences, language)}
     source = source_voice(sentences, language)
     if source is not None:
-        systems.append(("source voice", lambda i, _text: source[i]))
+        systems["source voice"] = source.__getitem__
     else:
         context.notes.append(f"{language}: the source voice's synthesiser is not installed, so its rows are missing.")
+    heard = None if listener is None else lambda wave, text: listener.right(wave, text, pool)
+    return _readings(context, sentences, language, systems, heard)
+
+
+def tts_data(context: Context, data: str) -> Result:
+    """The sentences of a manifest or set of recordings, spoken by the model, beside the recordings themselves."""
+    clips = context.sample([clip for clip in context.set_or_manifest(data) if clip.example.text])
+    if not clips:
+        raise EvaluationError(f"{data}: no clip with text to speak")
+    result: Result = ([], [])
+    for language in context.languages:
+        own = [clip for clip in clips if (clip.example.language or "en") == language]
+        sentences = [str(clip.example.text) for clip in own]
+        systems = {OURS: _speaker(context, sentences, language), "recordings": lambda i, own=own: own[i].load()}
+        if own:
+            figures, items = _readings(context, sentences, language, systems, None)
+            result[0].extend(figures)
+            result[1].extend(items)
+    return result
+
+
+def _speaker(context: Context, sentences: Sequence[str], language: str) -> Callable[[int], Tensor]:
+    return lambda i: context.subject.speak(sentences[i], language=language, voice=None, seed=context.seed + i)
+
+
+def _readings(
+    context: Context,
+    sentences: Sequence[str],
+    language: str,
+    systems: Mapping[str, Callable[[int], Tensor]],
+    heard: Callable[[Tensor, str], bool] | None,
+) -> Result:
+    """The same sentences by several systems.
+
+    Args:
+        context: What is needed.
+        sentences: What is read.
+        language: Theirs.
+        systems: What gives the waveform of a sentence's number, by the system's name.
+        heard: Whether an independent listener hears the sentence; None where there is none for the language.
+    """
     figures: list[Figure] = []
     items: list[dict[str, Any]] = [
         {"id": f"{language}-{i:03d}", "language": language, "text": text} for i, text in enumerate(sentences)
     ]
-    for system, make in systems:
-        waves: list[Tensor] = []
-        for index, text in context.track(list(enumerate(sentences)), f"{language}: {system}"):
-            wave = make(index, text)
-            waves.append(
-                context.written(torch.zeros(1, 240) if wave is None else wave, f"tts_{language}_{system}_{index:03d}")
-            )
+    for system, make in systems.items():
+        group, ours = f"{language}, {system}", system == OURS
+        waves = [
+            context.written(make(index), f"tts_{language}_{system}_{index:03d}")
+            for index in context.track(range(len(sentences)), f"{language}: {system}")
+        ]
         found: list[str] = []
         for wave in context.track(waves, f"{language}: own recogniser"):
             found += context.subject.transcribe([wave], language=language, seed=context.seed)
         scores = score_texts(sentences, found, language=language, normaliser=context.normaliser, seed=context.seed)
-        group = f"{language}, {system}"
-        ours = system == "spoken by the model"
-        figures.append(Figure.of("CER by own recogniser", scores.cer, unit="%", group=group,
-                                 target=("<= 12 %" if language == "en" else "<= 30 %") if ours else ""))  # fmt: skip
-        if language == "en":
-            figures.append(Figure.of("WER by own recogniser", scores.wer, unit="%", group=group))
+        rates = {"CER": scores.cer, **({"WER": scores.wer} if language == "en" else {})}
+        for name, rate in rates.items():
+            target = ("<= 12 %" if language == "en" else "<= 30 %") if ours and name == "CER" else ""
+            figures.append(
+                Figure.of(f"{name} by own recogniser", rate, unit="%", group=group, target=target, judge=OWN)
+            )
         seconds = [wave.shape[-1] / SAMPLE_RATE for wave in waves]
-        figures.append(
-            Figure("seconds per sentence, mean", statistics.mean(seconds), count=len(seconds), unit="s", group=group)
-        )
-        for row, text, length in zip(items, found, seconds, strict=True):
-            row[f"{system}: found"], row[f"{system}: seconds"] = text, round(length, 3)
-        if listener is not None:
-            heard = context.track(list(zip(waves, sentences, strict=True)), "independent listener")
-            right = [listener.right(wave, text, pool) for wave, text in heard]
-            figures.insert(0 if ours else len(figures), Figure.of(
-                "right by an independent listener (one of ten)", accuracy(right), unit="%", group=group,
-                target=">= 40 %; >= 85 % of the source voice's; chance 10 %" if ours else ""))  # fmt: skip
-            for row, ok in zip(items, right, strict=True):
-                row[f"{system}: listener"] = ok
+        length = Figure("seconds per sentence, mean", statistics.mean(seconds), count=len(seconds), unit="s",
+                        group=group)  # fmt: skip
+        figures.append(length)
+        for row, text, duration in zip(items, found, seconds, strict=True):
+            row[f"{system}: found"], row[f"{system}: seconds"] = text, round(duration, 3)
+        if heard is None:
+            continue
+        pairs = context.track(list(zip(waves, sentences, strict=True)), "independent listener")
+        right = [heard(wave, text) for wave, text in pairs]
+        figures.insert(0 if ours else len(figures), Figure.of(
+            "right by an independent listener (one of ten)", accuracy(right), unit="%", group=group, judge=LISTENER,
+            target=">= 40 %; >= 85 % of the source voice's; chance 10 %" if ours else ""))  # fmt: skip
+        for row, ok in zip(items, right, strict=True):
+            row[f"{system}: listener"] = ok
     return figures, items
 
 
@@ -120,42 +163,34 @@ def tts_voices(context: Context, sentences_each: int = 15) -> Result:
     """Voice prompts of voices left out of training: is the nearest voice the prompt's, and is its pitch kept?
 
     Nearest by a timbre vector (see `audio_metrics.timbre`), each dimension scaled by its spread over the reference
-    clips. The same question for real clips of those voices (each against the others' means) is the ceiling.
+    clips. The same question for real clips of those voices (each against the others' means) is the ceiling. Intervals
+    draw voices, since the question is what another voice would give.
     """
-    clips = [clip for clip in context.held_out_speech("en") if clip.example.duration >= 1.2]
-    voices: dict[str, list[Clip]] = {}
-    for clip in clips:
-        voices.setdefault(str(clip.example.speaker), []).append(clip)
-    voices = {name: own for name, own in sorted(voices.items()) if len(own) >= 3}
-    if len(voices) < 2:
-        raise EvaluationError("voice prompts need at least two left-out voices with three clips each")
-    reference = {name: [np.append(timbre(c.load()), 0) for c in own[1:9]] for name, own in voices.items()}
-    spread = np.concatenate([np.stack(rows) for rows in reference.values()]).std(axis=0) + 1e-3
-    judge = _VoiceJudge(reference, spread)
+    voices = _prompt_voices(context)
+    judge = _VoiceJudge({name: [np.append(timbre(c.load()), 0) for c in own[1:9]] for name, own in voices.items()})
     sentences = context.head(context.held_out_sentences("en"), sentences_each)
-    right, semitones, items = [], [], []
+    items: list[dict[str, Any]] = []
     for number, (name, own) in enumerate(voices.items()):
         prompt = own[0].load()
         wanted = median_f0_hz(prompt)
         for index, text in context.track(list(enumerate(sentences)), f"voice {name}"):
             wave = context.subject.speak(text, language="en", voice=prompt, seed=context.seed + 1000 * number + index)
             wave = context.written(wave, f"voice_{name}_{index:03d}")
-            heard = judge.nearest(np.append(timbre(wave), 0))
             f0 = median_f0_hz(wave)
-            right.append(heard == name)
-            semitones.append(abs(12 * math.log2(f0 / wanted)) if f0 > 0 and wanted > 0 else math.nan)
-            items.append({"prompt": name, "text": text, "nearest": heard, "f0_hz": f0, "prompt_f0_hz": wanted})
-    ceiling = [
-        _VoiceJudge({**reference, name: [row for row in rows if row is not own]}, spread).nearest(own) == name
-        for name, rows in reference.items()
-        for own in rows
-    ]
-    finite = [value for value in semitones if math.isfinite(value)]
-    within = accuracy([math.isfinite(value) and value <= 2 for value in semitones])
+            off = abs(12 * math.log2(f0 / wanted)) if f0 > 0 and wanted > 0 else math.nan
+            heard = judge.nearest(np.append(timbre(wave), 0))
+            items.append({"prompt": name, "text": text, "nearest": heard, "f0_hz": f0, "prompt_f0_hz": wanted,
+                          "semitones": off})  # fmt: skip
+    prompts = [str(row["prompt"]) for row in items]
+    finite = [row["semitones"] for row in items if math.isfinite(row["semitones"])]
+    right = accuracy([row["nearest"] == row["prompt"] for row in items], clusters=prompts)
+    within = accuracy([row["semitones"] <= 2 for row in items], clusters=prompts)  # NaN is not within
+    real = [(name, judge.without(own).nearest(own) == name) for name, rows in judge.reference.items() for own in rows]
+    ceiling = accuracy([ok for _, ok in real], clusters=[name for name, _ in real])
     figures = [
-        Figure.of("nearest voice is the prompt's", accuracy(right), unit="%", target=">= 70 %"),
+        Figure.of("nearest voice is the prompt's", right, unit="%", target=">= 70 %"),
         Figure("chance", 1 / len(voices), unit="%"),
-        Figure.of("nearest voice, real clips (ceiling)", accuracy(ceiling), unit="%"),
+        Figure.of("nearest voice, real clips (ceiling)", ceiling, unit="%"),
         Figure.of("median F0 within 2 semitones", within, unit="%"),
         Figure("median F0 difference, median", statistics.median(finite) if finite else math.nan, count=len(finite),
                unit="semitones", target="<= 2"),
@@ -163,10 +198,29 @@ def tts_voices(context: Context, sentences_each: int = 15) -> Result:
     return figures, items
 
 
+def _prompt_voices(context: Context) -> dict[str, list[Clip]]:
+    """Clips of left-out voices that are long enough for a prompt, by voice; three at least of each."""
+    voices: dict[str, list[Clip]] = {}
+    for clip in context.held_out_speech("en"):
+        if clip.example.duration >= 1.2:
+            voices.setdefault(str(clip.example.speaker), []).append(clip)
+    voices = {name: own for name, own in sorted(voices.items()) if len(own) >= 3}
+    if len(voices) < 2:
+        raise EvaluationError("voice prompts need at least two left-out voices with three clips each")
+    return voices
+
+
 class _VoiceJudge:
-    def __init__(self, reference: dict[str, list[np.ndarray]], spread: np.ndarray) -> None:
+    def __init__(self, reference: dict[str, list[np.ndarray]], spread: np.ndarray | None = None) -> None:
+        self.reference = reference
         self._means = {name: np.mean(rows, axis=0) for name, rows in reference.items() if rows}
-        self._spread = spread
+        rows = [row for own in reference.values() for row in own]
+        self._spread = np.stack(rows).std(axis=0) + 1e-3 if spread is None else spread
+
+    def without(self, clip: np.ndarray) -> _VoiceJudge:
+        """The same judge without one of its reference clips."""
+        rest = {name: [row for row in rows if row is not clip] for name, rows in self.reference.items()}
+        return _VoiceJudge(rest, self._spread)
 
     def nearest(self, vector: np.ndarray) -> str:
         """Name of the voice whose mean is nearest."""
@@ -182,59 +236,64 @@ def tta(context: Context) -> Result:
     """Ten classes, five seeds, two phrasings each, named by a classifier trained on real clips only.
 
     Beside it: the classifier on real dev clips and on dev clips that went through the codec (decoded as made sounds
-    are), and the nearest training clip, so that copies are noticed.
+    are), and the nearest training clip, so that copies are noticed. Intervals draw prompts (what another phrasing would
+    give) and recordings.
     """
-    from uniaudio2.data.sources import CAPTIONS
-
     train = [clip.example for clip in context.real("esc10", "train")]
     dev = [clip.example for clip in context.real("esc10")]
-    judge = _classifier(context, train)
-    labels = judge.labels
-    prompts = [(label, phrase) for label in labels for phrase in (CAPTIONS[label][0], CAPTIONS[label][2])]
-    jobs = [(label, phrase, seed) for seed in range(SEEDS) for label, phrase in prompts]
-    jobs = context.sample(jobs)
-    nearest = NearestClip(train)
+    judge, nearest = _classifier(context, train), NearestClip(train)
     # Choice: a near-copy lies closer to a training clip than 95 % of unseen recordings do; 5 % of those "are" copies.
     unseen = [nearest.find(example.audio())[1] for example in context.track(dev, "distances of unseen clips")]
     threshold = float(np.quantile(unseen, 0.05))
+    items = _made_sounds(context, judge, nearest)
+    prompts = [str(row["prompt"]) for row in items]
+    through = _through_codec(context)
+    some = train[:: len(train) // 20 or 1]
+
+    def share(right: Sequence[bool], clusters: Sequence[Cluster]) -> Rate:
+        """Accuracy with an interval over clusters."""
+        return accuracy(right, clusters=clusters)
+
+    def named(load: Callable[[Example], Tensor]) -> Rate:
+        """How often the classifier is right on dev clips."""
+        return share([judge.classify([load(one)])[0] == one.label for one in dev], [recording_of(one) for one in dev])
+
+    figures = [
+        Figure.of("class named by the classifier", share([r["named"] == r["label"] for r in items], prompts), unit="%",
+                  target=">= 60 %"),
+        Figure("chance", 1 / len(judge.labels), unit="%"),
+        Figure.of("classifier on real dev clips", named(Example.audio), unit="%"),
+        Figure.of("classifier on dev clips through the codec, as made sounds", named(through), unit="%"),
+        Figure.of("near-copies of a training clip", share([r["distance"] < threshold for r in items], prompts),
+                  unit="%", target="<= 10 %"),
+        Figure.of("distance to the nearest training clip", mean([r["distance"] for r in items], clusters=prompts),
+                  unit="decades"),
+        Figure("distance that counts as a near-copy", threshold, unit="decades"),
+        Figure.of("distance of real dev clips to the nearest training clip",
+                  mean(unseen, clusters=[recording_of(one) for one in dev]), unit="decades"),
+        Figure.of("training clips through the codec that count as near-copies (sensitivity)",
+                  share([nearest.find(through(one))[1] < threshold for one in some],
+                        [recording_of(one) for one in some]), unit="%"),
+    ]  # fmt: skip
+    for label in judge.labels:
+        own = [row["named"] == label for row in items if row["label"] == label]
+        if own:
+            figures.append(Figure.of("class named by the classifier", accuracy(own), unit="%", group=label))
+    return figures, items
+
+
+def _made_sounds(context: Context, judge: SoundClassifier, nearest: NearestClip) -> list[dict[str, Any]]:
+    """Sounds made from prompts: what the classifier calls each, and how near a training clip lies."""
+    prompts = [(label, phrase) for label in judge.labels for phrase in (CAPTIONS[label][0], CAPTIONS[label][2])]
+    jobs = context.sample([(label, phrase, seed) for seed in range(SEEDS) for label, phrase in prompts])
     items: list[dict[str, Any]] = []
     for number, (label, phrase, seed) in enumerate(context.track(jobs, "generating sounds")):
         wave = context.subject.generate_sound(phrase, seed=context.seed + seed)
         wave = context.written(wave, f"tta_{number:03d}_{label}")
         closest, distance = nearest.find(wave)
-        items.append(
-            {
-                "label": label,
-                "prompt": phrase,
-                "seed": context.seed + seed,
-                "named": judge.classify([wave])[0],
-                "seconds": wave.shape[-1] / SAMPLE_RATE,
-                "nearest": closest,
-                "distance": distance,
-            }
-        )
-    right = [row["named"] == row["label"] for row in items]
-    through = _through_codec(context)
-    copies = accuracy([row["distance"] < threshold for row in items])
-    figures = [
-        Figure.of("class named by the classifier", accuracy(right), unit="%", target=">= 60 %"),
-        Figure("chance", 1 / len(labels), unit="%"),
-        Figure.of("classifier on real dev clips", _accuracy_on(judge, dev, Example.audio), unit="%"),
-        Figure.of("classifier on dev clips through the codec, as made sounds", _accuracy_on(judge, dev, through),
-                  unit="%"),
-        Figure.of("near-copies of a training clip", copies, unit="%", target="<= 10 %"),
-        Figure.of("distance to the nearest training clip", mean([row["distance"] for row in items]), unit="decades"),
-        Figure("distance that counts as a near-copy", threshold, unit="decades"),
-        Figure.of("distance of real dev clips to the nearest training clip", mean(unseen), unit="decades"),
-        Figure.of("training clips through the codec that count as near-copies (sensitivity)",
-                  accuracy([nearest.find(through(one))[1] < threshold for one in train[:: len(train) // 20 or 1]]),
-                  unit="%"),
-    ]  # fmt: skip
-    for label in labels:
-        some = [row["named"] == label for row in items if row["label"] == label]
-        if some:
-            figures.append(Figure.of("class named by the classifier", accuracy(some), unit="%", group=label))
-    return figures, items
+        row = {"label": label, "prompt": phrase, "seed": context.seed + seed, "named": judge.classify([wave])[0]}
+        items.append({**row, "seconds": wave.shape[-1] / SAMPLE_RATE, "nearest": closest, "distance": distance})
+    return items
 
 
 def _classifier(context: Context, train: Sequence[Example]) -> SoundClassifier:
@@ -258,7 +317,3 @@ def _through_codec(context: Context) -> Callable[[Example], Tensor]:
         return context.written(context.subject.decode(codes, seed=context.seed, kind="sound"), f"codec_{example.id}")
 
     return run
-
-
-def _accuracy_on(judge: SoundClassifier, examples: Sequence[Example], load: Callable[[Example], Tensor]) -> Any:
-    return accuracy([judge.classify([load(example)])[0] == example.label for example in examples])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from uniaudio2.codes import AudioCodes
 from uniaudio2.eval.audio_metrics import (
     SOUND_METRICS,
     SPEECH_METRICS,
-    bits_per_second,
     codebook_perplexity,
     reconstruction_scores,
 )
-from uniaudio2.eval.context import Context
+from uniaudio2.eval.context import Clip, Context, EvaluationError
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.subject import HasAutoencoder, HasCodebooks
+from uniaudio2.eval.subject import HasAutoencoder, HasStreams
 from uniaudio2.eval.text_metrics import mean
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
@@ -47,7 +46,7 @@ class Recording:
         group: Part of the data it belongs to.
         kind: ``"speech"``, ``"sound"`` or ``"music"``.
         audio: Original, (1, N) at 24 kHz.
-        speaker: Clips of one speaker may be chained.
+        cluster: Speaker, or recording that a sound was cut from; clips of one speaker may be chained.
         peers: Reconstructions by other systems, by name.
     """
 
@@ -55,13 +54,28 @@ class Recording:
     group: str
     kind: str
     audio: Tensor
-    speaker: str = ""
+    cluster: str = ""
     peers: dict[str, Tensor] | None = None
 
 
 def codec(context: Context) -> Result:
     """All of the codec's figures, on speech, sounds and music."""
-    recordings = gather(context)
+    return _coded(context, gather(context))
+
+
+def codec_data(context: Context, data: str) -> Result:
+    """The codec's figures on a manifest or set of recordings, speech, sounds and music apart."""
+    clips = context.sample(context.set_or_manifest(data))
+    if not clips:
+        raise EvaluationError(f"{data}: no clips to code")
+    return _coded(context, [_recording(clip, clip.example.kind, clip.example.kind) for clip in clips])
+
+
+def _recording(clip: Clip, group: str, kind: str) -> Recording:
+    return Recording(clip.example.id, group, kind, clip.load(), str(clip.cluster or ""))
+
+
+def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
     subject = context.subject
     decoded: dict[str, dict[str, Tensor]] = {}
     codes: list[AudioCodes] = []
@@ -79,9 +93,10 @@ def codec(context: Context) -> Result:
     items: list[dict[str, Any]] = []
     for system, waves in decoded.items():
         rows = _chained([one for one in recordings if one.id in waves], waves)
-        for group, name, kind, reference, estimate in context.track(rows, f"scoring {system}"):
-            scores = reconstruction_scores(reference, estimate, kind=kind)
-            items.append({"group": group, "system": system, "id": name, "kind": kind, **scores})
+        for one, estimate in context.track(rows, f"scoring {system}"):
+            scores = reconstruction_scores(one.audio, estimate, kind=one.kind)
+            row = {"group": one.group, "system": system, "id": one.id, "kind": one.kind, "cluster": one.cluster}
+            items.append({**row, **scores})
     return _figures(items, context) + _code_figures(context, codes), items
 
 
@@ -101,11 +116,7 @@ def gather(context: Context) -> list[Recording]:
         ("sounds", "sound", context.sample(context.real("esc10"), 40)),
         ("music", "music", context.sample(context.real("librosa_clips") + context.real("sonic_pi"), 30)),
     ]
-    recordings = [
-        Recording(clip.example.id, group, kind, clip.load(), clip.example.speaker or "")
-        for group, kind, clips in chosen
-        for clip in clips
-    ]
+    recordings = [_recording(clip, group, kind) for group, kind, clips in chosen for clip in clips]
     return recordings + reference_page(context.root / "seed_demo", context)
 
 
@@ -140,15 +151,15 @@ def _unlimited(path: Path) -> Tensor:
     return torch.from_numpy(wave.astype("float32"))[None]
 
 
-def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[tuple[str, str, str, Tensor, Tensor]]:
-    """Pairs to score: (group, name, kind, reference, estimate); short ones of one speaker joined to chains."""
-    rows: list[tuple[str, str, str, Tensor, Tensor]] = []
+def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[tuple[Recording, Tensor]]:
+    """Pairs to score, a recording and its estimate; short ones of one speaker joined to chains."""
+    rows: list[tuple[Recording, Tensor]] = []
     chains: dict[tuple[str, str], list[Recording]] = {}
     for one in recordings:
         if one.kind != "speech" or one.audio.shape[-1] >= SHORT_S * SAMPLE_RATE:
-            rows.append((one.group, one.id, one.kind, one.audio, waves[one.id]))
+            rows.append((one, waves[one.id]))
         else:
-            chains.setdefault((one.group, one.speaker), []).append(one)
+            chains.setdefault((one.group, one.cluster), []).append(one)
     for members in chains.values():
         part: list[Recording] = []
         for one in members:
@@ -161,12 +172,12 @@ def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[
     return rows
 
 
-def _chain(part: Sequence[Recording], waves: dict[str, Tensor]) -> tuple[str, str, str, Tensor, Tensor]:
+def _chain(part: Sequence[Recording], waves: dict[str, Tensor]) -> tuple[Recording, Tensor]:
     estimates = [
         torch.nn.functional.pad(waves[one.id], (0, one.audio.shape[-1]))[:, : one.audio.shape[-1]] for one in part
     ]
     name = part[0].id + (f" and {len(part) - 1} more" if len(part) > 1 else "")
-    return part[0].group, name, "speech", torch.cat([one.audio for one in part], 1), torch.cat(estimates, 1)
+    return replace(part[0], id=name, audio=torch.cat([one.audio for one in part], 1)), torch.cat(estimates, 1)
 
 
 TARGETS = {
@@ -183,7 +194,8 @@ def _figures(items: Sequence[dict[str, Any]], context: Context) -> list[Figure]:
             rows = [row for row in items if row["group"] == group and row["system"] == system]
             names = SPEECH_METRICS if rows[0]["kind"] == "speech" else SOUND_METRICS
             for name in (*names, "bandwidth_hz"):
-                rate = mean([row[name] for row in rows], seed=context.seed)
+                own = [row["cluster"] or None for row in rows]
+                rate = mean([row[name] for row in rows], clusters=own, seed=context.seed)
                 unit = "Hz" if name == "bandwidth_hz" else UNITS.get(name, "")
                 target = TARGETS.get((system, group, name), "")
                 figures.append(Figure.of(name, rate, unit=unit, group=f"{group}: {system}", target=target))
@@ -193,21 +205,17 @@ def _figures(items: Sequence[dict[str, Any]], context: Context) -> list[Figure]:
 def _code_figures(context: Context, codes: Sequence[AudioCodes]) -> list[Figure]:
     """Bit rates, and how much of every codebook is used over all clips scored."""
     subject = context.subject
-    if not isinstance(subject, HasCodebooks) or not codes:
+    if not isinstance(subject, HasStreams) or not codes:
         return []
     figures, total = [], 0.0
-    for stream, size, rate_hz in (
-        ("reasoning", subject.codebook_sizes[0], 5.0),
-        ("reconstruction", subject.codebook_sizes[1], 12.5),
-    ):
-        parts = [getattr(one, stream) for one in codes]
-        bits = bits_per_second(parts[0].shape[1], size, rate_hz)
-        total += bits
-        figures.append(Figure("bit rate", bits / 1000, unit="kbit/s", group=stream))
+    for stream in subject.streams:
+        parts, size = [one[stream.name] for one in codes], stream.codebook_size
+        total += stream.bit_rate
+        figures.append(Figure("bit rate", stream.bit_rate / 1000, unit="kbit/s", group=stream.name))
         frames = sum(part.shape[-1] for part in parts)
         for index, perplexity in enumerate(codebook_perplexity(parts, size)):
             # With few frames no codebook can show more entries than frames.
             figures.append(Figure("codebook perplexity", perplexity, count=frames, unit=f"of {size}",
-                                  group=f"{stream} {index}"))  # fmt: skip
+                                  group=f"{stream.name} {index}"))  # fmt: skip
     figures.insert(0, Figure("bit rate", total / 1000, unit="kbit/s"))
     return [figure for figure in figures if math.isfinite(figure.value)]

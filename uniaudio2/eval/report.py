@@ -35,6 +35,8 @@ class Figure:
         unit: ``"%"`` (the value is a share of 1), ``"s"``, ``"dB"`` ...; empty for plain numbers.
         group: Part of the data, voice or system it belongs to; empty for the whole.
         target: What the project wants, as text; empty where nothing was set.
+        clusters: Voices or recordings that were drawn for the interval; 0 where every item was drawn by itself.
+        judge: What scored it, where that differs from the report's.
     """
 
     name: str
@@ -45,11 +47,24 @@ class Figure:
     unit: str = ""
     group: str = ""
     target: str = ""
+    clusters: int = 0
+    judge: str = ""
 
     @classmethod
-    def of(cls, name: str, rate: Rate, *, unit: str = "", group: str = "", target: str = "") -> Figure:
+    def of(cls, name: str, rate: Rate, *, unit: str = "", group: str = "", target: str = "", judge: str = "") -> Figure:
         """A figure from a rate and its interval."""
-        return cls(name, rate.value, rate.low, rate.high, rate.count, unit, group, target)
+        return cls(name, rate.value, rate.low, rate.high, rate.count, unit, group, target, rate.clusters, judge)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without those that say nothing."""
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        own = {key: _plain(value) for key, value in vars(self).items()}
+        return {key: value for key, value in own.items() if value is not None and value != default[key]}
+
+    @property
+    def counted(self) -> str:
+        """What the figure rests on; in brackets the voices or recordings that were drawn for the interval."""
+        return f"{self.count} ({self.clusters})" if self.clusters else "" if self.count == 1 else str(self.count)
 
     @property
     def shown(self) -> str:
@@ -84,6 +99,8 @@ class Report:
         command: What to type to get it again.
         seed: Seed of every random choice.
         normaliser: Text normaliser; None where no text is scored.
+        judge: What scored the figures; a figure may name its own.
+        speakers: Who was heard, and how many of them are in the train part of their set; empty where it is no matter.
         figures: The numbers, most important first.
         items: One dictionary for each utterance or clip, for looking into.
         notes: Remarks that belong to the figures.
@@ -98,6 +115,8 @@ class Report:
     command: str
     seed: int
     normaliser: str | None = None
+    judge: str = ""
+    speakers: str = ""
     figures: list[Figure] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -118,50 +137,32 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, under a temporary name first."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-        with replacing(path) as file:
-            file.write(f"{text}\n".encode())
+        write_json(path, self.to_dict())
+
+    def summary(self) -> dict[str, Any]:
+        """What `uniaudio2.eval.results` needs: the figures and how to get them again, without the single items."""
+        kept = ("command", "model", "judge", "speakers", "notes")
+        return {
+            "title": f"{self.task}, {self.data}",
+            "date": self.date.split(" ")[0],
+            "machine": self.environment.get("machine", ""),
+            **{name: value for name in kept if (value := getattr(self, name))},
+            "figures": [figure.to_json() for figure in self.figures],
+        }
+
+    def save_summary(self, path: str | Path) -> None:
+        """Write the summary as JSON for ``uniaudio2 results``."""
+        write_json(path, self.summary())
 
     def rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Lines of a table: figure, group, value, 95 % interval, count, target."""
-        return [(f.name, f.group, f.shown, f.interval, str(f.count), f.target) for f in self.figures]
-
-    def markdown(self) -> str:
-        """Text for ``docs/RESULTS.md``: rows (command, date, machine, figure, interval, target), then wide tables.
-
-        Groups with the same four figures or more go to a wide table, one line for each group.
-        """
-        names: dict[str, list[str]] = {}
-        for f in self.figures:
-            names.setdefault(f.group, []).append(f.name)
-        wide = {group for group, own in names.items() if len(own) >= 4 and group}
-        machine, day = self.environment.get("machine", ""), self.date.split(" ")[0]
-        command = self.command.replace(" --markdown", "")
-        lines = []
-        for f in self.figures:
-            if f.group in wide and not f.target:
-                continue
-            name = f"{f.name}, {f.group}" if f.group else f.name
-            figure = f"{name}: **{f.shown}** (n={f.count})"
-            lines.append(f"| `{command}` | {day} | {machine} | {figure} | {f.interval} | {f.target} |")
-        for columns in dict.fromkeys(tuple(own) for group, own in names.items() if group in wide):
-            units = {f.name: f.unit for f in self.figures}
-            heads = [f"{name} ({units[name]})" if units[name] else name for name in columns]
-            lines += ["", f"`{command}`, {day}, {machine}; in brackets the 95 % interval", ""]
-            lines += ["| group | n | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(columns)]
-            for group in [group for group, own in names.items() if tuple(own) == columns and group in wide]:
-                own = [f for f in self.figures if f.group == group]
-                cells = [_cell(f) for f in own]
-                lines.append(f"| {group} | {max(f.count for f in own)} | " + " | ".join(cells) + " |")
-        return "\n".join(lines) + "\n"
+        return [(f.name, f.group, f.shown, f.interval, f.counted, f.target) for f in self.figures]
 
 
-def _cell(figure: Figure) -> str:
-    """A figure and its interval in little space."""
-    if math.isnan(figure.value):
-        return "–"
-    plain = [_shown(x, "%" if figure.unit == "%" else "") for x in (figure.value, figure.low, figure.high)]
-    return plain[0] if math.isnan(figure.low) else f"{plain[0]} [{plain[1]}, {plain[2]}]"
+def write_json(path: str | Path, data: dict[str, Any]) -> None:
+    """Write plain values as JSON, under a temporary name first; undefined numbers become null."""
+    with replacing(path) as file:
+        file.write(f"{json.dumps(_plain(data), ensure_ascii=False, indent=1, allow_nan=False)}\n".encode())
 
 
 def _plain(value: Any) -> Any:

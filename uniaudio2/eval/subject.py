@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from uniaudio2.codes import AudioCodes
+from uniaudio2.codes import AudioCodes, Stream
 from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2
-    from uniaudio2.codec.codec import Kind
+    from uniaudio2.codec.codec import Kind, ReasoningCodec
 
 
 @runtime_checkable
@@ -71,12 +71,12 @@ class HasTextDecoder(Protocol):
 
 
 @runtime_checkable
-class HasCodebooks(Protocol):
-    """A subject that says how large its codebooks are."""
+class HasStreams(Protocol):
+    """A subject that describes the streams of its codes."""
 
     @property
-    def codebook_sizes(self) -> tuple[int, int]:
-        """Entries of a reasoning and of a reconstruction codebook."""
+    def streams(self) -> tuple[Stream, ...]:
+        """Streams in order."""
         ...
 
 
@@ -198,15 +198,23 @@ class PipelineSubject:
         return self.model.decode(codes, seed=seed, kind=kind)
 
     @property
-    def codebook_sizes(self) -> tuple[int, int]:
-        """Entries of a reasoning and of a reconstruction codebook."""
-        config = self.model.codec.config
-        return config.reasoning.quantizer.codebook_size, config.reconstruction.codebook_size
+    def streams(self) -> tuple[Stream, ...]:
+        """Streams of the model's codec."""
+        return self.model.codec.streams
+
+    @property
+    def _reasoning_codec(self) -> ReasoningCodec:
+        """The codec, where it has the parts of a ReasoningCodec."""
+        from uniaudio2.codec.codec import ReasoningCodec
+
+        if not isinstance(self.model.codec, ReasoningCodec):
+            raise UserError(f"the codec of model {self.name!r} has no autoencoder and no reasoning of its own to show")
+        return self.model.codec
 
     @torch.inference_mode()
     def autoencode(self, clip: Tensor) -> Tensor:
         """A clip through the codec's autoencoder, latents rounded as the decoder rounds them."""
-        codec = self.model.codec
+        codec = self._reasoning_codec
         hop = int(codec.autoencoder.hop_length)
         padded = torch.nn.functional.pad(clip, (0, -clip.shape[-1] % hop))[None].to(self.model.device)
         return codec.autoencoder.decode(codec.autoencoder.encode(padded))[0, :, : clip.shape[-1]].cpu()
@@ -220,6 +228,6 @@ class PipelineSubject:
         """
         if self._text_decoder is None or self._tokenizer is None:
             raise UserError(f"model {self.name!r} has no text_decoder.safetensors: its codes cannot be read as text")
-        vectors = self.model.codec.reasoning.decode(codes.reasoning.to(self.model.device))
+        vectors = self._reasoning_codec.reasoning.decode(codes.reasoning.to(self.model.device))
         vectors = vectors[:, : self._text_decoder.config.max_frames]
         return self._tokenizer.decode(self._text_decoder.generate(vectors)[0])

@@ -191,8 +191,9 @@ class Attention(nn.Module):
             )
         elif view.cache.blocks:
             views = view.split()
-            parts = (each.split([one.cache.batch_size for one in views]) for each in (queries, keys, values))
-            out = torch.cat([self._attend_cache(*part, layer, one) for *part, one in zip(*parts, views, strict=True)])
+            sizes = [one.cache.batch_size for one in views]
+            parts = zip(queries.split(sizes), keys.split(sizes), values.split(sizes), views, strict=True)
+            out = torch.cat([self._attend_cache(q, k, v, layer, one) for q, k, v, one in parts])
         else:
             out = self._attend_cache(queries, keys, values, layer, view)
         batch, _, length, _ = out.shape

@@ -19,23 +19,11 @@ from torch import Tensor
 from uniaudio2.codec.features import build_encoder
 from uniaudio2.codec.registry import RegisteredConfig
 from uniaudio2.config import ConfigError
-from uniaudio2.published.convert import (
-    ConversionError,
-    ConversionReport,
-    ConvertDtype,
-    Job,
-    Source,
-    open_source,
-    write_parts,
-    write_report,
-)
-from uniaudio2.published.convert import (
-    _collect as collect,
-)
-from uniaudio2.published.convert import (
-    _on_meta as on_meta,
-)
+from uniaudio2.published.convert import ConvertDtype, Job, write_parts
+from uniaudio2.published.mapping import collect, on_meta
+from uniaudio2.published.report import ConversionError, ConversionReport, write_report
 from uniaudio2.published.sizes import PublishedError, count_layers, shape_of
+from uniaudio2.published.source import Source, open_source
 from uniaudio2.tensors import LazyTensor, TensorFileError, check_readable, load_torch
 
 HEAD_SIZE = 64  # of all of Whisper's sizes
@@ -261,7 +249,7 @@ def _open_ctranslate2(path: Path) -> tuple[Source, Rename, int | None]:
             dtype = _CTRANSLATE2_TYPES[number]
             tensors |= _split(name, values.clone().view(dtype).view(shape), file)
     for _ in range(file.number("I")):  # names that share values
-        file.text(), file.text()
+        _ = file.text(), file.text()
     if file.position != file.size:
         raise file.broken(f"{file.size - file.position} bytes are left over")
     return Source(path, "other", tensors, {}), _from_ctranslate2, heads

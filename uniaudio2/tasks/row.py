@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from uniaudio2.errors import UserError
@@ -122,17 +123,17 @@ class Form:
         """``TASK`` or ``TASK+VALUE``."""
         return "+".join((self.task.name, *self.optional))
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Part, ...]:
         """The inputs that are given, in order."""
         return tuple(part for part in self.task.inputs if not part.optional or part.value in self.optional)
 
-    @property
+    @cached_property
     def values(self) -> tuple[str, ...]:
         """Names of the values of this form in order, each once."""
         return tuple(dict.fromkeys(part.value for part in (*self.inputs, *self.task.outputs)))
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, Source]:
         """What an example gives for each value."""
         return {value: self.task.source(value) for value in self.values}

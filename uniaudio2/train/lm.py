@@ -103,7 +103,8 @@ class LMTrainConfig:
     stage: str = "lm"  # name in logs and folders
     lm: str = "nano"  # preset under configs/lm, or the path of a YAML file
     embeddings_from: str | None = None  # model folder whose codebooks the audio embeddings start from
-    # Folder with lm.safetensors (an earlier stage's export); of several, with commas, the mean; null: fresh weights.
+    # Folder with lm.safetensors (an earlier stage's export, or a model folder; nano: the shipped one); of several, with
+    # commas, the mean; null: fresh weights.
     init_from: str | None = None
     # Share of the learning rate by part (understanding, backbone, generation, depth, text_embedding, text_head,
     # audio_embedding); 0 freezes; parts not named get 1.

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from uniaudio2.checkpoint import load_lm
+from uniaudio2.checkpoint import DEFAULT_FOLDER, load_lm
 from uniaudio2.codec.contract import Codec
 from uniaudio2.lm import AudioLM
 from uniaudio2.train.auxiliary import PhoneHeads
@@ -31,8 +31,9 @@ class LMModel(nn.Module):
 
 
 def folders_of(names: str) -> list[Path]:
-    """The folders named in one string, with commas."""
-    return [Path(name.strip()) for name in names.split(",")]
+    """The folders named in one string, with commas; ``nano`` is the shipped model."""
+    folders = [Path(name.strip()) for name in names.split(",")]
+    return [DEFAULT_FOLDER if str(path) == DEFAULT_FOLDER.name and not path.exists() else path for path in folders]
 
 
 def load_stage_weights(model: LMModel, folders: Sequence[Path]) -> None:
