@@ -147,6 +147,9 @@ def _suggest_file(path: Path) -> str:
 
 
 def _merge(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """A child's values over its parent's; a section that names another class has nothing of the parent's."""
+    if "name" in child and child["name"] != parent.get("name", child["name"]):
+        return dict(child)
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)
