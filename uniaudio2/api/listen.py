@@ -5,6 +5,7 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
 from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
-from uniaudio2.speech_text import detect_language
+from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
 from uniaudio2.voice_activity import cut, find_speech
@@ -151,8 +152,10 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
 
 
 def _language_of(text: str) -> str | None:
-    """What the characters of a text tell; None for an empty one, or another script."""
+    """What the characters of a text tell, most of them; None for an empty one, or another script."""
     try:
+        if sum(is_han(character) for character in text) < len(re.findall(r"[a-z']+", text.lower())):
+            return "en"
         return detect_language(text) if text else None
     except TextError:
         return None
