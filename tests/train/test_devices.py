@@ -63,7 +63,7 @@ def test_codec_stages_train_on_any_device(
 def test_language_model_stages_train_on_any_device(
     codes: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def make(name: str, steps: int) -> StageConfig:
         """On a device of that name."""
