@@ -11,7 +11,7 @@ import torch
 
 from tests.fake_device import DEVICE, MixedDevicesError, fake_device
 from tests.train.codec.toy import config, make_corpus
-from tests.train.test_lm import codes  # noqa: F401 (codes is a fixture)
+from tests.train.test_lm import codes  # noqa: F401 (a fixture)
 from tests.train.test_lm import config as lm_config
 from uniaudio2.codec.text_decoder import TextDecoder
 from uniaudio2.train.codec import CODEC_STAGES
@@ -61,7 +61,7 @@ def test_codec_stages_train_on_any_device(
 
 
 def test_language_model_stages_train_on_any_device(
-    codes: Path,
+    codes: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
