@@ -19,7 +19,6 @@ LONG_FILES: dict[str, str] = {
     "cli/app.py": "to be split: a file per group of commands",
     "codec/codec.py": "to be split",
     "codes.py": "to be split",
-    "config.py": "to be split",
     "engine/generate.py": "to be split",
     "eval/audio_metrics.py": "to be split",
     "lm/transformer.py": "to be split",
