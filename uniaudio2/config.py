@@ -148,6 +148,9 @@ def _read_with_base(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """A child's values over its parent's; a section that names another class has nothing of the parent's."""
+    if "name" in child and child["name"] != parent.get("name", child["name"]):
+        return dict(child)
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)

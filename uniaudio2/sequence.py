@@ -152,22 +152,22 @@ class SequenceBuilder:
 
     def text_rows(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Rows of text ids: tokens and mask, (len(ids), K+1)."""
-        tokens = torch.zeros(len(ids), self.columns, dtype=torch.int64)
-        tokens[:, -1] = torch.as_tensor(list(ids), dtype=torch.int64)
-        mask = torch.zeros(len(ids), self.columns, dtype=torch.bool)
+        tokens = torch.zeros(len(ids), self.columns, dtype=torch.int64, device="cpu")
+        tokens[:, -1] = torch.as_tensor(list(ids), dtype=torch.int64, device="cpu")
+        mask = torch.zeros(len(ids), self.columns, dtype=torch.bool, device="cpu")
         mask[:, -1] = True
         return tokens, mask
 
     def audio_rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of audio ids (n, K), offsets applied: tokens and mask, (n, K+1)."""
-        tokens = torch.zeros(ids.shape[0], self.columns, dtype=torch.int64)
+        tokens = torch.zeros(ids.shape[0], self.columns, dtype=torch.int64, device=ids.device)
         tokens[:, :-1] = ids
-        mask = torch.ones(ids.shape[0], self.columns, dtype=torch.bool)
+        mask = torch.ones(ids.shape[0], self.columns, dtype=torch.bool, device=ids.device)
         mask[:, -1] = False
         return tokens, mask
 
     def _frame(self, token: int) -> Tensor:
-        return torch.full((1, self.audio.num_codebooks), token, dtype=torch.int64)
+        return torch.full((1, self.audio.num_codebooks), token, dtype=torch.int64, device="cpu")
 
     def _frames(self, kind: str) -> tuple[int, int, int, StreamTokens]:
         """Begin id, end id, offset and stream of an audio part; offsets are applied to the ids."""
@@ -349,11 +349,11 @@ class SequenceBuilder:
         """Pad to the longest: audio columns with the reconstruction pad, text with its pad, masks 0."""
         longest = max(len(sequence) for sequence in sequences)
         longest = -(-longest // multiple_of) * multiple_of
-        tokens = torch.empty(len(sequences), longest, self.columns, dtype=torch.int64)
+        tokens = torch.empty(len(sequences), longest, self.columns, dtype=torch.int64, device="cpu")
         tokens[..., :-1] = self.audio.fine.pad + self.audio.fine_shift
         tokens[..., -1] = self.text.text_pad
-        mask = torch.zeros(tokens.shape, dtype=torch.bool)
-        loss_mask = torch.zeros(tokens.shape, dtype=torch.bool)
+        mask = torch.zeros(tokens.shape, dtype=torch.bool, device="cpu")
+        loss_mask = torch.zeros(tokens.shape, dtype=torch.bool, device="cpu")
         for row, sequence in enumerate(sequences):
             tokens[row, : len(sequence)] = sequence.tokens
             mask[row, : len(sequence)] = sequence.mask
@@ -362,7 +362,7 @@ class SequenceBuilder:
             tokens=tokens,
             mask=mask,
             loss_mask=loss_mask,
-            lengths=torch.tensor([len(sequence) for sequence in sequences]),
+            lengths=torch.tensor([len(sequence) for sequence in sequences], device="cpu"),
             spans=tuple(sequence.spans for sequence in sequences),
         )
 
@@ -436,7 +436,7 @@ class SequenceBuilder:
             spans.append(Span(kind, value, start, start + tokens.shape[0], target))
             start += tokens.shape[0]
         mask = torch.cat([part[2] for part in parts])
-        target = torch.cat([torch.full((part[2].shape[0], 1), part[3]) for part in parts])
+        target = torch.cat([torch.full((part[2].shape[0], 1), part[3], device="cpu") for part in parts])
         tokens = torch.cat([part[1] for part in parts])
         return TokenSequence(tokens, mask, mask & target, tuple(spans))
 
