@@ -34,9 +34,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "train/stages.py:assemble": "to be split",
 }
 UNTYPED: dict[str, str] = {
-    "codec/autoencoder.py:build_autoencoder": "to be typed",
-    "codec/features.py:build_encoder": "to be typed",
-    "codec/registry.py:Registry.build": "whatever is registered",
     "codec/registry.py:Registry.config": "whatever is registered",
     "config.py:to_plain": "whatever YAML can hold",
     "train/stage.py:Stage.batch": "a batch is whatever the stage's own loss takes",
