@@ -232,7 +232,7 @@ def _context(
         data_root=None if root is None else Path(root),
         corpus=None if corpus is None else Path(corpus),
         limit=options.get("limit"),
-        seed=options.get("seed", 0),
+        seed=options.get("seed") or 0,
         normaliser=options.get("normaliser", "simple"),
         track=track,
         source=model if isinstance(model, str | Path) else getattr(model, "folder", None),
