@@ -1,7 +1,7 @@
 """How fast the engine generates with one language model, and how near that is to what memory allows.
 
 Weights may be random: times do not depend on them. Everything runs through :class:`Engine`, as in real use. What each
-figure means is told in ``docs/bench.md``.
+figure means is told in ``docs/use/speed.md``.
 """
 
 from __future__ import annotations

@@ -174,6 +174,7 @@ def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None,
 def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
     """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
     config = core.facts.generation
+    most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold
     found = [Heard(how.silence, None, 1.0)] * len(chunks)
     loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
     # Choice: pieces of like length together, so that little of a batch waits for its longest member.
@@ -182,7 +183,8 @@ def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampli
         batch = loud[first : first + how.batch_size]
         waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts)]
         for index, heard in zip(batch, read_codes(core, core.encode_many(waves), how, sampling), strict=True):
-            found[index] = heard
+            nobody = not how.captions and (heard.no_speech_probability or 0.0) > most
+            found[index] = heard._replace(text=how.silence) if nobody else heard
     return found
 
 

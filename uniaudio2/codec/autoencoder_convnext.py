@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uniaudio2.codec.autoencoder import Autoencoder
 from uniaudio2.codec.mel import LogMel
 from uniaudio2.codec.registry import AUTOENCODERS
 
@@ -79,7 +80,7 @@ class InverseSTFT(nn.Module):
 
 
 @AUTOENCODERS.register("convnext", ConvNeXtAutoencoderConfig)
-class ConvNeXtAutoencoder(nn.Module):
+class ConvNeXtAutoencoder(Autoencoder):
     """Waveform <-> ``tanh`` latents at 25 Hz, rounded to ninths on decoding as in the published autoencoder."""
 
     encoding_parts = frozenset({"mel", "stem_1", "stem_2", "encoder", "encoder_norm", "to_latent"})

@@ -106,7 +106,7 @@ class _Search:
         """A text that ended by itself, else one cut where it loops, else at its limit; of several the best per id.
 
         Choice: the score counts per id, so that long texts are not at a disadvantage; on sentences of no test it
-        makes no difference (docs/experiments.md, E39).
+        makes no difference.
         """
         nothing = _Finished("length", -math.inf, [])
         return max(self.texts, key=lambda text: (_PREFERENCE.index(text.end), text.score), default=nothing)
