@@ -62,6 +62,7 @@ class GenerationConfig:
     # A transcript to whose absence the model gives more than this is dropped; null: none is.
     no_speech_threshold: float | None = None
     silence_caption: str = "silence"
+    speech_caption: str | None = None  # of a piece that is mostly speech; null: the model finds its own words
     voice_prompt_s: float = 3.0  # seconds of a voice prompt that are used
     text_tokens_per_s: float = 10.0  # most text for a second of audio
     text_tokens_more: int = 12  # and so many more
