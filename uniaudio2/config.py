@@ -433,11 +433,9 @@ def _nearest(word: str, known: Iterable[str], *, lists: bool = True) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
-    if hint in words:
-        return words[hint]
-    if hint is type(None):
-        return "null"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", None: "null"}
+    if (known := None if hint is type(None) else hint) in words:
+        return words[known]
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
