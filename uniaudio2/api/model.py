@@ -18,10 +18,9 @@ from uniaudio2.api.listen import CaptionOptions, Listening, Progress, Transcribe
 from uniaudio2.api.request import Effort, Sampling, check_sampling, search_effort
 from uniaudio2.api.results import AudioResult, SpeechResult, TextResult
 from uniaudio2.api.run import Output, Shot, Value, run_row
-from uniaudio2.api.speak import Speaking, generate_sound, speak, speak_parts
+from uniaudio2.api.speak import Speaking, generate_sound, plan, speak, speak_parts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.checks import check_optional
-from uniaudio2.speech_text import plan_speech
 from uniaudio2.tasks import Task, get_task
 from uniaudio2.text import check_language
 
@@ -168,7 +167,7 @@ class UniAudio2(Core):
         refused at once.
         """
         how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling)
-        return (audio for audio, _ in speak_parts(self, plan_speech(text, language), how))
+        return (audio for audio, _ in speak_parts(self, plan(self, text, language), how))
 
     def generate_sound(
         self,
