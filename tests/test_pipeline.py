@@ -1,6 +1,7 @@
 """The path from files to results, on random weights: lengths, divisions, reproducibility, every option."""
 
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from uniaudio2.api.inputs import load_waveform
 from uniaudio2.api.request import generate
 from uniaudio2.api.results import AudioResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
+from uniaudio2.codec.windows import WindowConfig
 from uniaudio2.codes import AudioCodes
 from uniaudio2.devices import choose_device
 from uniaudio2.engine import beam_search, derive_seed
@@ -197,6 +199,49 @@ def test_sentences_streamed_are_sentences_spoken(model):
     streamed = list(model.stream(text, seed=5))
     assert len(streamed) == len(spoken.sentences) == len(spoken.codes) == 3
     assert torch.equal(torch.cat(streamed, -1), spoken.audio)
+
+
+def test_the_beginning_of_a_sentence_is_heard_before_its_end_is_made(model, monkeypatch):
+    windows = WindowConfig(decode_codes=12, overlap_codes=4, context_latents=4)
+    monkeypatch.setattr(model.codec, "config", replace(model.codec.config, windows=windows))
+    text = "This is a sentence that has several windows of sound. Then one."
+    spoken = model.speak(text, batch_size=1, seed=5, best_of=1)
+    made = []
+    step = model.engine._session.step
+    monkeypatch.setattr(model.engine._session, "step", lambda: made.append(1) or step())
+    pieces, steps = [], []
+    for piece in model.stream(text, seed=5, best_of=1):
+        pieces.append(piece)
+        steps.append(len(made))
+    assert len(pieces) > 3 and steps[0] < steps[1] and steps[0] < 0.7 * steps[-1]
+    assert torch.equal(torch.cat(pieces, -1), spoken.audio)
+    stopped = model.stream(text, seed=5, best_of=1)
+    next(stopped)
+    assert model.engine._session.active
+    stopped.close()
+    model.caption(noise(0.5))
+    assert not model.engine._session.active
+
+
+def test_threads_and_calls_of_every_kind_share_the_engine(model):
+    clips = [noise(0.4 + 0.2 * index, seed=index) for index in range(4)]
+    calls = [
+        lambda: [str(text) for text in model.transcribe(clips, beams=2)],
+        lambda: [str(text) for text in model.transcribe(clips, beams=1, temperature=0.7, seed=3)],
+        lambda: [str(text) for text in model.caption(clips)],
+        lambda: model.speak("One two. Three.", seed=2, best_of=2).audio.tolist(),
+        lambda: model.generate_sound("rain", duration_s=0.6, seed=1).audio.tolist(),
+        lambda: torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1).tolist(),
+    ]
+    alone, found = [call() for call in calls], {}
+    threads = [
+        threading.Thread(target=lambda i=index: found.setdefault(i, calls[i % 6]())) for index in range(2 * len(calls))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=300)
+    assert [found[index] for index in range(12)] == 2 * alone
 
 
 def test_batched_sentences_equal_single_ones(model):
