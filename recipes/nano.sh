@@ -5,10 +5,13 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
-# of lm_3, which run side by side where they can, of two cores for the others. About fifteen hours in all, data and
-# codes among them, on two cores. Status: every stage was run, with these settings, but in more runs, each going on from
-# the one before; the script was never run as a whole. Needs: pip install -e '.[train,data,eval]', the synthesisers
-# that `uniaudio2 doctor` names, and the real recordings under $UNIAUDIO2_DATA.
+# of lm_3, which run side by side where they can, of two cores for the others. About fifteen hours in all, three
+# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and
+# settings in more runs, each going on from the one before: the experts, the autoencoder and the reconstruction branch in
+# two to four runs each, the language model in eighteen, of which the last five, of 52, 13, 9, 85 and 80 minutes, saw these
+# codes (docs/lab/diary.md has each run). The script has not been run as a whole yet. Needs:
+# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/train/data.md name, and the real
+# recordings under $UNIAUDIO2_DATA (docs/train/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}

@@ -167,7 +167,7 @@ def cut(blocks: Iterable[Tensor], stretches: Iterable[Speech]) -> Iterator[tuple
     Yields:
         Each stretch and its consecutive blocks, to be used up before the next one is asked for.
     """
-    source, waiting, at = iter(blocks), torch.zeros(1, 0), 0
+    source, waiting, at = iter(blocks), torch.zeros(1, 0, dtype=torch.float32, device="cpu"), 0
 
     def take(first: int, last: int) -> Iterator[Tensor]:
         """The samples from ``first`` up to ``last``."""

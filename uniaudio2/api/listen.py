@@ -5,6 +5,7 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
 from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
-from uniaudio2.speech_text import detect_language
+from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
 from uniaudio2.voice_activity import cut, find_speech
@@ -151,8 +152,10 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
 
 
 def _language_of(text: str) -> str | None:
-    """What the characters of a text tell; None for an empty one, or another script."""
+    """What the characters of a text tell, most of them; None for an empty one, or another script."""
     try:
+        if sum(is_han(character) for character in text) < len(re.findall(r"[a-z']+", text.lower())):
+            return "en"
         return detect_language(text) if text else None
     except TextError:
         return None
@@ -171,6 +174,7 @@ def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None,
 def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
     """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
     config = core.facts.generation
+    most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold
     found = [Heard(how.silence, None, 1.0)] * len(chunks)
     loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
     # Choice: pieces of like length together, so that little of a batch waits for its longest member.
@@ -179,7 +183,8 @@ def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampli
         batch = loud[first : first + how.batch_size]
         waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts)]
         for index, heard in zip(batch, read_codes(core, core.encode_many(waves), how, sampling), strict=True):
-            found[index] = heard
+            nobody = not how.captions and (heard.no_speech_probability or 0.0) > most
+            found[index] = heard._replace(text=how.silence) if nobody else heard
     return found
 
 

@@ -191,5 +191,5 @@ def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
     fade = min(round(FADE_S * SAMPLE_RATE), audio.shape[-1])
     audio = audio.clone()
     if fade:
-        audio[:, -fade:] *= torch.linspace(1, 0, fade)
+        audio[:, -fade:] *= torch.linspace(1, 0, fade, dtype=torch.float32, device="cpu")
     return torch.nn.functional.pad(audio, (0, round(pause_s * SAMPLE_RATE)))
