@@ -75,11 +75,11 @@ def test_a_phone_head_goes_on(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_an_inventory_that_covers_nothing_is_refused_with_the_remedy(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"inventory \(0 phones\): lower min_count=1000, or add labelled speech"):
+    with pytest.raises(TrainingError, match=r"inventory of 0: lower min_count=1000, or add labelled speech"):
         build_stage(config("speech_expert", corpus, tmp_path, min_count=1000))
     (tmp_path / "phones.json").write_text('["<blank>", "q"]')
-    save_tensors({}, tmp_path / "speech_head.safetensors")
-    with pytest.raises(TrainingError, match=r"inventory \(1 phones\): leave head_from out"):
+    save_tensors(tmp_path / "speech_head.safetensors", {})
+    with pytest.raises(TrainingError, match=r"inventory of 1: leave head_from out"):
         build_stage(config("speech_expert", corpus, tmp_path, head_from=str(tmp_path)))
 
 
@@ -88,12 +88,13 @@ def test_the_stage_trains_the_encoder_that_gives_phones(corpus: Path, tmp_path: 
     settings: Any = config("speech_expert", corpus, tmp_path)
     codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
     codec.encoders = torch.nn.ModuleDict({"listener": codec.encoders["speech_expert"]})
+    codec.roles = {"phone": ("listener", "phone")}
     stage = SpeechExpertStage(settings, codec)
     stage.export(tmp_path)
     assert all(name.startswith("encoders.listener.") for name in load_tensors(tmp_path / "speech_expert.safetensors"))
     with pytest.raises(TrainingError, match="no encoder of the codec preset gives 'semantic'"):
         trainable_encoder(codec, "semantic")
-    codec.encoders = torch.nn.ModuleDict({"finished": torch.nn.Identity()})
-    codec.encoders["finished"].feature_info = {"phone": None}  # type: ignore[assignment]
-    with pytest.raises(TrainingError, match="'finished', which gives 'phone', is not trained here"):
+    codec.encoders["finished"] = torch.nn.Identity()
+    codec.roles = {"phone": ("finished", "phone")}
+    with pytest.raises(TrainingError, match="'finished', which gives 'phone', is a finished one"):
         trainable_encoder(codec, "phone")
