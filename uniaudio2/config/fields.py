@@ -271,8 +271,7 @@ def _error(name: str, where: str, problem: str) -> ConfigError:
 
 def _type_name(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    words[type(None)] = "null"
     if hint in words:
         return words[hint]
-    if hint is type(None):
-        return "null"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
