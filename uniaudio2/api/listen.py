@@ -24,10 +24,11 @@ from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
 from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
-from uniaudio2.voice_activity import cut, find_speech
+from uniaudio2.voice_activity import cut, find_speech, speech_share
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
+MOSTLY = 0.2  # share of speech from which on a piece is said to be speech: 9 of 10 keywords, 2 of 100 sounds
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 
 Progress: TypeAlias = Callable[[int, Segment], None]
@@ -177,6 +178,11 @@ def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampli
     most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold
     found = [Heard(how.silence, None, 1.0)] * len(chunks)
     loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
+    if how.captions and config.speech_caption is not None:
+        spoken = {index for index in loud if speech_share(chunks[index]) > MOSTLY}
+        for index in spoken:
+            found[index] = Heard(config.speech_caption)
+        loud = [index for index in loud if index not in spoken]
     # Choice: pieces of like length together, so that little of a batch waits for its longest member.
     loud.sort(key=lambda index: chunks[index].shape[-1])
     for first in range(0, len(loud), how.batch_size):
