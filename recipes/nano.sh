@@ -5,14 +5,13 @@
 #   MINUTES_SCALE=0.1 bash recipes/nano.sh /tmp/rehearsal      a rehearsal of the whole chain
 #
 # The numbers behind the stages are minutes: of one core for the experts, the autoencoder, the flow decoder and each run
-# of lm_3, which run side by side where they can, of two cores for the others. About twelve hours in all, three
-# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and settings
-# in more runs, each going on from the one before: the experts (until the last two runs without dropout and warped
-# tracts, E24), the autoencoder and the reconstruction branch in two to four runs each; the language model in eighteen,
-# the last five of 52, 13, 9, 85 and 80 minutes, the only ones on these codes (docs/experiments.md, E16 to E40, names each
-# run's minutes, data and settings). The script has not been run as a whole yet. Needs:
-# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/data.md name, and the real
-# recordings under $UNIAUDIO2_DATA (docs/data.md).
+# of lm_3, which run side by side where they can, of two cores for the others. About fifteen hours in all, three
+# quarters of an hour for the data and as much for the codes among them. The shipped weights came of these stages and
+# settings in more runs, each going on from the one before: the experts, the autoencoder and the reconstruction branch in
+# two to four runs each, the language model in eighteen, of which the last five, of 52, 13, 9, 85 and 80 minutes, saw these
+# codes (docs/lab/diary.md has each run). The script has not been run as a whole yet. Needs:
+# pip install -e '.[train,data,eval]', the synthesisers that `uniaudio2 doctor` and docs/train/data.md name, and the real
+# recordings under $UNIAUDIO2_DATA (docs/train/data.md).
 set -euo pipefail
 work=${1:-runs/nano}
 scale=${MINUTES_SCALE:-1}
@@ -20,6 +19,18 @@ corpus=$work/corpus
 codes=$work/codes
 model=$work/model
 sentences=${UNIAUDIO2_DATA:?set it to the folder of the real recordings}/text
+
+# background COMMAND …: start it beside what follows. together: wait until all of them are done; the first that fails
+# ends the recipe, and what still runs with it.
+set -m  # each of them, with what it starts, is a process group
+started=()
+background() { "$@" & started+=($!); }
+together() {
+  local process
+  for process in "${started[@]}"; do wait "$process"; done
+  started=()
+}
+trap '[ ${#started[@]} -eq 0 ] || kill -- "${started[@]/#/-}" 2>/dev/null || true' EXIT
 
 minutes() { python3 -c "print($1 * $scale)"; }
 
@@ -45,21 +56,20 @@ for part in "${parts_of_corpus[@]}"; do
 done
 
 one=(clips.corpus="$corpus/nano,$corpus/nano_more" train.threads=1)
-# Two copies of one thread each do nearly twice the work of one process with two threads: replicas where everything
-# learns by gradients, processes that also sum the codebooks' statistics where not.
+# Two processes of one thread each do nearly twice the work of one process with two threads.
 two=("${one[@]}" train.accumulate=2)
 pair="torchrun --standalone --nproc-per-node 2 -m uniaudio2"
 voices="clips.shares={flite: 1.6, festival: 3.0, espeak-ng: 0.8, zh: 0.8, yue: 0.8, read_english: 3.0}"
 languages="clips.shares={zh: 0.5, yue: 0.5, flite: 1.3, festival: 1.5, espeak-ng: 0.9, read_english: 3.0}"
 
-stage speech_expert 55 "${one[@]}" "$voices" train.lr=2e-3 train.warmup_steps=150 train.decay_fraction=0.5 &
+background stage speech_expert 55 "${one[@]}" "$voices" train.lr=2e-3 train.warmup_steps=150 train.decay_fraction=0.5
 stage autoencoder 52 "${one[@]}" train.decay_fraction=0.5 clips.augment_probability=0.1 clips.speed_probability=0
-wait
+together
 stage sound_expert 22 "${one[@]}" train.lr=1.2e-3 train.decay_fraction=0.5
 experts=$(part speech_expert),$(part sound_expert)
 
 # First without codebooks: what the queries gather is decided here. Then with them.
-RUN=reasoning_continuous stage reasoning 22 "${two[@]}" train.replicas=1 "$languages" clips.sound_weight=4 \
+RUN=reasoning_continuous LAUNCH=$pair stage reasoning 22 "${two[@]}" "$languages" clips.sound_weight=4 \
   quantize_after=100000000 train.lr=2e-3 train.decay_fraction=0.15 "parts=[$experts]"
 LAUNCH=$pair stage reasoning 20 "${two[@]}" "$languages" clips.sound_weight=4 quantize_after=0 train.lr=1.5e-3 \
   train.warmup_steps=50 train.decay_fraction=0.5 "parts=[$experts,$(part reasoning_continuous reasoning)]" \
@@ -67,20 +77,20 @@ LAUNCH=$pair stage reasoning 20 "${two[@]}" "$languages" clips.sound_weight=4 qu
 LAUNCH=$pair stage reconstruction 29 "${two[@]}" clips.sound_weight=3 train.lr=1.2e-3 train.decay_fraction=0.45 \
   train.warmup_steps=80 "parts=[$experts,$(part autoencoder),$(part reasoning)]"
 # The latents are fixed now; the decoder that turns them into sound learns on.
-RUN=autoencoder_decoder stage autoencoder 5 "${two[@]}" train.replicas=1 freeze_encoder=true train.lr=6e-4 \
+RUN=autoencoder_decoder LAUNCH=$pair stage autoencoder 5 "${two[@]}" freeze_encoder=true train.lr=6e-4 \
   train.decay_fraction=0.6 train.warmup_steps=30 clips.augment_probability=0.1 clips.speed_probability=0 \
   "parts=[$(part autoencoder)]"
 
 # Five further recorded voices: the speech expert and what leads to the reasoning codes learn on, while codebooks,
 # reconstruction codes and flow decoder go on to fit.
 five="$corpus/nano,$corpus/nano_more,$corpus/nano_voices,$corpus/nano_chinese,$corpus/nano_chinese_more"
-more=("${two[@]}" train.replicas=1 train.decay_fraction=0.6)
-RUN=speech_expert_voices stage speech_expert 56 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
+more=("${two[@]}" train.decay_fraction=0.6)
+RUN=speech_expert_voices LAUNCH=$pair stage speech_expert 56 "${more[@]}" clips.corpus="$five" train.lr=1.5e-3 \
   train.warmup_steps=50 anchor=0.3 head_from="$work/speech_expert/export" "parts=[$(part speech_expert)]" \
   "clips.shares={rhvoice: 1.7, pico: 2.1, flite: 0.9, festival: 2.0, espeak-ng: 0.7, zh: 0.7, yue: 0.5,
                  read_english: 3.0, fsdd: 2.0, synth_words: 2.0}"
 voices=$(part speech_expert_voices speech_expert)
-RUN=reasoning_voices stage reasoning 26 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
+RUN=reasoning_voices LAUNCH=$pair stage reasoning 26 "${more[@]}" clips.corpus="$five,$corpus/nano_mixtures_more" train.lr=1.2e-3 \
   train.warmup_steps=30 clips.sound_weight=2 quantize_after=0 freeze_codebooks=true \
   text_decoder="$(part reasoning text_decoder)" "parts=[$voices,$(part sound_expert),$(part reasoning)]" \
   "clips.shares={rhvoice: 1.5, pico: 1.5, festival: 1.5, espeak-ng: 0.8, zh: 0.4, yue: 0.4, read_english: 3.0}"
@@ -96,7 +106,9 @@ parts=("$voices" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)
 uniaudio2 assemble "$model" --text-decoder "$work/reasoning_voices/export" "${parts[@]/#/--part=}"
 
 # Codes come from the stored int8 codec, so that the language model learns what users will encode.
-for i in 0 1; do
+# codes_of HALF: the codes of every second shard.
+codes_of() {
+  local part copies
   for part in "${parts_of_corpus[@]}"; do
     case $part in
       nano) copies=(--augmented-copies 2 --synthetic-copies 0.1 --voice-copies 0.1) ;;
@@ -106,30 +118,35 @@ for i in 0 1; do
       *) copies=(--splits train) ;;
     esac
     uniaudio2 prepare "$corpus/$part" --out "$codes/$part" --model "$model" "${copies[@]}" \
-      --precision bf16 --part $i --parts 2
-  done &
-done
-wait
+      --precision bf16 --part "$1" --parts 2
+  done
+}
+background codes_of 0
+background codes_of 1
+together
 
 texts="{$sentences/en_common_voice.txt: en, $sentences/en_ljspeech.txt: en,"
 texts+=" $sentences/cmn_hans_common_voice.txt: zh, $sentences/yue_common_voice.txt: yue}"
 prepared="$codes/nano,$codes/nano_more,$codes/nano_voices,$codes/nano_chinese,$codes/nano_chinese_more"
 prepared+=",$codes/nano_mixtures,$codes/nano_mixtures_more"
-lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1 train.replicas=1)
-stage lm_1 21 "${lm[@]}" embeddings_from="$model"
-stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
+lm=("data.codes=[$prepared]" "data.texts=$texts" train.threads=1)
+LAUNCH=$pair stage lm_1 21 "${lm[@]}" embeddings_from="$model"
+LAUNCH=$pair stage lm_2 33 "${lm[@]}" init_from="$work/lm_1/export"
 # The last stage runs in five parts, four of them from two seeds side by side and each from the mean of what came
 # before; the mean of the last two is the model. First by AdamW, then by AdamW with more Chinese and digits, then by
-# Muon, a short run and two long ones, with more speech, and sentences and mixtures that were not used before. Stage 4 (lm_4, auditory sentences) follows where several tasks in
-# a row are wanted; it changes none of this size's figures (E17, E23).
+# Muon, a short run and two long ones, with more speech, and sentences and mixtures that were
+# not used before. Stage 4 (lm_4, auditory sentences) follows where several tasks in a row are wanted; it changes none of
+# this size's figures.
 # two_seeds MINUTES SEED SEED [key=value ...]
 two_seeds() {
   local budget=$1 seeds=("$2" "$3") seed
   shift 3
-  for seed in "${seeds[@]}"; do RUN=lm_3_$seed stage lm_3 "$budget" "${lm[@]}" train.seed=$seed "$@" & done
-  wait
+  for seed in "${seeds[@]}"; do
+    RUN=lm_3_$seed background stage lm_3 "$budget" "${lm[@]}" "train.seed=$seed" "$@"
+  done
+  together
 }
-lm+=(train.replicas=0 train.accumulate=1)
+lm+=(train.accumulate=1)
 adamw=(train.optimizer=adamw mixture.positions=2500)
 two_seeds 160 0 1 "${adamw[@]}" train.lr=1.2e-3 train.warmup_steps=50 train.decay_fraction=0.65 \
   "mixture.weights={asr: 0.42, tts: 0.22, tts_voice: 0.13, audio_caption: 0.12, tta: 0.09, text_only: 0.02}" \

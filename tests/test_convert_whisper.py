@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uniaudio2.checkpoint import load_encoder
+from uniaudio2.cli import execute
 from uniaudio2.codec.features import build_encoder
 from uniaudio2.codec.whisper import WhisperEncoder
 from uniaudio2.errors import UserError
@@ -64,7 +65,10 @@ def ctranslate2(
     """Write the encoder as CTranslate2's converter does; ``kinds`` gives other types by a part of the name."""
     folder.mkdir()
     state = {name.removeprefix("encoder."): value.numpy() for name, value in encoder.state_dict().items()}
-    tensors: dict[str, np.ndarray] = {"encoder/num_heads": np.int16(2), "decoder/embeddings/weight": np.zeros((4, 4))}
+    tensors: dict[str, np.ndarray] = {
+        "encoder/num_heads": np.array(2, np.int16),
+        "decoder/embeddings/weight": np.zeros((4, 4)),
+    }
     tensors["encoder/position_encodings/encodings"] = state["embed_positions.weight"]
     for conv in ("conv1", "conv2"):
         tensors |= {f"encoder/{conv}/{end}": state[f"{conv}.{end}"] for end in ("weight", "bias")}
@@ -186,3 +190,15 @@ def test_incomplete_and_unsafe_files_are_refused(encoder: WhisperEncoder, tmp_pa
     check_refused(path, target, r"1 missing \(encoder\.layers\.1\.fc1\.bias\)")
     torch.save({"dims": {}, "model_state_dict": Path("x")}, path)
     check_refused(path, target, "refused, because reading it would run code")
+
+
+def test_the_command_says_what_it_wants_and_what_it_did(
+    encoder: WhisperEncoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = str(ctranslate2(encoder, tmp_path / "whisper")), str(tmp_path / "model")
+    assert execute(["convert", "whisper", source]) != 0
+    assert "uniaudio2 convert whisper SOURCE TARGET" in capsys.readouterr().err
+    assert execute(["convert", "whisper", source, target, "codec.a=1"]) != 0
+    assert "takes no changes" in capsys.readouterr().err
+    assert execute(["convert", "whisper", source, target, "--dtype", "int8"]) == 0
+    assert "encoder.safetensors" in capsys.readouterr().out

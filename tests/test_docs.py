@@ -17,8 +17,8 @@ from uniaudio2.checkpoint import DEFAULT_FOLDER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
-USER_PAGES = [page for page in PAGES if page.parent.name != "lab" and page.parent.name != "results"]
+PAGES = [REPOSITORY / "README.md", *sorted(page for page in DOCS.rglob("*.md") if page.name != "intro.md")]
+USER_PAGES = [page for page in PAGES if page.parent.name != "lab"]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 
 
@@ -96,7 +96,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
     config = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r"[\w/-]+\.md", str(yaml.safe_load(config)["nav"])))
-    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"results/intro.md"} == listed
+    assert {str(page.relative_to(DOCS)) for page in PAGES[1:]} == listed
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
@@ -114,6 +114,14 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
 def test_users_are_not_told_of_experiments(page: Path) -> None:
     found = re.search(r"\bE\d{1,2}\b", page.read_text(encoding="utf-8"))
     assert found is None, f"{page.name}: {found[0]} belongs into docs/lab"  # type: ignore[index]
+
+
+def test_source_and_recipes_are_free_of_experiment_numbers() -> None:
+    files = [file for kind in ("py", "yaml", "md") for file in (REPOSITORY / "uniaudio2").rglob(f"*.{kind}")]
+    for file in (*files, *(REPOSITORY / "recipes").rglob("*.*")):
+        if file.suffix in (".py", ".yaml", ".md", ".sh"):
+            found = re.search(r"\bE\d{1,2}\b|docs/experiments", file.read_text(encoding="utf-8"))
+            assert found is None, f"{file.relative_to(REPOSITORY)}: {found[0]} belongs into docs/lab"  # type: ignore[index]
 
 
 def test_files_that_pages_ask_for_can_be_made() -> None:

@@ -18,9 +18,9 @@ PACKAGE = Path(uniaudio2.__file__).parent
 # Low to high: a module may import its own level and those below it; imports inside functions count too.
 LEVELS = [
     {"config", "errors", "formats", "files", "devices", "rotary", "tensors", "audio", "codes", "text", "text_english"}
-    | {"checks", "tokenizer", "tasks"},
+    | {"checks", "codes_file", "vocabulary", "tokenizer", "tasks"},
     {"storage"},
-    {"codec", "lm", "sequence", "voice_activity"},
+    {"codec", "lm", "sequence_types", "sequence", "voice_activity"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo"},

@@ -9,8 +9,6 @@ Shapes: ``B`` batch, ``N`` audio samples, ``K`` codebooks, ``T`` frames of a str
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +17,18 @@ from pathlib import Path
 from typing import overload
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
-from uniaudio2.errors import UserError
-from uniaudio2.files import replacing
-from uniaudio2.tensors import TensorFileError, load_torch
+from uniaudio2.codes_file import (
+    CodesError,
+    StoredCodes,
+    published_pair,
+    read_codes,
+    read_pair,
+    write_codes,
+    write_pair,
+)
 
 REASONING_RATE_HZ = 5.0
 RECONSTRUCTION_RATE_HZ = 12.5
@@ -41,16 +43,6 @@ UNIT = 9600
 """Samples of an encoding unit, 0.4 s: the least common multiple of the hops (2, 5 and 10 frames)."""
 REASONING_CODEC_HOPS = {"reasoning": REASONING_HOP, "reconstruction": RECONSTRUCTION_HOP}
 """Streams of the ReasoningCodec in order, with their samples per frame."""
-
-PUBLISHED_ENDINGS = {"reasoning": "_reason.pt", "reconstruction": "_semantic.pt"}
-"""How the published files of the two streams are called."""
-
-_FORMAT = "uniaudio2-codes"
-_VERSION = "1"
-
-
-class CodesError(UserError):
-    """Codes or a file of codes that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -315,13 +307,11 @@ class AudioCodes:
         """
         pair = published_pair(path)
         if pair is not None:
-            self._save_published(pair)
-            return
-        tensors = {name: _smallest(codes) for name, codes in self.streams.items()}
-        about = {"format": _FORMAT, "version": _VERSION, "num_samples": json.dumps(self.num_samples)}
-        if self.hops != REASONING_CODEC_HOPS or self.sample_rate != SAMPLE_RATE:
-            about |= {"hops": json.dumps(self.hops), "sample_rate": json.dumps(self.sample_rate)}
-        _write_atomically(Path(path), save(tensors, metadata=about))
+            write_pair(pair, self.streams)
+        elif self.hops == REASONING_CODEC_HOPS and self.sample_rate == SAMPLE_RATE:
+            write_codes(Path(path), StoredCodes(self.streams, self.num_samples))
+        else:
+            write_codes(Path(path), StoredCodes(self.streams, self.num_samples, self.hops, self.sample_rate))
 
     @classmethod
     def load(cls, path: str | Path) -> AudioCodes:
@@ -332,138 +322,10 @@ class AudioCodes:
         Raises:
             CodesError: If a file is missing, damaged, unsafe or holds something else.
         """
-        path = Path(path)
         pair = published_pair(path)
-        if pair is not None:
-            return cls._load_published(pair)
-        if not path.is_file():
-            what = "is a folder, not a file of codes" if path.is_dir() else "is not a regular file"
-            raise CodesError(f"{path}: {what if path.exists() else 'no such file'}")
+        stored = read_codes(Path(path)) if pair is None else read_pair(pair)
+        hops, rate = stored.hops or REASONING_CODEC_HOPS, stored.sample_rate or SAMPLE_RATE
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                hops, sample_rate = _described(about, set(file.keys()), path)
-                streams = {name: file.get_tensor(name) for name in hops}
-        except SafetensorError as error:
-            hint = f"; the published pair is named NAME{' and NAME'.join(PUBLISHED_ENDINGS.values())}"
-            hint = hint if path.suffix == ".pt" else ""
-            raise CodesError(f"{path}: not a readable safetensors file ({error}){hint}") from None
-        except OSError as error:
-            raise CodesError(f"{path}: cannot be read ({error.strerror or error})") from None
-        num_samples = _read_json(about.get("num_samples", "null"))
-        if num_samples is not None and type(num_samples) is not int:
-            num_samples = -1
-        for name, codes in streams.items():
-            _check_integers(codes, f"{path}: {name} codes")
-        try:
-            return cls.of({name: c.long() for name, c in streams.items()}, hops, num_samples, sample_rate=sample_rate)
+            return cls.of(stored.streams, hops, stored.num_samples, sample_rate=rate)
         except CodesError as error:
-            raise CodesError(f"{path}: {error}") from None
-
-    def _save_published(self, pair: dict[str, Path]) -> None:
-        if self.streams.keys() != pair.keys():
-            raise CodesError(
-                f"{pair['reasoning']}: the published files hold the streams {' and '.join(pair)}, these codes have "
-                f"{', '.join(self.streams)}; give a name that ends in .safetensors"
-            )
-        if len(self) != 1:
-            raise CodesError(
-                f"{pair['reasoning']}: the published files hold one clip, got {len(self)}; save each apart"
-            )
-        for name, path in pair.items():
-            data = io.BytesIO()
-            torch.save(self.streams[name][0].cpu().clone(), data)
-            _write_atomically(path, data.getvalue())
-
-    @classmethod
-    def _load_published(cls, pair: dict[str, Path]) -> AudioCodes:
-        streams = {name: _read_published(path) for name, path in pair.items()}
-        reasoning, reconstruction = streams["reasoning"], streams["reconstruction"]
-        path, other = pair["reasoning"], pair["reconstruction"]
-        if reasoning.shape[0] != reconstruction.shape[0]:
-            raise CodesError(
-                f"{path}: has {reasoning.shape[0]} codebooks and {other.name} {reconstruction.shape[0]}; "
-                "both must be (codebooks, frames) of one recording"
-            )
-        try:
-            return cls(reasoning[None], reconstruction[None])
-        except CodesError as error:
-            raise CodesError(f"{path}: {error}") from None
-
-
-def _described(about: Mapping[str, str], names: set[str], path: Path) -> tuple[dict[str, int], int]:
-    """Samples per frame of the streams of a file, and the sample rate; files of the ReasoningCodec do not tell them."""
-    hops = _read_json(about["hops"]) if "hops" in about else REASONING_CODEC_HOPS
-    sample_rate = _read_json(about["sample_rate"]) if "sample_rate" in about else SAMPLE_RATE
-    if about.get("format") != _FORMAT or not isinstance(hops, dict) or names != set(hops):
-        raise CodesError(f"{path}: holds no audio codes; make them with 'uniaudio2 encode'")
-    if about.get("version") != _VERSION:
-        raise CodesError(f"{path}: written in version {about.get('version')}, this program reads {_VERSION}")
-    if not isinstance(sample_rate, int) or not all(type(n) is int and n > 0 for n in (*hops.values(), sample_rate)):
-        raise CodesError(f"{path}: its rates are damaged; make the codes anew with 'uniaudio2 encode'")
-    return hops, sample_rate
-
-
-def _read_json(text: str) -> object:
-    """The value that is written, or the text itself where it is no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def published_pair(path: str | Path) -> dict[str, Path] | None:
-    """The two published files that belong to ``NAME_reason.pt`` or ``NAME_semantic.pt``, by stream.
-
-    Returns:
-        ``reasoning`` and ``reconstruction``; None if the name has neither ending.
-    """
-    path = Path(path)
-    for ending in PUBLISHED_ENDINGS.values():
-        if path.name.endswith(ending):
-            stem = path.name.removesuffix(ending)
-            return {name: path.with_name(stem + ending) for name, ending in PUBLISHED_ENDINGS.items()}
-    return None
-
-
-def _read_published(path: Path) -> Tensor:
-    """One published file: an integer tensor (K, T), or (1, K, T) with the batch axis left in.
-
-    Source: ARCHITECTURE section 4.3; the semantic file is without the language model's offset.
-    """
-    try:
-        codes = load_torch(path)
-    except TensorFileError as error:
-        raise CodesError(str(error)) from None
-    if not isinstance(codes, Tensor):
-        found = "nothing" if codes is None else type(codes).__name__
-        raise CodesError(f"{path}: must hold one tensor of codes, found {found}")
-    _check_integers(codes, f"{path}: codes")
-    if codes.ndim == 3 and codes.shape[0] == 1:
-        codes = codes[0]
-    if codes.ndim != 2 or not codes.numel():
-        raise CodesError(f"{path}: codes must be (codebooks, frames), got {tuple(codes.shape)}")
-    return codes.long().contiguous()
-
-
-def _check_integers(codes: Tensor, what: str) -> None:
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise CodesError(f"{what} must be integers, got {codes.dtype}")
-
-
-def _smallest(codes: Tensor) -> Tensor:
-    """Codes as int16 where they fit, else int32 or int64: most codebooks have at most 32768 entries."""
-    largest = int(codes.max()) if codes.numel() else 0
-    for dtype in (torch.int16, torch.int32):
-        if largest <= torch.iinfo(dtype).max:
-            return codes.to("cpu", dtype).contiguous()
-    return codes.cpu().contiguous()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    try:
-        with replacing(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise CodesError(f"{path}: cannot be written ({error.strerror})") from None
+            raise CodesError(f"{path if pair is None else pair['reasoning']}: {error}") from None

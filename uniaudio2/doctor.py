@@ -50,7 +50,7 @@ IMPORT_NAMES = {"pyyaml": "yaml"}
 TOOLS = {
     "espeak-ng": "speech of many languages for 'uniaudio2 data synth'; install the system package espeak-ng",
     "flite": "English voices for 'uniaudio2 data synth'; install the system package flite",
-    "festival": "English voices for 'uniaudio2 data synth'; install festival and the voices that docs/data.md names",
+    "festival": "English voices for 'uniaudio2 data synth'; install festival and the voices of docs/train/data.md",
     "RHVoice-test": "English voices for 'uniaudio2 data synth'; install rhvoice (Debian non-free)",
     "pico2wave": "English voices for 'uniaudio2 data synth'; install libttspico-utils (Debian non-free)",
 }

@@ -8,112 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from uniaudio2.codes import AudioCodes
-from uniaudio2.errors import UserError
+from uniaudio2.sequence_types import Phase, Prompt, SequenceError, Span, TokenBatch, TokenSequence, Value
 from uniaudio2.tasks import Part, Task, get_task
-from uniaudio2.tokenizer import AudioTokens, AudioVocabulary, StreamTokens, TextTokenizer, TextTokens
+from uniaudio2.tokenizer import TextTokenizer
+from uniaudio2.vocabulary import AudioTokens, AudioVocabulary, StreamTokens, TextTokens
 
 VOICE_FRAMES = 37  # int(3 s x 12.5 Hz): a voice prompt is at most this long
 
-# A value of a sequence: text (or its ids, begin and end of text included), or audio as AudioCodes with B = 1, or as a
-# tuple of the streams' codes (K, T) in order; a voice may be codes (K, T) of the last stream alone.
-Value: TypeAlias = str | Sequence[int] | AudioCodes | tuple[Tensor, ...] | Tensor
-
-
-class SequenceError(UserError):
-    """Values that do not make the sequence of a task."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where a part lies in a sequence, its special rows included."""
-
-    kind: str  # "prompt", "text", "voice", or the name of a stream
-    value: str
-    start: int  # first row
-    stop: int  # one behind the last row
-    target: bool  # pays loss
-
-    @property
-    def codes(self) -> slice:
-        """Rows of the codes proper, without begin and end frame (audio parts)."""
-        return slice(self.start + 1, self.stop - 1)
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """One training sequence."""
-
-    tokens: Tensor  # (S, K+1) int64
-    mask: Tensor  # (S, K+1) bool: columns in use
-    loss_mask: Tensor  # (S, K+1) bool: entries that are predicted
-    spans: tuple[Span, ...]
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Sequences padded to the longest."""
-
-    tokens: Tensor  # (B, S, K+1) int64
-    mask: Tensor  # (B, S, K+1) bool
-    loss_mask: Tensor  # (B, S, K+1) bool
-    lengths: Tensor  # (B,) int64
-    spans: tuple[tuple[Span, ...], ...]
-
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """The batch on another device."""
-        return replace(
-            self,
-            tokens=self.tokens.to(device),
-            mask=self.mask.to(device),
-            loss_mask=self.loss_mask.to(device),
-            lengths=self.lengths.to(device),
-        )
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One part that is generated: which ids may be drawn, which ends it, and what is fed after its end."""
-
-    kind: str  # "text", or the name of a stream
-    value: str
-    low: int  # first allowed id (tokens: offset applied)
-    high: int  # one behind the last allowed id
-    eos: int  # id that ends the part
-    forbidden: tuple[int, ...]  # ids in [low, high) that may not be drawn (text)
-    link_tokens: Tensor  # (n, K+1) rows fed after the end: the end row itself, then the next part's begin rows
-    link_mask: Tensor  # (n, K+1) bool
-    offset: int  # subtracted from ids to give codes
-    hop_length: int = 0  # samples per frame; 0 for text
-    published: bool = False  # the published loop: any id may come, all K ids must agree to end, first frame dropped
-
-    @property
-    def is_text(self) -> bool:
-        """Whether text is generated."""
-        return self.kind == "text"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What generation starts from."""
-
-    task: str
-    tokens: Tensor  # (L, K+1) int64
-    mask: Tensor  # (L, K+1) bool
-    guidance_tokens: Tensor | None  # (L, K+1): the same rows without the condition; None: the task has no such form
-    phases: tuple[Phase, ...]
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]
+__all__ = ["Phase", "Prompt", "SequenceBuilder", "SequenceError", "Span", "TokenBatch", "TokenSequence", "Value"]
 
 
 class SequenceBuilder:
@@ -152,22 +61,22 @@ class SequenceBuilder:
 
     def text_rows(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Rows of text ids: tokens and mask, (len(ids), K+1)."""
-        tokens = torch.zeros(len(ids), self.columns, dtype=torch.int64)
-        tokens[:, -1] = torch.as_tensor(list(ids), dtype=torch.int64)
-        mask = torch.zeros(len(ids), self.columns, dtype=torch.bool)
+        tokens = torch.zeros(len(ids), self.columns, dtype=torch.int64, device="cpu")
+        tokens[:, -1] = torch.as_tensor(list(ids), dtype=torch.int64, device="cpu")
+        mask = torch.zeros(len(ids), self.columns, dtype=torch.bool, device="cpu")
         mask[:, -1] = True
         return tokens, mask
 
     def audio_rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of audio ids (n, K), offsets applied: tokens and mask, (n, K+1)."""
-        tokens = torch.zeros(ids.shape[0], self.columns, dtype=torch.int64)
+        tokens = torch.zeros(ids.shape[0], self.columns, dtype=torch.int64, device=ids.device)
         tokens[:, :-1] = ids
-        mask = torch.ones(ids.shape[0], self.columns, dtype=torch.bool)
+        mask = torch.ones(ids.shape[0], self.columns, dtype=torch.bool, device=ids.device)
         mask[:, -1] = False
         return tokens, mask
 
     def _frame(self, token: int) -> Tensor:
-        return torch.full((1, self.audio.num_codebooks), token, dtype=torch.int64)
+        return torch.full((1, self.audio.num_codebooks), token, dtype=torch.int64, device="cpu")
 
     def _frames(self, kind: str) -> tuple[int, int, int, StreamTokens]:
         """Begin id, end id, offset and stream of an audio part; offsets are applied to the ids."""
@@ -349,11 +258,11 @@ class SequenceBuilder:
         """Pad to the longest: audio columns with the reconstruction pad, text with its pad, masks 0."""
         longest = max(len(sequence) for sequence in sequences)
         longest = -(-longest // multiple_of) * multiple_of
-        tokens = torch.empty(len(sequences), longest, self.columns, dtype=torch.int64)
+        tokens = torch.empty(len(sequences), longest, self.columns, dtype=torch.int64, device="cpu")
         tokens[..., :-1] = self.audio.fine.pad + self.audio.fine_shift
         tokens[..., -1] = self.text.text_pad
-        mask = torch.zeros(tokens.shape, dtype=torch.bool)
-        loss_mask = torch.zeros(tokens.shape, dtype=torch.bool)
+        mask = torch.zeros(tokens.shape, dtype=torch.bool, device="cpu")
+        loss_mask = torch.zeros(tokens.shape, dtype=torch.bool, device="cpu")
         for row, sequence in enumerate(sequences):
             tokens[row, : len(sequence)] = sequence.tokens
             mask[row, : len(sequence)] = sequence.mask
@@ -362,7 +271,7 @@ class SequenceBuilder:
             tokens=tokens,
             mask=mask,
             loss_mask=loss_mask,
-            lengths=torch.tensor([len(sequence) for sequence in sequences]),
+            lengths=torch.tensor([len(sequence) for sequence in sequences], device="cpu"),
             spans=tuple(sequence.spans for sequence in sequences),
         )
 
@@ -436,7 +345,7 @@ class SequenceBuilder:
             spans.append(Span(kind, value, start, start + tokens.shape[0], target))
             start += tokens.shape[0]
         mask = torch.cat([part[2] for part in parts])
-        target = torch.cat([torch.full((part[2].shape[0], 1), part[3]) for part in parts])
+        target = torch.cat([torch.full((part[2].shape[0], 1), part[3], device="cpu") for part in parts])
         tokens = torch.cat([part[1] for part in parts])
         return TokenSequence(tokens, mask, mask & target, tuple(spans))
 

@@ -208,19 +208,6 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
     return {name: tensor.read() for name, tensor in open_tensors(path).items()}
 
 
-def read_metadata(path: Path | str) -> dict[str, str]:
-    """The free text entries in the header of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    check_readable(Path(path))
-    _refuse_other_formats(Path(path))
-    try:
-        with safe_open(path, framework="pt", device="cpu") as handle:
-            return dict(handle.metadata() or {})
-    except SafetensorError as error:
-        raise TensorFileError(f"{path}: damaged or not safetensors ({error}); fetch or copy it again") from None
-
-
 def is_torch_file(path: Path | str) -> bool:
     """Whether a file looks like what ``torch.save`` writes (zip, or the older bare pickle)."""
     check_readable(Path(path))

@@ -9,7 +9,6 @@ from uniaudio2.codec.autoencoder import (
     SQCodec,
     SQCodecConfig,
     apply_weight_norm,
-    build_autoencoder,
     fold_weight_norm,
     rename_published,
     round_latents,
@@ -125,14 +124,14 @@ def test_wrong_shapes_and_configs_are_named() -> None:
 
 class TestRegistry:
     def test_builds_by_name(self) -> None:
-        model = build_autoencoder("sqcodec", {**dataclasses.asdict(TINY), "init_channel": 2})
+        model = AUTOENCODERS.build("sqcodec", {**dataclasses.asdict(TINY), "init_channel": 2})
         assert isinstance(model, SQCodec)
         assert model.config.init_channel == 2
 
     def test_every_name_fulfils_the_interface(self) -> None:
         configs = {"sqcodec": dataclasses.asdict(TINY)}
         for name in AUTOENCODERS:
-            model = build_autoencoder(name, configs.get(name, {})).eval()
+            model = AUTOENCODERS.build(name, configs.get(name, {})).eval()
             with torch.no_grad():
                 latents = model.encode(torch.randn(1, 1, 2 * model.hop_length) * 0.1)
                 assert latents.shape == (1, 2, model.latent_dim)
@@ -140,13 +139,13 @@ class TestRegistry:
 
     def test_unknown_name_and_values(self) -> None:
         with pytest.raises(ConfigError, match="sqcodec, convnext"):
-            build_autoencoder("dac", {})
+            AUTOENCODERS.build("dac", {})
         with pytest.raises(ConfigError, match="init_chanel"):
-            build_autoencoder("sqcodec", {**dataclasses.asdict(TINY), "init_chanel": 2})
+            AUTOENCODERS.build("sqcodec", {**dataclasses.asdict(TINY), "init_chanel": 2})
         incomplete = dataclasses.asdict(TINY)
         del incomplete["init_channel"]
         with pytest.raises(ConfigError, match="init_channel"):
-            build_autoencoder("sqcodec", incomplete)
+            AUTOENCODERS.build("sqcodec", incomplete)
 
 
 class TestPublishedWeights:

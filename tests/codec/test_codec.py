@@ -9,7 +9,7 @@ from torch import Tensor
 from uniaudio2.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.codec import SamplingDefaults, WindowConfig, window_starts
 from uniaudio2.codes import LATENT_HOP, RECONSTRUCTION_HOP, UNIT, AudioCodes, reasoning_length, reconstruction_length
-from uniaudio2.config import load_config, preset_path
+from uniaudio2.config import load_config, preset_path, to_plain
 
 TINY = load_config(CodecConfig, preset_path("codec", "tiny"))
 WINDOWS = WindowConfig(encode_units=3, decode_codes=20, overlap_codes=6, context_latents=4)
@@ -358,6 +358,84 @@ def test_two_encoders_for_one_role_are_refused() -> None:
     encoders = {**TINY.encoders, "musicfm": {"encoder_dim": 16, "conv_dim": 4, "num_heads": 2, "depth": 12}}
     with pytest.raises(ValueError, match=r"'autoencoder_latents' and 'musicfm' both give .*choose one in the preset"):
         ReasoningCodec(dataclasses.replace(TINY, encoders=encoders))
+
+
+def test_the_preset_says_which_encoder_serves_a_role() -> None:
+    twin = {"encoder": "speech_expert", **TINY.encoders["speech_expert"], "width": 8}
+    encoders = {**TINY.encoders, "twin": twin}
+    roles = {"speech": "twin.speech", "phone": "speech_expert.phone"}
+    codec = ReasoningCodec(dataclasses.replace(TINY, encoders=encoders, roles=roles))
+    assert codec.feature_info["speech"].channels == 16 and codec.feature_info["phone"].channels == 16
+    audio = noise(UNIT)
+    features = codec.extract_features(audio)
+    twins = codec.encoders["twin"](audio)
+    assert torch.equal(features["speech"], twins["speech"]) and not torch.equal(features["phone"], twins["phone"])
+    assert set(codec.extract_features(audio, roles=["phone"])) == {"phone"}
+    with pytest.raises(ValueError, match="'speech' is to be served by 'twin.words', which is not there; there are"):
+        ReasoningCodec(dataclasses.replace(TINY, encoders=encoders, roles={**roles, "speech": "twin.words"}))
+
+
+def test_presets_of_before_mean_the_same() -> None:
+    values = to_plain(TINY)
+    parts = values.pop("decoder")["config"]
+    assert load_config(CodecConfig, {**values, **parts}) == load_config(
+        CodecConfig, {**values, "decoder": {"name": "flow_matching", "config": parts}}
+    )
+    sizes = load_config(CodecConfig, {**to_plain(TINY), "dit": {"width": 32}}).decoder.config["dit"]
+    assert sizes == {**parts["dit"], "width": 32}
+
+
+@pytest.mark.parametrize("num_samples", [None, 90_000])
+@pytest.mark.parametrize("piece", [1, 7, 100])
+@pytest.mark.parametrize("with_reasoning", [False, True])
+def test_a_session_gives_the_audio_of_the_whole(
+    codec: ReasoningCodec, num_samples: int | None, piece: int, with_reasoning: bool
+) -> None:
+    codes = draw_codes(48, num_samples=num_samples)
+    options: dict[str, Any] = {"with_reasoning": with_reasoning}
+    session = codec.decoder_session(generator=seeded(), **options)
+    nothing = {"reconstruction": codes.reconstruction[..., :0]}
+    pieces = [session.push(AudioCodes.of({"reasoning": codes.reasoning, **nothing}, codec.streams))]
+    for start in range(0, 48, piece):
+        part = codes.reconstruction[..., start : start + piece]
+        left = None if num_samples is None else num_samples - start * RECONSTRUCTION_HOP
+        known = left if left is not None and left < part.shape[2] * RECONSTRUCTION_HOP else None
+        pieces.append(session.push(AudioCodes.of({"reconstruction": part}, codec.streams, known)))
+        if known is not None:
+            break
+    early = sum(one.shape[2] for one in pieces)
+    pieces.append(session.finish())
+    if num_samples is None:
+        assert early >= WINDOWS.hop_codes * RECONSTRUCTION_HOP  # before the end
+        assert torch.equal(torch.cat(pieces, dim=2), codec.decode(codes, generator=seeded(), **options))
+    assert sum(one.shape[2] for one in pieces) == (48 * RECONSTRUCTION_HOP if num_samples is None else num_samples)
+
+
+def test_shorter_windows_are_heard_sooner(codec: ReasoningCodec) -> None:
+    session = codec.decoder_session(window_codes=4, generator=seeded())
+    assert session.push(draw_codes(4)).shape[2] == 2 * RECONSTRUCTION_HOP
+    assert session.push(draw_codes(2)).shape[2] == 2 * RECONSTRUCTION_HOP
+    assert session.finish().shape[2] == 2 * RECONSTRUCTION_HOP
+    whole = codec.decode(draw_codes(30), window_codes=4, generator=seeded())
+    assert whole.shape[2] == 30 * RECONSTRUCTION_HOP
+    assert not torch.equal(whole, codec.decode(draw_codes(30), generator=seeded()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"solver": "magic"}, "unknown solver"),
+        ({"noise_scale": float("nan")}, "noise_scale"),
+        ({"guidance_scale": float("inf")}, "guidance_scale"),
+        ({"kind": "song"}, "kind must be"),
+        ({"fill": "noise"}, "fill must be"),
+        ({"window_codes": 1}, "window_codes must be"),
+    ],
+)
+def test_options_are_checked_at_the_call(codec: ReasoningCodec, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        codec.decode_stream(draw_codes(3), **options)
 
 
 def test_a_missing_encoder_is_named() -> None:

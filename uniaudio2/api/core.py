@@ -190,7 +190,7 @@ class Core:
     def decode(self, codes: AudioCodes, **options: Unpack[DecodeOptions]) -> Tensor:
         """Turn the codes of one clip into a waveform (1, N) of the exact length; options as for `decode_stream`."""
         pieces = list(self.decode_stream(codes, **options))
-        return torch.cat(pieces, dim=-1) if pieces else torch.zeros(1, 0)
+        return torch.cat(pieces, dim=-1) if pieces else torch.zeros(1, 0, dtype=torch.float32, device="cpu")
 
     def decode_stream(
         self,

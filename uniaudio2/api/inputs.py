@@ -38,7 +38,7 @@ def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recordi
     if not isinstance(audio, Tensor | np.ndarray | Sequence):
         raise AudioError(f"audio must be a path or samples, got {type(audio).__name__}")
     check_number("sample_rate", sample_rate, 1, MAX_SAMPLE_RATE, whole=True)
-    wave = torch.as_tensor(audio).detach().to("cpu")
+    wave = torch.as_tensor(audio, device="cpu").detach()
     if not wave.is_floating_point():
         raise AudioError(f"samples must be floats in [-1, 1], got {wave.dtype}; divide 16-bit integers by 32768")
     wave = wave.float()

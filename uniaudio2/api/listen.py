@@ -5,6 +5,7 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,13 +21,14 @@ from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
 from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
-from uniaudio2.speech_text import detect_language
+from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
-from uniaudio2.voice_activity import cut, find_speech
+from uniaudio2.voice_activity import cut, find_speech, speech_share
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
+MOSTLY = 0.2  # share of speech from which on a piece is said to be speech: 9 of 10 keywords, 2 of 100 sounds
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 
 Progress: TypeAlias = Callable[[int, Segment], None]
@@ -151,8 +153,10 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
 
 
 def _language_of(text: str) -> str | None:
-    """What the characters of a text tell; None for an empty one, or another script."""
+    """What the characters of a text tell, most of them; None for an empty one, or another script."""
     try:
+        if sum(is_han(character) for character in text) < len(re.findall(r"[a-z']+", text.lower())):
+            return "en"
         return detect_language(text) if text else None
     except TextError:
         return None
@@ -171,15 +175,22 @@ def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None,
 def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
     """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
     config = core.facts.generation
+    most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold
     found = [Heard(how.silence, None, 1.0)] * len(chunks)
     loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
+    if how.captions and config.speech_caption is not None:
+        spoken = {index for index in loud if speech_share(chunks[index]) > MOSTLY}
+        for index in spoken:
+            found[index] = Heard(config.speech_caption)
+        loud = [index for index in loud if index not in spoken]
     # Choice: pieces of like length together, so that little of a batch waits for its longest member.
     loud.sort(key=lambda index: chunks[index].shape[-1])
     for first in range(0, len(loud), how.batch_size):
         batch = loud[first : first + how.batch_size]
         waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts)]
         for index, heard in zip(batch, read_codes(core, core.encode_many(waves), how, sampling), strict=True):
-            found[index] = heard
+            nobody = not how.captions and (heard.no_speech_probability or 0.0) > most
+            found[index] = heard._replace(text=how.silence) if nobody else heard
     return found
 
 

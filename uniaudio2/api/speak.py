@@ -80,7 +80,7 @@ class Speaking:
 
 def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechResult:
     """A text read aloud, sentence by sentence in one voice; see `UniAudio2.speak`."""
-    sentences = plan_speech(text, language)
+    sentences = plan(core, text, language)
     parts = list(speak_parts(core, sentences, how))
     return SpeechResult(
         audio=torch.cat([audio for audio, _ in parts], dim=-1),
@@ -89,6 +89,11 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
         codes=tuple(codes for _, codes in parts),
         sentences=tuple(sentences),
     )
+
+
+def plan(core: Core, text: str, language: str | None) -> list[Sentence]:
+    """The sentences of a text, as long as the model speaks at once."""
+    return plan_speech(text, language, max_sentence_s=core.facts.generation.max_sentence_s)
 
 
 def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[tuple[Tensor, AudioCodes]]:
@@ -230,5 +235,5 @@ def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
     fade = min(round(FADE_S * SAMPLE_RATE), audio.shape[-1])
     audio = audio.clone()
     if fade:
-        audio[:, -fade:] *= torch.linspace(1, 0, fade)
+        audio[:, -fade:] *= torch.linspace(1, 0, fade, dtype=torch.float32, device="cpu")
     return torch.nn.functional.pad(audio, (0, round(pause_s * SAMPLE_RATE)))

@@ -95,7 +95,7 @@ def chunks_at_pauses(blocks: Iterable[Tensor], max_s: float) -> Iterator[tuple[i
     check_number("max_s", max_s, PAUSE_S)
     longest, start = round(max_s * SAMPLE_RATE), 0
     seen = longest + round(PAUSE_S * SAMPLE_RATE)  # what comes soon after decides as well whether there is a pause
-    waiting = torch.zeros(1, 0)
+    waiting = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
     for block in blocks:
         waiting = torch.cat([waiting, block], dim=1)
         while waiting.shape[1] > seen:

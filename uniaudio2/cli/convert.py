@@ -22,21 +22,26 @@ from uniaudio2.cli.output import emit
 def convert(source: str, paths: tuple[str, ...], dtype: Any, preset: str, *, options: Options) -> None:
     """Turn published weights into a model folder.
 
-    SOURCE is a file or a folder, or the word llama, to start from the Llama folder that follows.
+    SOURCE is a file or a folder, or the word llama, to start from the Llama folder that follows, or whisper, for the
+    encoder of the Whisper that follows.
     """
     places = [path for path in paths if "=" not in path]
     overrides = [path for path in paths if "=" in path]
-    if source == "llama":
-        if len(places) != 2:
-            raise InputError("give: uniaudio2 convert llama SOURCE TARGET")
-        check_output_folder(Path(places[1]))
+    foreign = source in ("llama", "whisper")
+    if len(places) != (2 if foreign else 1):
+        raise InputError(f"give: uniaudio2 convert {source if foreign else 'SOURCE'} {'SOURCE ' * foreign}TARGET")
+    check_output_folder(Path(places[-1]))
+    if source == "whisper":
+        if overrides:
+            raise InputError(f"convert whisper: takes no changes, {overrides[0]!r} given")
+        from uniaudio2.published.whisper import convert_whisper
+
+        report = convert_whisper(places[0], places[1], dtype=dtype)
+    elif source == "llama":
         from uniaudio2.published.llama import convert_llama
 
         report = convert_llama(places[0], places[1], preset=preset, dtype=dtype, overrides=overrides, seed=options.seed)
     else:
-        if len(places) != 1:
-            raise InputError("give: uniaudio2 convert SOURCE TARGET")
-        check_output_folder(Path(places[0]))
         from uniaudio2.published.convert import convert as convert_weights
 
         report = convert_weights(source, places[0], dtype=dtype, overrides=overrides)

@@ -57,7 +57,7 @@ def count(least: int = 1, most: float = math.inf) -> Number:
     return Number(least, most, whole=True)
 
 
-def shared(*flags: str, default: Any = None, **settings: Any) -> Any:
+def _shared(*flags: str, default: Any = None, **settings: Any) -> Any:
     """A field of `Options`, with what click needs to know."""
     shown = {"show_default": True} if default not in (None, False) else {}
     return field(default=default, metadata={"flags": flags, "settings": {"default": default, **shown, **settings}})
@@ -70,64 +70,64 @@ class Options:
     `takes` gives a command the ones that it names.
     """
 
-    timestamps: bool = shared("--timestamps", is_flag=True, default=False, help="Start and end second of each piece.")
-    out: Path | None = shared(
+    timestamps: bool = _shared("--timestamps", is_flag=True, default=False, help="Start and end second of each piece.")
+    out: Path | None = _shared(
         "--out", "-o", "--output", metavar="PATH", type=Path,
         help="Also write one file per input into this folder, where files that exist are skipped; or the file itself, "
         "such as talk.srt.",
     )  # fmt: skip
-    overwrite: bool = shared("--overwrite", is_flag=True, default=False, help="Make files anew that exist already.")
-    recursive: bool = shared(
+    overwrite: bool = _shared("--overwrite", is_flag=True, default=False, help="Make files anew that exist already.")
+    recursive: bool = _shared(
         "--recursive", "-r", is_flag=True, default=False,
         help="Search the folders inside a folder too (not hidden ones, nor links).",
     )  # fmt: skip
-    batch_size: int = shared(
+    batch_size: int = _shared(
         "--batch-size", default=8, type=count(1, 4096), metavar="N", help="Pieces of audio worked on together."
     )
-    beams: int | None = shared(
+    beams: int | None = _shared(
         "--beams", type=count(1, 64), metavar="N",
         help="Hypotheses of a transcript; 1 is quickest.  [default: the model's, nano 4]",
     )  # fmt: skip
-    shifts: int | None = shared(
+    shifts: int | None = _shared(
         "--shifts", type=count(1, 16), metavar="N",
         help="Shifted encodings of a recording that its transcript must suit; 1 is quickest.  "
         "[default: the model's, nano 3]",
     )  # fmt: skip
-    steps: int | None = shared(
+    steps: int | None = _shared(
         "--steps", type=count(1, 1000), metavar="N", help="Steps of the decoder that makes the wave."
     )
-    language: str | None = shared("--language", "-l", metavar="en|zh|yue", help="Language.  [default: detected]")
-    model: str | None = shared(
+    language: str | None = _shared("--language", "-l", metavar="en|zh|yue", help="Language.  [default: detected]")
+    model: str | None = _shared(
         "--model", "-m", metavar="DIR", help="Model folder, or the name of a shipped model.  [default: nano]"
     )
-    device: str = shared("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps, or auto.")
-    dtype: str | None = shared(
+    device: str = _shared("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, mps, or auto.")
+    dtype: str | None = _shared(
         "--dtype", type=click.Choice(["float32", "bfloat16", "int8", "int4"]),
         help="Weights in memory; int8 and int4 are those of the language model.  [default: as loaded]",
     )  # fmt: skip
-    compile: bool = shared(
+    compile: bool = _shared(
         "--compile/--no-compile", default=False, show_default=False,
         help="Compile the language model first: a minute or two, which pays for large models.",
     )  # fmt: skip
-    seed: int = shared(
+    seed: int = _shared(
         "--seed", default=0, type=count(0, 2**63 - 1), metavar="N", help="The same seed gives the same result."
     )
-    temperature: float | None = shared(
+    temperature: float | None = _shared(
         "--temperature", type=Number(0, 100), metavar="T",
         help="Randomness of sampling; 0 takes the best.  [default: by task]",
     )  # fmt: skip
-    top_k: int | None = shared(
+    top_k: int | None = _shared(
         "--top-k", type=count(), metavar="N", help="Sample from the N best only; 1 is greedy.  [default: by task]"
     )
-    top_p: float | None = shared(
+    top_p: float | None = _shared(
         "--top-p", type=Number(0, 1, above=True), metavar="P",
         help="Sample from this share of the mass.  [default: by task]",
     )  # fmt: skip
-    guidance: float | None = shared(
+    guidance: float | None = _shared(
         "--guidance", type=Number(1, 100), metavar="G",
         help="How strictly to follow the text; 1 is off.  [default: by task]",
     )  # fmt: skip
-    as_json: bool = shared("--json", is_flag=True, default=False, help="One JSON object per line instead of text.")
+    as_json: bool = _shared("--json", is_flag=True, default=False, help="One JSON object per line instead of text.")
 
     def __post_init__(self) -> None:
         if self.model is not None:

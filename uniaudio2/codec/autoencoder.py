@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +23,8 @@ QUANTIZATION_LEVELS = 9  # decoding rounds latents to ninths: 19 values in [-1, 
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a block
 
 
-class Autoencoder(Protocol):
-    """What the codec needs from an autoencoder; every class in `AUTOENCODERS` is also an ``nn.Module``."""
+class Autoencoder(nn.Module):
+    """What the codec needs from an autoencoder: base of every class in `AUTOENCODERS`."""
 
     latent_dim: int  # C
     hop_length: int  # samples per latent frame
@@ -33,27 +32,11 @@ class Autoencoder(Protocol):
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N), N a multiple of ``hop_length``, to latents (B, T, C) in [-1, 1], not rounded."""
-        ...
+        raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, T, C), rounded here, to audio (B, 1, T * hop_length)."""
-        ...
-
-
-def build_autoencoder(name: str, config: Mapping[str, Any]) -> Any:
-    """Build a registered autoencoder from its plain config.
-
-    Args:
-        name: A key of `AUTOENCODERS`.
-        config: Values of its config dataclass, checked strictly.
-
-    Returns:
-        An ``nn.Module`` that fulfils `Autoencoder`.
-
-    Raises:
-        ConfigError: If the name is not registered or the values do not fit.
-    """
-    return AUTOENCODERS.build(name, config)
+        raise NotImplementedError
 
 
 def round_latents(latents: Tensor, *, straight_through: bool = False) -> Tensor:
@@ -105,7 +88,7 @@ class SQCodecConfig:
 
 
 @AUTOENCODERS.register("sqcodec", SQCodecConfig)
-class SQCodec(nn.Module):
+class SQCodec(Autoencoder):
     """The published scalar-quantised convolutional autoencoder.
 
     Weight normalisation of the published file is folded into plain weights on conversion (`fold_weight_norm`).

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uniaudio2.codec.autoencoder import Autoencoder
 from uniaudio2.codec.mel import LogMel
 from uniaudio2.codec.registry import AUTOENCODERS
 
@@ -62,7 +63,7 @@ class InverseSTFT(nn.Module):
     def __init__(self, fft_size: int, hop_length: int) -> None:
         super().__init__()
         self.fft_size, self.hop_length = fft_size, hop_length
-        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+        self.register_buffer("window", torch.hann_window(fft_size, dtype=torch.float32), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Complex (B, F, T) -> (B, T * hop)."""
@@ -79,7 +80,7 @@ class InverseSTFT(nn.Module):
 
 
 @AUTOENCODERS.register("convnext", ConvNeXtAutoencoderConfig)
-class ConvNeXtAutoencoder(nn.Module):
+class ConvNeXtAutoencoder(Autoencoder):
     """Waveform <-> ``tanh`` latents at 25 Hz, rounded to ninths on decoding as in the published autoencoder."""
 
     encoding_parts = frozenset({"mel", "stem_1", "stem_2", "encoder", "encoder_norm", "to_latent"})
@@ -109,7 +110,7 @@ class ConvNeXtAutoencoder(nn.Module):
 
     def encode(self, audio: Tensor) -> Tensor:
         """Waveform (B, 1, N), N a multiple of 960 -> latents (B, N // 960, latent_dim) in (-1, 1)."""
-        x = F.gelu(self.stem_1(self.mel(audio).transpose(1, 2)))
+        x = F.gelu(self.stem_1(self.mel(audio).transpose(1, 2).to(self.stem_1.weight.dtype)))
         x = F.gelu(self.stem_2(x)).transpose(1, 2)
         for layer in self.encoder:
             x = layer(x)
@@ -119,7 +120,9 @@ class ConvNeXtAutoencoder(nn.Module):
         """Latents (B, T, latent_dim) -> waveform (B, 1, T * 960); rounds to ninths, in training straight-through."""
         if self.training and self.config.latent_noise:
             # Choice: noise of a random size, so that the decoder forgives the flow decoder's small errors.
-            size = self.config.latent_noise * torch.rand(latents.shape[0], 1, 1, device=latents.device)
+            size = self.config.latent_noise * torch.rand(
+                latents.shape[0], 1, 1, device=latents.device, dtype=torch.float32
+            )
             latents = latents + size * torch.randn_like(latents)
         latents = latents + (torch.round(latents * 9) / 9 - latents).detach()
         x = self.from_latent(latents.transpose(1, 2)).transpose(1, 2)
@@ -130,7 +133,9 @@ class ConvNeXtAutoencoder(nn.Module):
         for layer in self.fine:
             x = layer(x)
         with torch.autocast(x.device.type, enabled=False):  # a phase needs more than eight bits
-            spectrum_parts = self.to_spectrum(self.fine_norm(x.float()))
+            norm, last = self.fine_norm, self.to_spectrum
+            x = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+            spectrum_parts = F.linear(x, last.weight.float(), last.bias.float())
         log_magnitude, phase = spectrum_parts.transpose(1, 2).chunk(2, 1)  # (B, F, 4T)
         magnitude = torch.exp(log_magnitude.clamp(max=math.log(1e2)))
         spectrum = torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))

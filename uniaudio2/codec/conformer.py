@@ -210,7 +210,7 @@ class ConvModule(nn.Module):
 
 def mel_spectrogram_db(audio: Tensor, config: MusicFMConfig, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """Power mel spectrogram in dB: audio (B, N), N a multiple of the hop, to (B, F, N / hop), float32."""
-    window = torch.hann_window(config.fft_size, device=audio.device)
+    window = torch.hann_window(config.fft_size, device=audio.device, dtype=torch.float32)
     spectrum = torch.stft(audio, config.fft_size, config.hop_length, window=window, return_complex=True)
     power = spectrum[..., :-1].abs().square()
     filters = htk_filters(config.fft_size // 2 + 1, config.num_mels, sample_rate).to(audio.device)

@@ -190,7 +190,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def time_features(t: Tensor, num_features: int) -> Tensor:
     """Cosines, then sines, of ``1000 t`` at geometric frequencies: ``t`` (B,) to (B, num_features), float32."""
     half = num_features // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000.0) / half))
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000.0) / half))
     angles = 1000.0 * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -201,7 +201,9 @@ def sinusoidal_positions(num_frames: int, width: int, *, device: torch.device | 
     Choice: computed per call instead of stored, because that costs less than one linear layer, sets no length limit
     and keeps a table of 3000 rows out of the weights.
     """
-    frequencies = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    frequencies = torch.exp(
+        torch.arange(0, width, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / width)
+    )
     angles = torch.arange(num_frames, device=device)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 

@@ -107,6 +107,7 @@ class Expert(AudioEncoder):
         Returns:
             ``num_layers + 1`` tensors (B, T, D): the stem's output first, the last one normalised.
         """
+        mel = mel.to(self.stem_1.weight.dtype)
         x = F.gelu(self.stem_2(F.gelu(self.stem_1(mel.transpose(1, 2))))).transpose(1, 2)
         position = torch.arange(x.shape[1], device=x.device)
         mask = (position[:, None] - position[None]).abs() <= self.config.context_frames

@@ -40,7 +40,7 @@ __all__ = [  # Whisper and the base class, too
 ]
 
 
-def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
+def build_encoder(name: str, config: Mapping[str, Any]) -> AudioEncoder:
     """Build a registered encoder from its plain config.
 
     Args:
@@ -48,7 +48,7 @@ def build_encoder(name: str, config: Mapping[str, Any]) -> Any:
         config: Values of its config dataclass, checked strictly.
 
     Returns:
-        An `AudioEncoder`, not yet frozen.
+        The encoder, not yet frozen.
 
     Raises:
         ConfigError: If the name is not registered or the values do not fit.

@@ -48,7 +48,7 @@ class SpectralLoss(nn.Module):
         self.fft_sizes = tuple(fft_sizes)
         for size in self.fft_sizes:
             bands = min(100, size // 8)
-            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+            self.register_buffer(f"window_{size}", torch.hann_window(size, dtype=torch.float32), persistent=False)
             bank = mel_filters(bands, size, sample_rate).float()
             self.register_buffer(f"bank_{size}", bank, persistent=False)
 

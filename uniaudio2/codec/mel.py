@@ -105,7 +105,7 @@ class LogMel(nn.Module):
         # white noise.
         bank = mel_filters(num_bands, fft_size, sample_rate, f_min=20.0, f_max=f_max).float()
         self.register_buffer("bank", bank, persistent=False)
-        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.register_buffer("window", torch.hann_window(window_length, dtype=torch.float32), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Log-mel frames, shifted and scaled to roughly zero mean and unit spread.

@@ -145,9 +145,9 @@ class VectorQuantize(nn.Module):
         super().__init__()
         self.dim, self.codebook_size = dim, codebook_size
         self.ema_decay, self.dead_fraction = ema_decay, dead_fraction
-        codebook = torch.randn(codebook_size, dim) * dim**-0.5
+        codebook = torch.randn(codebook_size, dim, dtype=torch.float32) * dim**-0.5
         self.register_buffer("codebook", codebook)
-        self.register_buffer("usage", torch.ones(codebook_size))
+        self.register_buffer("usage", torch.ones(codebook_size, dtype=torch.float32))
         self.register_buffer("initialised", torch.tensor(False))
         self._known_initialised = False  # spares a device synchronisation per step
 
@@ -346,7 +346,7 @@ class ResidualVectorQuantize(nn.Module):
             return None
         batch = x.shape[0]
         drawn = torch.randint(1, self.num_codebooks, (batch,), device=x.device)
-        drop = torch.rand(batch, device=x.device) < self.level_dropout
+        drop = torch.rand(batch, device=x.device, dtype=torch.float32) < self.level_dropout
         return torch.where(drop, drawn, self.num_codebooks)
 
 

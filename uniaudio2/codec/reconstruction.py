@@ -107,7 +107,7 @@ class TimeFiLM(nn.Linear):
         scale, shift = super().forward(condition).chunk(2, dim=-1)
         modulated = (1.0 + self.strength * torch.tanh(scale)) * x + shift
         if self.training and self.condition_dropout > 0.0:
-            kept = torch.rand(len(x), 1, 1, device=x.device) >= self.condition_dropout
+            kept = torch.rand(len(x), 1, 1, device=x.device, dtype=torch.float32) >= self.condition_dropout
             return torch.where(kept, modulated, x)
         return modulated
 

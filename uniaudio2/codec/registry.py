@@ -15,11 +15,18 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from uniaudio2.config import ConfigError, load_config, to_plain
 
+if TYPE_CHECKING:
+    from uniaudio2.codec.autoencoder import Autoencoder
+    from uniaudio2.codec.contract import Codec
+    from uniaudio2.codec.decoder import LatentDecoder
+    from uniaudio2.codec.encoder import AudioEncoder
+
 T = TypeVar("T")
+BaseT = TypeVar("BaseT")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class RegisteredConfig:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-class Registry:
+class Registry(Generic[BaseT]):
     """Classes of one kind by name.
 
     Args:
@@ -85,7 +92,7 @@ class Registry:
         """
         return load_config(self.classes(name)[0], dict(values), name=where)
 
-    def build(self, name: str, values: Mapping[str, Any], **options: Any) -> Any:
+    def build(self, name: str, values: Mapping[str, Any], **options: Any) -> BaseT:
         """A new instance (by the class's ``from_config`` where it has one); ``options`` go to it as they are."""
         cls = self.classes(name)[1]
         return getattr(cls, "from_config", cls)(self.config(name, values), **options)
@@ -95,7 +102,7 @@ class Registry:
         return next((name for name, (_, cls) in self._entries.items() if type(thing) is cls), None)
 
 
-ENCODERS = Registry(
+ENCODERS: Registry[AudioEncoder] = Registry(
     "encoder",
     {
         "whisper": "uniaudio2.codec.whisper",
@@ -105,13 +112,13 @@ ENCODERS = Registry(
         "sound_expert": "uniaudio2.codec.experts",
     },
 )
-AUTOENCODERS = Registry(
+AUTOENCODERS: Registry[Autoencoder] = Registry(
     "autoencoder",
     {"sqcodec": "uniaudio2.codec.autoencoder", "convnext": "uniaudio2.codec.autoencoder_convnext"},
 )
-DECODERS = Registry("decoder", {"flow_matching": "uniaudio2.codec.flow_matching"})
+DECODERS: Registry[LatentDecoder] = Registry("decoder", {"flow_matching": "uniaudio2.codec.flow_matching"})
 REASONING_CODEC = "reasoning_codec"
-CODECS = Registry("codec", {REASONING_CODEC: "uniaudio2.codec.codec"})
+CODECS: Registry[Codec] = Registry("codec", {REASONING_CODEC: "uniaudio2.codec.codec"})
 
 
 def codec_section(codec: Any) -> dict[str, Any]:

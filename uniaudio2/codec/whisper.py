@@ -233,7 +233,7 @@ class WhisperEncoder(AudioEncoder):
 def sinusoids(length: int, channels: int) -> Tensor:
     """Whisper's positions, (length, channels): sines, then cosines, of wavelengths from 2 pi to 20 000 pi frames."""
     half = channels // 2
-    rates = torch.exp(torch.arange(half) * (-math.log(10_000) / max(half - 1, 1)))
+    rates = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10_000) / max(half - 1, 1)))
     angles = torch.arange(length)[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), 1)
 

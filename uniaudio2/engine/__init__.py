@@ -3,7 +3,6 @@
 from uniaudio2.engine.beam import beam_search
 from uniaudio2.engine.engine import Engine, Handle
 from uniaudio2.engine.request import (
-    RECONSTRUCTION_PER_REASONING,
     GeneratedPart,
     GenerationRequest,
     GenerationResult,
@@ -13,7 +12,6 @@ from uniaudio2.engine.sampling import GenerationError, SamplingConfig, derive_se
 from uniaudio2.engine.session import Generation
 
 __all__ = [
-    "RECONSTRUCTION_PER_REASONING",
     "Engine",
     "GeneratedPart",
     "Generation",

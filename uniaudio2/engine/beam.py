@@ -106,7 +106,7 @@ class _Search:
         """A text that ended by itself, else one cut where it loops, else at its limit; of several the best per id.
 
         Choice: the score counts per id, so that long texts are not at a disadvantage; on sentences of no test it
-        makes no difference (docs/experiments.md, E39).
+        makes no difference.
         """
         nothing = _Finished("length", -math.inf, [])
         return max(self.texts, key=lambda text: (_PREFERENCE.index(text.end), text.score), default=nothing)
@@ -168,7 +168,7 @@ def beam_search(
         blocked[row, 0, [token for token in search.phase.forbidden if token < size]] = True
         is_end[row, 0, search.phase.eos] = True
     least = torch.tensor([request.limit("text")[0] for request in requests], device=device)[:, None, None]
-    totals = torch.full((len(requests), beams), -math.inf, device=device)
+    totals = torch.full((len(requests), beams), -math.inf, dtype=torch.float32, device=device)
     totals[:, 0] = 0.0
 
     for step in range(steps):
@@ -196,7 +196,7 @@ def beam_search(
         kept = rows.gather(1, source[:, :, None].expand(-1, -1, count)).flatten()
         # What the text attends to so far; the prompts' entries are the same in all hypotheses.
         cache.backbone.reorder(kept, shortest, longest + step)
-        totals = torch.tensor(sums, device=device)
+        totals = torch.tensor(sums, dtype=torch.float32, device=device)
         tokens, mask = torch.zeros_like(tokens), torch.zeros_like(mask)
         tokens[:, -1] = torch.tensor(ids, device=device)[:, :, None].expand(-1, -1, count).flatten()
         mask[:, -1] = True
@@ -205,7 +205,7 @@ def beam_search(
     results = []
     for request, search in zip(requests, searches, strict=True):
         text = search.best()
-        ids = torch.tensor(text.ids, dtype=torch.int64)
+        ids = torch.tensor(text.ids, dtype=torch.int64, device="cpu")
         score = text.score if math.isfinite(text.score) else None
         scores = {"log_probability": score, "empty_probability": search.empty_probability}
         part = finished_part(engine.builder, search.phase, ids, text.end, **scores)

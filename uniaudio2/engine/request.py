@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, SAMPLE_RATE, AudioCodes
+from uniaudio2.codes import SAMPLE_RATE, AudioCodes
 from uniaudio2.engine.guards import without_repeats
 from uniaudio2.engine.sampling import GenerationError, SamplingConfig
 from uniaudio2.sequence import Phase, Prompt, SequenceBuilder
@@ -19,14 +19,8 @@ MAX_PHASES = 8  # such as two recordings of four streams each
 MAX_LINK = 4  # end of text, end tag, begin tag, begin of text
 DEFAULT_TEXT = (0, 500)  # least and most ids
 DEFAULT_AUDIO_S = 50.0  # most seconds
-RECONSTRUCTION_PER_REASONING = REASONING_HOP / RECONSTRUCTION_HOP  # frames: 12.5 Hz over 5 Hz
 
 End = Literal["end", "length", "loop", "cancelled"]
-
-
-def hop_length(kind: str) -> int:
-    """Samples of one frame of a stream."""
-    return {"reasoning": REASONING_HOP, "reconstruction": RECONSTRUCTION_HOP}[kind]
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,8 @@ class GenerationRequest:
         """Least and most ids or frames of a part."""
         if kind in self.limits:
             return self.limits[kind]
-        return DEFAULT_TEXT if kind == "text" else (1, math.ceil(DEFAULT_AUDIO_S * SAMPLE_RATE / hop_length(kind)))
+        hop = next((phase.hop_length for phase in self.prompt.phases if phase.kind == kind), 0)
+        return (1, math.ceil(DEFAULT_AUDIO_S * SAMPLE_RATE / hop)) if hop else DEFAULT_TEXT
 
     def sampler(self, kind: str) -> SamplingConfig:
         """Sampling of a part."""
@@ -91,7 +86,7 @@ class GenerationRequest:
             return Fraction(0)
         before, phase = self.prompt.phases[index - 1 : index + 1]
         tied = before.value == phase.value and not phase.is_text and not phase.published
-        return Fraction(hop_length(before.kind), hop_length(phase.kind)) if tied else Fraction(0)
+        return Fraction(before.hop_length, phase.hop_length) if tied else Fraction(0)
 
     @property
     def max_steps(self) -> int:
@@ -109,6 +104,7 @@ class GeneratedPart:
     codes: Tensor | None  # audio: (K, n) codes
     text: str | None  # text, when the builder has a tokenizer
     end: End  # why it ended
+    hop_length: int = 0  # audio: samples of a frame
     log_probability: float | None = None  # text: mean per drawn id, the end included, nats; guided ones count so
     empty_probability: float | None = None  # text: of the end in the place of the first id
 
@@ -134,13 +130,14 @@ class GenerationResult:
         """Generated codes of a value (the first audio value by default), batch of one.
 
         Raises:
-            GenerationError: If there is no such audio, or one of its two streams is missing.
+            GenerationError: If there is no such audio.
         """
         value = value or next((part.value for part in self.parts if part.codes is not None), None)
-        streams = {part.kind: part.codes for part in self.parts if part.value == value and part.codes is not None}
-        if set(streams) != {"reasoning", "reconstruction"}:
-            raise GenerationError(f"task '{self.task}' made no complete audio '{value}', only {sorted(streams)}")
-        return AudioCodes(streams["reasoning"][None], streams["reconstruction"][None], None)
+        parts = [part for part in self.parts if part.value == value]
+        streams = {part.kind: part.codes[None] for part in parts if part.codes is not None}
+        if not streams:
+            raise GenerationError(f"task '{self.task}' made no audio '{value}'")
+        return AudioCodes.of(streams, {part.kind: part.hop_length for part in parts})
 
 
 @dataclass(frozen=True)
@@ -161,8 +158,9 @@ def finished_part(
 ) -> GeneratedPart:
     """A finished part from its ids: text (n,), audio (n, K); the scores are those of a text."""
     if not phase.is_text:
-        return GeneratedPart(phase.kind, phase.value, ids, builder.ids_to_codes(phase, ids), None, end)
+        codes = builder.ids_to_codes(phase, ids)
+        return GeneratedPart(phase.kind, phase.value, ids, codes, None, end, phase.hop_length)
     if end == "loop":
         ids = ids[: len(without_repeats(ids.tolist()))]
     text = builder.ids_to_text(ids.tolist()) if builder.tokenizer is not None else None
-    return GeneratedPart(phase.kind, phase.value, ids, None, text, end, **scores)
+    return GeneratedPart(phase.kind, phase.value, ids, None, text, end, 0, **scores)

@@ -26,6 +26,7 @@ from uniaudio2.lm.model import LMCache
 GRAPH_POSITIONS = 256  # a recorded CUDA graph attends to a multiple of so many positions
 MOST_GRAPHS = 64
 LEAST_POSITIONS = 64  # that a cache is made for
+_NO_IDS = torch.zeros(0, dtype=torch.int64, device="cpu")
 _ENDS: dict[int, End] = {0: "cancelled", 1: "end", 2: "length"}
 
 
@@ -147,7 +148,7 @@ class Generation:
         for waiting in [each for each in self._waiting if each.number in self._cancelled]:
             self._waiting.remove(waiting)
             result = GenerationResult(waiting.request.prompt.task, ())
-            events.append(StreamEvent(waiting.number, "", "", torch.zeros(0), None, None, result))
+            events.append(StreamEvent(waiting.number, "", "", _NO_IDS, None, None, result))
         for running in [each for each in self._running.values() if each.number in self._cancelled]:
             events.append(self._finish(running, cancelled=True))
         self._cancelled.clear()
@@ -216,7 +217,7 @@ class Generation:
             torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(model.device),
             torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(model.device),
             self._cache,
-            torch.tensor(rows),
+            torch.tensor(rows, device="cpu"),
             chunk=self._runner.prefill_chunk,
         )
 
@@ -371,7 +372,7 @@ class Generation:
         phases = self._board.history_phase[running.slot, :written].cpu()
         builder, events = self._runner.builder, []
         for number, phase in enumerate(running.request.prompt.phases):
-            new = (phases == number) & (torch.arange(written) >= reported)
+            new = (phases == number) & (torch.arange(written, device="cpu") >= reported)
             if not bool(new.any()):
                 continue
             codes = text = None
@@ -408,4 +409,4 @@ class Generation:
         result = GenerationResult(running.request.prompt.task, tuple(parts))
         last = parts[-1] if parts else None
         kind, value, text = (last.kind, last.value, last.text) if last else ("", "", None)
-        return StreamEvent(running.number, kind, value, torch.zeros(0, dtype=torch.int64), None, text, result)
+        return StreamEvent(running.number, kind, value, _NO_IDS, None, text, result)

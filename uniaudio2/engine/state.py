@@ -99,7 +99,7 @@ class Board:
         }
         for name, value in values.items():
             table = getattr(self, name)
-            table[slot, : len(phases)] = torch.as_tensor(value, dtype=table.dtype).to(self.device)
+            table[slot, : len(phases)] = torch.as_tensor(value, dtype=table.dtype, device="cpu").to(self.device)
         for index, phase in enumerate(phases):
             rows = phase.link_tokens.shape[0]
             self.link_tokens[slot, index, :rows] = phase.link_tokens.to(self.device)
@@ -123,7 +123,9 @@ class Board:
         # Numbers come in order of steps, so a request draws the same ones however large the board is.
         generator = torch.Generator().manual_seed(request.seed)
         steps = min(request.max_steps + 1, self.capacity)
-        self.uniform[slot, :steps] = torch.rand(steps, self.num_codebooks + 1, generator=generator).to(self.device)
+        self.uniform[slot, :steps] = torch.rand(
+            steps, self.num_codebooks + 1, generator=generator, dtype=torch.float32, device="cpu"
+        ).to(self.device)
 
     def current(self, name: str, slots: Tensor) -> Tensor:
         """Entry of a per-phase table for the phase that each of ``slots`` is in."""

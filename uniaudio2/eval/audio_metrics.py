@@ -273,7 +273,6 @@ def timbre(audio: Waveform) -> Wave:
 
 SPEECH_METRICS = ("stoi", "estoi", "pesq_wb", "log_mel_l1_7k5", "log_mel_l1", "mr_stft", "mcd_db", "f0_semitones")
 SOUND_METRICS = ("log_mel_l1", "log_mel_l1_7k5", "mr_stft", "mcd_db")
-LOWER_IS_BETTER = frozenset({"log_mel_l1", "log_mel_l1_7k5", "mr_stft", "mcd_db", "f0_semitones", "lag_ms"})
 
 
 def reconstruction_scores(reference: Waveform, estimate: Waveform, *, kind: str = "speech") -> dict[str, float]:

@@ -303,14 +303,6 @@ CLASS_WORDS: Mapping[str, tuple[str, ...]] = {
 
 
 def classes_named(caption: str, classes: Mapping[str, Sequence[str]] = CLASS_WORDS) -> frozenset[str]:
-    """All classes that a caption names.
-
-    Choice: a caption that lists every class would name the right one, so that `names_class` asks for the class alone.
-    """
+    """All classes that a caption names."""
     text = f" {simple(caption)} ".replace("'", " ")
     return frozenset(label for label, words in classes.items() if any(f" {word} " in text for word in words))
-
-
-def names_class(caption: str, label: str, classes: Mapping[str, Sequence[str]] = CLASS_WORDS) -> bool:
-    """Whether a caption names this class and no other."""
-    return classes_named(caption, classes) == {label}

@@ -146,8 +146,8 @@ def choose_audio_targets(
     if fraction >= 1.0 or found.numel() <= 1:
         return found
     kept = max(1, round(found.numel() * fraction))
-    chosen = torch.zeros(found.numel(), dtype=torch.bool)
-    chosen[torch.randperm(found.numel(), generator=generator)[:kept]] = True
+    chosen = torch.zeros(found.numel(), dtype=torch.bool, device="cpu")
+    chosen[torch.randperm(found.numel(), generator=generator, device="cpu")[:kept]] = True
     chosen = chosen.to(found.device)
     if keep is not None:
         chosen |= keep[:, 1:].reshape(-1)[found]

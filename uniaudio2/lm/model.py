@@ -28,7 +28,7 @@ from uniaudio2.lm.transformer import (
     StackConfig,
     Transformer,
 )
-from uniaudio2.tokenizer import AudioTokens, AudioVocabulary, TextTokens
+from uniaudio2.vocabulary import AudioTokens, AudioVocabulary, TextTokens
 
 
 @dataclass(frozen=True)

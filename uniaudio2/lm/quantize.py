@@ -115,7 +115,7 @@ class QuantizedLinear(nn.Module):
 
     def dequantize(self) -> Tensor:
         """The matrix that this stands for, (O, I) float32."""
-        identity = torch.eye(self.in_features, device=self.weight.device)
+        identity = torch.eye(self.in_features, device=self.weight.device, dtype=torch.float32)
         return self(identity).t()
 
 

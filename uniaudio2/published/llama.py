@@ -122,7 +122,7 @@ def _text_tokens(folder: Path, llama: Mapping[str, Any], tensors: Mapping[str, L
     Returns:
         The ids, and by how many rows the embedding grows.
     """
-    from uniaudio2.tokenizer import TextTokens
+    from uniaudio2.vocabulary import TextTokens
 
     published = TextTokens()
     rows = tensors["model.embed_tokens.weight"].shape[0] if "model.embed_tokens.weight" in tensors else 0

@@ -249,7 +249,8 @@ def _open_ctranslate2(path: Path) -> tuple[Source, Rename, int | None]:
             dtype = _CTRANSLATE2_TYPES[number]
             tensors |= _split(name, values.clone().view(dtype).view(shape), file)
     for _ in range(file.number("I")):  # names that share values
-        _ = file.text(), file.text()
+        for _ in range(2):
+            file.text()
     if file.position != file.size:
         raise file.broken(f"{file.size - file.position} bytes are left over")
     return Source(path, "other", tensors, {}), _from_ctranslate2, heads

@@ -152,7 +152,7 @@ def build_empty(make: Callable[[], ModelT], *, name: str = "model", weights: Pat
     """
     try:
         limit = SizeLimit() if weights is None else SizeLimit.of(open_tensors(weights))
-        with _keep_random_state(), limit, _NoInit():
+        with torch.device("cpu"), _keep_random_state(), limit, _NoInit():
             return make()
     except TensorFileError as error:
         raise CheckpointError(str(error)) from None

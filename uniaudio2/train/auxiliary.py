@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.text import edit_distance
-from uniaudio2.tokenizer import AudioVocabulary
+from uniaudio2.vocabulary import AudioVocabulary
 
 PHONE_IDS = 257
 """Outputs of the phone heads: the blank, which comes first, and room for the phones of all languages."""

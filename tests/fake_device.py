@@ -1,0 +1,111 @@
+"""A second device that is not there: real numbers, computed on the CPU, under another device's name.
+
+Tensors on it refuse to meet tensors that were left on the CPU, as a real accelerator's would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+DEVICE = torch.device("meta")  # one that torch lets tensors claim, and lets gradients flow on, without hardware
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is on `DEVICE`; ``inner`` holds the numbers."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Elsewhere:
+        self = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=DEVICE,
+            requires_grad=inner.requires_grad,
+        )
+        self.inner = inner
+        return self
+
+    def __repr__(self) -> str:
+        return f"Elsewhere({self.inner})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+
+class MixedDevicesError(RuntimeError):
+    """Tensors of two devices met."""
+
+
+SCALARS = {getattr(Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")}
+MOVES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+# An accelerator takes indices from the CPU, and small descriptions of shapes.
+CPU_INDICES = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten._index_put_impl_.default}
+
+
+def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operator on the numbers; what comes out is on `DEVICE` if what went in was, or as ``device`` says."""
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    here = [leaf for leaf in leaves if not isinstance(leaf, Elsewhere)]
+    away = len(leaves) > len(here)
+    strangers = [leaf for leaf in here if leaf.dim() > 0]
+    if away and strangers and func not in MOVES and func not in CPU_INDICES:
+        raise MixedDevicesError(
+            f"{func} got tensors of two devices: {[tuple(leaf.shape) for leaf in strangers]} is on the CPU"
+        )
+    target = kwargs.get("device")
+    if target is not None:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+        away = torch.device(target).type == DEVICE.type
+    if func is torch.ops.aten._local_scalar_dense.default:
+        away = False
+    if func is torch.ops.aten.copy_.default:
+        away = isinstance(args[0], Elsewhere)
+    unwrapped_args, unwrapped_kwargs = tree_map_only(Elsewhere, lambda t: t.inner, (args, kwargs))
+    result = func(*unwrapped_args, **unwrapped_kwargs)
+    known = {id(t.inner): t for t in leaves if isinstance(t, Elsewhere)}  # in-place operators give back what they got
+    return tree_map_only(Tensor, lambda t: known[id(t)] if id(t) in known else Elsewhere(t), result) if away else result
+
+
+class _Operators(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+
+class _Functions(TorchFunctionMode):
+    """What happens below the operators that `_Operators` sees: ``torch.tensor``, and numbers that are read."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
+            device = kwargs.pop("device")
+            return func(*args, **kwargs).to(device)
+        if func in SCALARS and isinstance(args[0], Elsewhere):
+            return func(args[0].inner, *args[1:], **kwargs)
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def fake_device() -> Iterator[torch.device]:
+    """Within it `DEVICE` is there."""
+    autocast = torch.autocast
+
+    def cast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        """Autocast knows no such device."""
+        return autocast("cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
+
+    with mock.patch("torch.autocast", cast), _Functions(), _Operators():
+        yield DEVICE
