@@ -24,8 +24,9 @@ LONG_FUNCTIONS: dict[str, str] = {
     "train/stages.py:assemble": "to be split",
 }
 UNTYPED: dict[str, str] = {
+    "cli/options.py:shared": "a decorator of commands",
     "codec/registry.py:Registry.config": "whatever is registered",
-    "config.py:to_plain": "whatever YAML can hold",
+    "config/fields.py:to_plain": "whatever YAML can hold",
     "train/stage.py:Stage.batch": "a batch is whatever the stage's own loss takes",
 }
 CIRCLES: dict[str, str] = {"codec.experts, codec.features": "the registry of encoders names them"}
