@@ -38,6 +38,7 @@ EXTRAS = {
     "eval": ("jiwer", "whisper_normalizer", "pystoi", "pocketsphinx"),
     "pesq": ("pesq",),
     "train": ("tensorboard",),
+    "wandb": ("wandb",),
 }
 PURPOSES = {
     "published": "encoders of the published codec, hub ids",
@@ -45,6 +46,7 @@ PURPOSES = {
     "eval": "scores",
     "pesq": "the PESQ score (compiled on installation)",
     "train": "training curves in TensorBoard",
+    "wandb": "training curves at Weights & Biases",
 }
 IMPORT_NAMES = {"pyyaml": "yaml"}
 TOOLS = {
