@@ -29,6 +29,7 @@ PURPOSES = {
     "pesq": "the PESQ score (compiled on installation)",
     "train": "training curves in TensorBoard",
     "media": "m4a, webm and video as input where there is no ffmpeg",
+    "wandb": "training curves at Weights & Biases",
 }
 IMPORT_NAMES = {"pyyaml": "yaml"}
 TOOLS = {
