@@ -53,7 +53,7 @@ class MixedDevicesError(RuntimeError):
 SCALARS = {getattr(Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")}
 MOVES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 # An accelerator takes indices from the CPU, and small descriptions of shapes.
-CPU_INDICES = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten._index_put_impl_.default}
+CPU_INDICES = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -62,6 +62,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     here = [leaf for leaf in leaves if not isinstance(leaf, Elsewhere)]
     away = len(leaves) > len(here)
     strangers = [leaf for leaf in here if leaf.dim() > 0]
+    assert not any(leaf.is_meta for leaf in here), f"{func}: a tensor was made where this device does not look"
     if away and strangers and func not in MOVES and func not in CPU_INDICES:
         raise MixedDevicesError(
             f"{func} got tensors of two devices: {[tuple(leaf.shape) for leaf in strangers]} is on the CPU"
@@ -93,6 +94,11 @@ class _Functions(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             device = kwargs.pop("device")
             return func(*args, **kwargs).to(device)
+        if func is Tensor.__getitem__ and isinstance(args[0], Elsewhere):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            args = (args[0], tuple(torch.tensor(part) if isinstance(part, list) else part for part in index))
+        if func is Tensor.new_tensor and isinstance(args[0], Elsewhere):
+            return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(DEVICE)
         if func in SCALARS and isinstance(args[0], Elsewhere):
             return func(args[0].inner, *args[1:], **kwargs)
         return func(*args, **kwargs)
@@ -101,11 +107,14 @@ class _Functions(TorchFunctionMode):
 @contextlib.contextmanager
 def fake_device() -> Iterator[torch.device]:
     """Within it `DEVICE` is there."""
-    autocast = torch.autocast
-
-    def cast(device_type: str, *args: Any, **kwargs: Any) -> Any:
-        """Autocast knows no such device."""
-        return autocast("cpu" if device_type == DEVICE.type else device_type, *args, **kwargs)
-
-    with mock.patch("torch.autocast", cast), _Functions(), _Operators():
+    with contextlib.ExitStack() as stack:
+        for name in ("autocast", "is_autocast_enabled"):  # which know no such device
+            stack.enter_context(mock.patch(f"torch.{name}", _on_cpu(getattr(torch, name))))
+        stack.enter_context(_Functions())
+        stack.enter_context(_Operators())
         yield DEVICE
+
+
+def _on_cpu(function: Any) -> Any:
+    """A function of a device's type that knows nothing of `DEVICE`."""
+    return lambda kind, *args, **kwargs: function("cpu" if kind == DEVICE.type else kind, *args, **kwargs)

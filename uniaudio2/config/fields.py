@@ -270,7 +270,8 @@ def _error(name: str, where: str, problem: str) -> ConfigError:
 
 
 def _type_name(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", None: "null"}
-    if (known := None if hint is type(None) else hint) in words:
-        return words[known]
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    words[type(None)] = "null"
+    if hint in words:
+        return words[hint]
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

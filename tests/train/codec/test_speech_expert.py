@@ -13,7 +13,9 @@ from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.train.codec import build_stage
+from uniaudio2.train.codec.base import trainable_encoder
 from uniaudio2.train.codec.speech_expert import SpeechExpertStage
+from uniaudio2.train.config import TrainingError
 from uniaudio2.train.stages import run_stage
 
 
@@ -70,3 +72,29 @@ def test_a_phone_head_goes_on(corpus: Path, tmp_path: Path) -> None:
     assert same(load_tensors(export / "speech_head.safetensors"), stage.model["head"].state_dict())
     with pytest.raises(ValueError, match=r"holds no speech_head\.safetensors"):
         build_stage(config("speech_expert", corpus, tmp_path, head_from=str(tmp_path)))
+
+
+def test_an_inventory_that_covers_nothing_is_refused_with_the_remedy(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"inventory of 0: lower min_count=1000, or add labelled speech"):
+        build_stage(config("speech_expert", corpus, tmp_path, min_count=1000))
+    (tmp_path / "phones.json").write_text('["<blank>", "q"]')
+    save_tensors(tmp_path / "speech_head.safetensors", {})
+    with pytest.raises(TrainingError, match=r"inventory of 1: leave head_from out"):
+        build_stage(config("speech_expert", corpus, tmp_path, head_from=str(tmp_path)))
+
+
+def test_the_stage_trains_the_encoder_that_gives_phones(corpus: Path, tmp_path: Path) -> None:
+    """Its name is the preset's business."""
+    settings: Any = config("speech_expert", corpus, tmp_path)
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+    codec.encoders = torch.nn.ModuleDict({"listener": codec.encoders["speech_expert"]})
+    codec.roles = {"phone": ("listener", "phone")}
+    stage = SpeechExpertStage(settings, codec)
+    stage.export(tmp_path)
+    assert all(name.startswith("encoders.listener.") for name in load_tensors(tmp_path / "speech_expert.safetensors"))
+    with pytest.raises(TrainingError, match="no encoder of the codec preset gives 'semantic'"):
+        trainable_encoder(codec, "semantic")
+    codec.encoders["finished"] = torch.nn.Identity()
+    codec.roles = {"phone": ("finished", "phone")}
+    with pytest.raises(TrainingError, match="'finished', which gives 'phone', is a finished one"):
+        trainable_encoder(codec, "phone")

@@ -106,7 +106,7 @@ class SpeechExpertStage(CodecStage):
         self.ids = {p: i for i, p in enumerate(self.phones)}
         if not any(known_phones(self.train_corpus.examples[i], self.ids) for i in self.sampler.index):
             raise TrainingError(
-                f"no phone of the {len(self.sampler.index)} clips is in the inventory ({len(self.phones) - 1} phones): "
+                f"no phone of the {len(self.sampler.index)} clips is in the inventory of {len(self.phones) - 1}: "
                 + ("leave head_from out" if folder else f"lower min_count={config.min_count}, or add labelled speech")
             )
         width = expert.config.width
