@@ -26,7 +26,7 @@ from torch import Tensor
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codec.mel import mel_edges, mel_filters
 from uniaudio2.errors import MissingPackageError
-from uniaudio2.eval.cepstrum import (
+from uniaudio2.eval.speech_analysis import (
     ACTIVE_RANGE_DB,
     SPEECH_RATE,
     Wave,

@@ -1,4 +1,4 @@
-"""Pitch and spectral envelopes of speech, at 16 kHz every 5 ms."""
+"""Pitch, spectral envelopes and mel-cepstra, by definitions that are spelled out here: ``N`` samples, ``T`` frames."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Waveform = Tensor | NDArray[Any]
 SPEECH_RATE = 16000
 """Rate that STOI, PESQ, F0 and mel-cepstra are computed at, Hz (wide-band PESQ is defined there)."""
 
-PITCH_RANGE_HZ = (60.0, 500.0)
 ACTIVE_RANGE_DB = 40.0
+"""Frames this far below the loudest one are silence."""
+
+PITCH_RANGE_HZ = (60.0, 500.0)
 _FRAME_SHIFT_S = 0.005
-_ENVELOPE_FFT = 1024
 
 
 def as_wave(audio: Waveform) -> Wave:
@@ -44,7 +45,7 @@ def as_wave(audio: Waveform) -> Wave:
 
 
 def to_speech_rate(wave: Wave) -> Wave:
-    """A waveform at `SAMPLE_RATE` resampled to `SPEECH_RATE`."""
+    """A waveform (N,) at 24 kHz resampled to `SPEECH_RATE`."""
     return soxr.resample(wave, SAMPLE_RATE, SPEECH_RATE, quality="VHQ")
 
 
@@ -92,6 +93,9 @@ def mel_cepstrum(audio: Waveform) -> tuple[Wave, Wave]:
     envelopes = np.stack([_envelope(wave, index, f0) for index, f0 in enumerate(periods)])
     energy = 10 * np.log10(envelopes.mean(axis=1) + 1e-20)
     return 0.5 * np.log(np.maximum(envelopes, 1e-16)) @ _cepstral_matrix().T, energy
+
+
+_ENVELOPE_FFT = 1024
 
 
 def _envelope(wave: Wave, frame: int, f0: float) -> Wave:
