@@ -93,6 +93,15 @@ def average(models: Sequence[AudioLM]) -> AudioLM:
     return models[0]
 
 
+def _codec_of_parts(preset: str, parts: Sequence[Path | str]) -> ReasoningCodec:
+    """The whole codec from exported parts, without what only training uses."""
+    model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
+    missing = set(model.state_dict()) - codec.load_parts(model, parts)
+    if missing:
+        raise UserError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
+    return without_training_parts(model)
+
+
 def assemble(
     folder: Path | str,
     *,
@@ -124,17 +133,9 @@ def assemble(
     Raises:
         ValueError: If a part is missing, or the language models are not of one config.
     """
-    model = None
-    if parts:
-        model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
-        missing = set(model.state_dict()) - codec.load_parts(model, parts)
-        if missing:
-            raise UserError(
-                f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export"
-            )
-        model = without_training_parts(model)
-        if dtype == "int8":
-            round_codebooks(model)
+    model = _codec_of_parts(preset, parts) if parts else None
+    if model is not None and dtype == "int8":
+        round_codebooks(model)
     text = None
     if text_decoder is not None:
         config = load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml")
