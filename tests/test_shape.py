@@ -13,14 +13,20 @@ import uniaudio2
 PACKAGE = Path(uniaudio2.__file__).parent
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 450, 60
 
-# Exceptions, with their reasons.
+# Exceptions with their reasons. One that is not needed any more fails, so that the lists only shrink.
 LONG_FILES: dict[str, str] = {}
+<<<<<<< HEAD
 LONG_FUNCTIONS: dict[str, str] = {
     "engine/beam.py:beam_search": "to be split",
     "train/stages.py:assemble": "to be split",
 }
 UNTYPED: dict[str, str] = {
     "cli/options.py:shared": "a decorator of commands",
+=======
+LONG_FUNCTIONS: dict[str, str] = {}
+UNTYPED: dict[str, str] = {
+    "codec/registry.py:Registry.config": "the config class that was registered",
+>>>>>>> 9995124
     "config/fields.py:to_plain": "whatever YAML can hold",
     "train/stage.py:Stage.batch": "a batch is whatever the stage's own loss takes",
 }
@@ -54,8 +60,9 @@ def public(tree: ast.AST) -> Iterator[tuple[str, Function]]:
 
 
 def agree(found: set[str], allowed: dict[str, str], problem: str) -> None:
-    """Fail on what is found and not allowed."""
+    """Fail on what is found and not allowed, and on what is allowed and not found."""
     assert not found - set(allowed), f"{problem}: {sorted(found - set(allowed))}"
+    assert not set(allowed) - found, f"no longer needed, remove: {sorted(set(allowed) - found)}"
 
 
 def test_files_are_short() -> None:
