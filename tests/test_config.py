@@ -189,11 +189,3 @@ def test_a_section_that_names_another_class_starts_afresh(tmp_path: Path) -> Non
         (tmp_path / "child.yaml").write_text(f"base: base.yaml\npart: {{name: {name}, config: {{a: 5}}}}\n")
         values = to_plain(read_yaml(tmp_path / "child.yaml"))
         assert values == {"part": {"name": name, "config": wanted}, "other": {"c": 3}}
-
-
-def test_a_section_that_names_another_class_starts_afresh(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text("part: {name: one, config: {a: 1, b: 2}}\nother: {c: 3}\n")
-    for name, wanted in (("one", {"a": 5, "b": 2}), ("two", {"a": 5})):
-        (tmp_path / "child.yaml").write_text(f"base: base.yaml\npart: {{name: {name}, config: {{a: 5}}}}\n")
-        values = to_plain(read_yaml(tmp_path / "child.yaml"))
-        assert values == {"part": {"name": name, "config": wanted}, "other": {"c": 3}}

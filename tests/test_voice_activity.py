@@ -107,3 +107,18 @@ def test_words_of_real_users(shared: Path) -> None:
         pytest.skip("the file is kept beside the checkout only")
     starts = [stretch.start / SAMPLE_RATE for stretch in find_speech(open_audio(path), 0.3)]
     assert np.allclose(starts, [5.5, 25.5, 45.5], atol=0.6)
+
+
+def test_captions_say_what_is_speech() -> None:
+    model = uniaudio2.UniAudio2.from_pretrained(device="cpu")
+    said = model.caption([ASSETS / "keyword_computer.opus", ASSETS / "sound_dog.opus"])
+    assert said[0].text == "a person speaking"
+    assert "dog" in said[1].text and "speaking" not in said[1].text
+
+
+def test_noise_has_no_transcript() -> None:
+    model = uniaudio2.UniAudio2.from_pretrained(device="cpu")
+    quiet, word_later = silence(3.0, -60.0), torch.cat([silence(4.0, -60.0), word("keyword_computer")], 1)
+    nothing, something = model.transcribe([quiet, word_later])
+    assert (nothing.text, nothing.segments, nothing.no_speech_probability) == ("", (), 1.0)
+    assert something.text == "computer" and abs(something.segments[0].start_s - 4.4) < 0.6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 from uniaudio2.errors import UserError
 
@@ -31,7 +31,7 @@ def check_number(
         ValueError: If it is not; one line with the range.
     """
     kind = "a whole number" if whole else "a number"
-    if isinstance(value, bool) or not isinstance(value, int if whole else Real):
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise UserError(f"{name} must be {kind}, got {value!r}")
     number = float(value)
     if not math.isfinite(number):

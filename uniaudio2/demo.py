@@ -259,7 +259,7 @@ class _Demo:
         ended = time.perf_counter()
         before = self.clip("recording", name, audio)
         after = self.clip("from its codes", f"{name}_decoded", decoded)
-        numbers = codes.reasoning.numel() + codes.reconstruction.numel()
+        numbers = sum(stream.numel() for stream in codes.streams.values())
         distance = float((_mel(audio) - _mel(decoded)).abs().mean())
         got = f"{decoded.shape[-1]} samples, {distance:.2f} log-mel distance"
         expected = f"{audio.shape[-1]} samples"

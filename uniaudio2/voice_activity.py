@@ -157,6 +157,11 @@ def find_speech(recording: Recording, threshold: float) -> list[Speech]:
     return found
 
 
+def speech_share(audio: Tensor, threshold: float = 0.5) -> float:
+    """Share of the 32 ms frames of a waveform (1, N) at 24 kHz in which somebody speaks."""
+    return float(np.mean(np.concatenate(list(speech_probabilities([audio]))) >= threshold))
+
+
 def cut(blocks: Iterable[Tensor], stretches: Iterable[Speech]) -> Iterator[tuple[Speech, Iterator[Tensor]]]:
     """The audio of stretches that follow one another, in constant memory.
 

@@ -5,7 +5,7 @@ from tests.tiny_model import make_tiny_model
 from uniaudio2.checkpoint import save_parts
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.eval import Effort, EvaluationError, evaluate
-from uniaudio2.eval.subject import HasAutoencoder, HasCodebooks, HasTextDecoder, PipelineSubject, Subject
+from uniaudio2.eval.subject import HasAutoencoder, HasStreams, HasTextDecoder, PipelineSubject, Subject
 from uniaudio2.tokenizer import TextTokenizer
 
 
@@ -26,7 +26,7 @@ def subject(folder):
 
 def test_the_pipeline_is_a_subject(subject):
     assert isinstance(subject, Subject) and isinstance(subject, HasAutoencoder)
-    assert isinstance(subject, HasCodebooks) and isinstance(subject, HasTextDecoder)
+    assert isinstance(subject, HasStreams) and isinstance(subject, HasTextDecoder)
 
 
 def test_every_method_gives_what_it_promises(subject, tone):

@@ -20,14 +20,15 @@ from uniaudio2.api.request import GREEDY, Ask, Effort, Heard, Sampling, check_sa
 from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
-from uniaudio2.codes import REASONING_RATE_HZ, AudioCodes
+from uniaudio2.codes import AudioCodes
 from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
-from uniaudio2.voice_activity import cut, find_speech
+from uniaudio2.voice_activity import cut, find_speech, speech_share
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
+MOSTLY = 0.2  # share of speech from which on a piece is said to be speech: 9 of 10 keywords, 2 of 100 sounds
 BATCHES_HELD = 4  # batches of pieces that wait together, to be sorted by length
 
 Progress: TypeAlias = Callable[[int, Segment], None]
@@ -177,11 +178,17 @@ def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampli
     most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold
     found = [Heard(how.silence, None, 1.0)] * len(chunks)
     loud = [index for index, chunk in enumerate(chunks) if level_dbfs(chunk) >= config.silence_dbfs]
+    if how.captions and config.speech_caption is not None:
+        spoken = {index for index in loud if speech_share(chunks[index]) > MOSTLY}
+        for index in spoken:
+            found[index] = Heard(config.speech_caption)
+        loud = [index for index in loud if index not in spoken]
     # Choice: pieces of like length together, so that little of a batch waits for its longest member.
     loud.sort(key=lambda index: chunks[index].shape[-1])
+    frame = core.codec.streams[0].hop_length
     for first in range(0, len(loud), how.batch_size):
         batch = loud[first : first + how.batch_size]
-        waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts)]
+        waves = [wave for index in batch for wave in shifted(chunks[index], how.effort.shifts, frame)]
         for index, heard in zip(batch, read_codes(core, core.encode_many(waves), how, sampling), strict=True):
             nobody = not how.captions and (heard.no_speech_probability or 0.0) > most
             found[index] = heard._replace(text=how.silence) if nobody else heard
@@ -199,11 +206,10 @@ def read_codes(core: Core, codes: Sequence[AudioCodes], how: Listening, sampling
     return [heard._replace(text=heard.text.strip()) for heard in texts]
 
 
-def shifted(audio: Tensor, count: int) -> list[Tensor]:
-    """A waveform (1, N) behind silences that are spread evenly over one reasoning frame.
+def shifted(audio: Tensor, count: int, frame: int) -> list[Tensor]:
+    """A waveform (1, N) behind silences that are spread evenly over one frame, in samples, of the codec's first stream.
 
-    Choice: where a frame begins decides which 5 Hz codes a sound falls into, so these encodings err differently
-    (test-time augmentation).
+    Choice: where a frame begins decides which of the coarsest codes a sound falls into, so these encodings err
+    differently (test-time augmentation).
     """
-    frame = SAMPLE_RATE / REASONING_RATE_HZ
     return [torch.nn.functional.pad(audio, (round(index * frame / count), 0)) for index in range(count)]

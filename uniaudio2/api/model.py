@@ -18,10 +18,9 @@ from uniaudio2.api.listen import CaptionOptions, Listening, Progress, Transcribe
 from uniaudio2.api.request import Effort, Sampling, check_sampling, search_effort
 from uniaudio2.api.results import AudioResult, SpeechResult, TextResult
 from uniaudio2.api.run import Output, Shot, Value, run_row
-from uniaudio2.api.speak import Speaking, generate_sound, speak, speak_parts
+from uniaudio2.api.speak import Speaking, generate_sound, plan, speak, stream_parts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.checks import check_optional
-from uniaudio2.speech_text import plan_speech
 from uniaudio2.tasks import Task, get_task
 from uniaudio2.text import check_language
 
@@ -162,13 +161,14 @@ class UniAudio2(Core):
         best_of: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Tensor]:
-        """Like `speak`, but yields the waveform (1, N) of each sentence, with its pause, as soon as it is made.
+        """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
-        Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``. What cannot be used is
-        refused at once.
+        With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
+        comes whole, with its pause. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
+        What cannot be used is refused at once. Closing the iterator stops what is being made.
         """
         how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling)
-        return (audio for audio, _ in speak_parts(self, plan_speech(text, language), how))
+        return stream_parts(self, plan(self, text, language), how)
 
     def generate_sound(
         self,

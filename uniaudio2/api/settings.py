@@ -62,10 +62,12 @@ class GenerationConfig:
     # A transcript to whose absence the model gives more than this is dropped; null: none is.
     no_speech_threshold: float | None = None
     silence_caption: str = "silence"
+    speech_caption: str | None = None  # of a piece that is mostly speech; null: the model finds its own words
     voice_prompt_s: float = 3.0  # seconds of a voice prompt that are used
     text_tokens_per_s: float = 10.0  # most text for a second of audio
     text_tokens_more: int = 12  # and so many more
     max_text_tokens: int = 512  # of a text that no audio limits
+    max_sentence_s: float = 7.0  # longer sentences are spoken in parts
     speech_time: tuple[float, float] = (0.4, 2.2)  # least and most of the usual speaking time
     speech_more_s: float = 1.0  # and so much more
     sound_time_s: tuple[float, float] = (0.8, 10.0)  # shortest and longest sound of free length
@@ -79,7 +81,7 @@ class GenerationConfig:
         for name in ("voice_threshold", "no_speech_threshold"):
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, 0.0, 1.0)
-        for name in ("voice_prompt_s", "text_tokens_per_s"):
+        for name in ("voice_prompt_s", "text_tokens_per_s", "max_sentence_s"):
             check_number(name, getattr(self, name), 0.0, above=True)
         for name in ("text_tokens_more", "max_text_tokens"):
             check_number(name, getattr(self, name), 1, whole=True)

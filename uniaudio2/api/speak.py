@@ -6,6 +6,7 @@ Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,17 @@ from torch import Tensor
 
 from uniaudio2.api.core import Core, check_decoding
 from uniaudio2.api.inputs import AudioInput, level_dbfs, load_waveform
-from uniaudio2.api.request import Ask, Limits, Sampling, check_sampling, drawing, generate, seed_of, speech_limits
+from uniaudio2.api.request import (
+    Ask,
+    Limits,
+    Sampling,
+    build_request,
+    check_sampling,
+    drawing,
+    generate,
+    seed_of,
+    speech_limits,
+)
 from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
 from uniaudio2.audio import SAMPLE_RATE, AudioError
@@ -69,7 +80,7 @@ class Speaking:
 
 def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechResult:
     """A text read aloud, sentence by sentence in one voice; see `UniAudio2.speak`."""
-    sentences = plan_speech(text, language)
+    sentences = plan(core, text, language)
     parts = list(speak_parts(core, sentences, how))
     return SpeechResult(
         audio=torch.cat([audio for audio, _ in parts], dim=-1),
@@ -78,6 +89,11 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
         codes=tuple(codes for _, codes in parts),
         sentences=tuple(sentences),
     )
+
+
+def plan(core: Core, text: str, language: str | None) -> list[Sentence]:
+    """The sentences of a text, as long as the model speaks at once."""
+    return plan_speech(text, language, max_sentence_s=core.facts.generation.max_sentence_s)
 
 
 def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[tuple[Tensor, AudioCodes]]:
@@ -99,6 +115,34 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
             best = best_heard(core, waves, ask)
             pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
             yield _with_pause(waves[best], pause_s), mine[best]
+
+
+def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
+    """Waveforms (1, n) as soon as they can be heard; joined they are those of `speak_parts`, one by one.
+
+    A single attempt at a sentence is heard while it is made, window by window of the codec. Of several attempts the
+    best is heard, once all are whole.
+    """
+    if how.attempts > 1:
+        yield from (audio for audio, _ in speak_parts(core, sentences, how))
+        return
+    fade = round(FADE_S * SAMPLE_RATE)
+    for number, sentence in enumerate(sentences):
+        seed = derive_seed(seed_of(how.sampling), number)
+        request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
+        decoding = core.codec.decoder_session(steps=how.steps, generator=torch.Generator().manual_seed(seed))
+        rest = torch.zeros(1, 0)  # held back: the end is faded, once it is known to be the end
+        with closing(core.engine.stream(request)) as events:
+            for event in events:
+                if event.codes is None:
+                    continue
+                codes = AudioCodes.of({event.kind: event.codes[None]}, core.codec.streams)
+                rest = torch.cat((rest, decoding.push(codes)[0].cpu()), dim=-1)
+                if rest.shape[-1] > fade:
+                    yield rest[:, :-fade]
+                    rest = rest[:, -fade:]
+        rest = torch.cat((rest, decoding.finish()[0].cpu()), dim=-1)
+        yield _with_pause(rest, 0.0 if number == len(sentences) - 1 else sentence.pause_after_s)
 
 
 def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:

@@ -216,7 +216,7 @@ def _write(result: "AudioResult | AudioCodes", target: str) -> dict[str, Any]:
 
     if isinstance(result, AudioCodes):
         result.save(target)
-        return {"reasoning_frames": result.reasoning.shape[-1]}
+        return {f"{name}_frames": codes.shape[-1] for name, codes in result.streams.items() if codes.shape[-1]}
     if target.endswith((".safetensors", PUBLISHED_CODES)):
         result.codes[0].save(target)
     else:

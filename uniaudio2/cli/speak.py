@@ -24,7 +24,7 @@ lines_option = click.option(
 )
 output_option = click.option(
     "--output", "-o", required=True, metavar="PATH",
-    help="Audio file, such as hello.wav; - for standard output; a folder with --lines.",
+    help="Audio file, such as hello.wav; - for standard output; a folder such as new/, as always with --lines.",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def speak(
             one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
         )
 
-    _make(texts, output, lines is not None, options, check, call)
+    _make(texts, output, lines is not None, "speech", options, check, call)
 
 
 @click.group()
@@ -93,7 +93,7 @@ def generate_sound(
     def call(model: "UniAudio2", one: str) -> "AudioResult":
         return model.generate_sound(one, duration_s=duration, steps=options.steps, **options.sampling)
 
-    _make(_texts(text, lines), output, lines is not None, options, check, call)
+    _make(_texts(text, lines), output, lines is not None, "sound", options, check, call)
 
 
 def _texts(text: str | None, lines: Path | None) -> list[str]:
@@ -119,9 +119,12 @@ def _texts(text: str | None, lines: Path | None) -> list[str]:
     return [text or ""]
 
 
-def _targets(texts: Sequence[str], output: str, is_batch: bool) -> list[str]:
-    """One path per text: the given file, or numbered wav files in the given folder."""
+def _targets(texts: Sequence[str], output: str, is_batch: bool, name: str) -> list[str]:
+    """One path per text: the given file, one of this name or numbered wav files in the given folder."""
     if not is_batch:
+        if output.endswith("/"):  # a folder, which may be a new one
+            check_output_folder(Path(output))
+            return [str(Path(output) / f"{name}.wav")]
         check_output_file(output, WRITABLE_AUDIO)
         return [output]
     check_output_folder(Path(output))
@@ -133,6 +136,7 @@ def _make(
     texts: Sequence[str],
     output: str,
     is_batch: bool,
+    name: str,
     options: Options,
     check: Callable[[str], None],
     call: "Callable[[UniAudio2, str], AudioResult]",
@@ -140,7 +144,7 @@ def _make(
     """The common body: texts in, one audio file each out."""
     batch = Batch(options.as_json and output != STANDARD_STREAM, total=len(texts))
     todo = []
-    for text, target in zip(texts, _targets(texts, output, is_batch), strict=True):
+    for text, target in zip(texts, _targets(texts, output, is_batch, name), strict=True):
         if is_batch and Path(target).exists() and not options.overwrite:
             batch.skipped += 1
             continue

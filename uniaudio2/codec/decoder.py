@@ -220,15 +220,7 @@ class LatentDecoder(nn.Module, ABC):
             noise = noise_scale * draw_noise(shape, generator, condition.device, condition.dtype)
         elif noise.shape != shape:
             raise UserError(f"noise must be {shape}, got {tuple(noise.shape)}")
-        length = 0 if context is None else context.shape[1]
-        known = noise.new_zeros(shape)
-        if context is not None:
-            if context.shape != (batch, length, self.latent_dim) or length > frames:
-                raise UserError(
-                    f"in-context latents must be ({batch}, at most {frames}, {self.latent_dim}), "
-                    f"got {tuple(context.shape)}"
-                )
-            known[:, :length] = context * self.config.latent_scale
+        known, length = self._known(context, noise)
         if num_frames is not None:
             ends = torch.as_tensor(num_frames, device=condition.device).view(-1, 1)
             valid = (torch.arange(frames, device=condition.device) < ends).unsqueeze(2)
@@ -244,6 +236,19 @@ class LatentDecoder(nn.Module, ABC):
         )
         x[:, :length] = known[:, :length]
         return x / self.config.latent_scale
+
+    def _known(self, context: Tensor | None, noise: Tensor) -> tuple[Tensor, int]:
+        """In-context latents as the network sees them, zero beyond their end, (B, T, C), and how many they are."""
+        known = torch.zeros_like(noise)
+        if context is None:
+            return known, 0
+        batch, frames, length = *noise.shape[:2], context.shape[1]
+        if context.shape != (batch, length, self.latent_dim) or length > frames:
+            raise UserError(
+                f"in-context latents must be ({batch}, at most {frames}, {self.latent_dim}), got {tuple(context.shape)}"
+            )
+        known[:, :length] = context * self.config.latent_scale
+        return known, length
 
     def check_sampler(self, steps: int, solver: str) -> None:
         """Refuse what the sampler cannot do.

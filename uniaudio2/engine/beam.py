@@ -102,6 +102,11 @@ class _Search:
         )
         return taken
 
+    def advance(self, candidates: Iterable[_Step]) -> list[_Step]:
+        """`extend`, filled up to W steps, of which those that lead nowhere cannot win."""
+        taken = [] if self.done else self.extend(candidates)
+        return taken + [_Step(0, self.phase.eos, -math.inf)] * (self.beams - len(taken))
+
     def best(self) -> _Finished:
         """A text that ended by itself, else one cut where it loops, else at its limit; of several the best per id.
 
@@ -138,20 +143,22 @@ def beam_search(
         GenerationError: If a request generates anything but one text, the renderings do not fit, or something is longer
             than the model allows.
     """
-    if beams < 1:
-        raise GenerationError(f"beams must be at least 1, got {beams}")
-    if not requests:
-        return []
-    further = renderings if renderings is not None else [()] * len(requests)
-    count = 1 + len(further[0]) if further else 0
-    if len(further) != len(requests) or any(len(others) != count - 1 for others in further):
-        raise GenerationError("all requests of a beam search need the same number of renderings")
-    prompts = [[request.prompt, *others] for request, others in zip(requests, further, strict=True)]
-    if any(prompt.task != each[0].task for each in prompts for prompt in each):
-        raise GenerationError("renderings must be prompts of their request's task")
+    prompts = _all_prompts(requests, renderings, beams)
     searches = [_new_search(engine, request, each, beams) for request, each in zip(requests, prompts, strict=True)]
+    if searches:
+        _run(engine, requests, searches, prompts)
+    return [_result(engine, request, search) for request, search in zip(requests, searches, strict=True)]
 
+
+def _run(
+    engine: ModelRunner,
+    requests: Sequence[GenerationRequest],
+    searches: Sequence[_Search],
+    prompts: Sequence[Sequence[Prompt]],
+) -> None:
+    """Extend all searches until each is done."""
     model, device = engine.model, engine.model.device
+    beams, count, size = searches[0].beams, len(prompts[0]), model.config.text_vocab_size
     flat = [prompt for each in prompts for prompt in each]
     steps = max(search.limit for search in searches)
     shortest, longest = min(map(len, flat)), max(map(len, flat))
@@ -162,11 +169,7 @@ def beam_search(
         torch.stack([getattr(prompt, name)[-1] for prompt in flat]).to(device)[first] for name in ("tokens", "mask")
     )
     positions = torch.tensor([len(prompt) - 1 for prompt in flat], device=device)[first]
-    size = model.config.text_vocab_size
-    blocked, is_end = torch.zeros(2, len(requests), 1, size, dtype=torch.bool, device=device)
-    for row, search in enumerate(searches):
-        blocked[row, 0, [token for token in search.phase.forbidden if token < size]] = True
-        is_end[row, 0, search.phase.eos] = True
+    blocked, is_end = _masks(searches, size, device)
     least = torch.tensor([request.limit("text")[0] for request in requests], device=device)[:, None, None]
     totals = torch.full((len(requests), beams), -math.inf, dtype=torch.float32, device=device)
     totals[:, 0] = 0.0
@@ -182,35 +185,58 @@ def beam_search(
                 search.empty_probability = float(agreed[row, 0, search.phase.eos].exp())
         candidates = totals[:, :, None] + agreed.masked_fill(blocked | (is_end & (step < least)), -torch.inf)
         values, picks = candidates.flatten(1).topk(min(2 * beams, beams * size), dim=1)
-        sources, ids, sums = [], [], []
-        for search, row_values, row_picks in zip(searches, values.tolist(), picks.tolist(), strict=True):
-            found = [_Step(pick // size, pick % size, value) for pick, value in zip(row_picks, row_values, strict=True)]
-            taken = [] if search.done else search.extend(found)
-            taken += [_Step(0, search.phase.eos, -math.inf)] * (beams - len(taken))
-            sources.append([one.source for one in taken])
-            ids.append([one.token for one in taken])
-            sums.append([one.total for one in taken])
+        taken = [
+            search.advance(_Step(pick // size, pick % size, value) for pick, value in zip(*row, strict=True))
+            for search, *row in zip(searches, picks.tolist(), values.tolist(), strict=True)
+        ]
         if all(search.done for search in searches):
-            break
-        source = torch.tensor(sources, device=device)
+            return
+        source, ids = (
+            torch.tensor([[getattr(one, name) for one in row] for row in taken], device=device)
+            for name in ("source", "token")
+        )
+        totals = torch.tensor([[one.total for one in row] for row in taken], dtype=torch.float32, device=device)
         kept = rows.gather(1, source[:, :, None].expand(-1, -1, count)).flatten()
         # What the text attends to so far; the prompts' entries are the same in all hypotheses.
         cache.backbone.reorder(kept, shortest, longest + step)
-        totals = torch.tensor(sums, dtype=torch.float32, device=device)
         tokens, mask = torch.zeros_like(tokens), torch.zeros_like(mask)
-        tokens[:, -1] = torch.tensor(ids, device=device)[:, :, None].expand(-1, -1, count).flatten()
+        tokens[:, -1] = ids[:, :, None].expand(-1, -1, count).flatten()
         mask[:, -1] = True
         positions = positions + 1
 
-    results = []
-    for request, search in zip(requests, searches, strict=True):
-        text = search.best()
-        ids = torch.tensor(text.ids, dtype=torch.int64, device="cpu")
-        score = text.score if math.isfinite(text.score) else None
-        scores = {"log_probability": score, "empty_probability": search.empty_probability}
-        part = finished_part(engine.builder, search.phase, ids, text.end, **scores)
-        results.append(GenerationResult(request.prompt.task, (part,)))
-    return results
+
+def _all_prompts(
+    requests: Sequence[GenerationRequest], renderings: Sequence[Sequence[Prompt]] | None, beams: int
+) -> list[list[Prompt]]:
+    """Every request's own prompt and its further renderings, once it is known that they go together."""
+    if beams < 1:
+        raise GenerationError(f"beams must be at least 1, got {beams}")
+    further = renderings if renderings is not None else [()] * len(requests)
+    if len(further) != len(requests) or len({len(others) for others in further}) > 1:
+        raise GenerationError("all requests of a beam search need the same number of renderings")
+    prompts = [[request.prompt, *others] for request, others in zip(requests, further, strict=True)]
+    if any(prompt.task != each[0].task for each in prompts for prompt in each):
+        raise GenerationError("renderings must be prompts of their request's task")
+    return prompts
+
+
+def _masks(searches: Sequence[_Search], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids that a text must not hold, and those that end it, each (R, 1, V)."""
+    blocked, is_end = torch.zeros(2, len(searches), 1, size, dtype=torch.bool, device=device)
+    for row, search in enumerate(searches):
+        blocked[row, 0, [token for token in search.phase.forbidden if token < size]] = True
+        is_end[row, 0, search.phase.eos] = True
+    return blocked, is_end
+
+
+def _result(engine: ModelRunner, request: GenerationRequest, search: _Search) -> GenerationResult:
+    """The best text of a search."""
+    text = search.best()
+    ids = torch.tensor(text.ids, dtype=torch.int64, device="cpu")
+    score = text.score if math.isfinite(text.score) else None
+    scores = {"log_probability": score, "empty_probability": search.empty_probability}
+    part = finished_part(engine.builder, search.phase, ids, text.end, **scores)
+    return GenerationResult(request.prompt.task, (part,))
 
 
 def _prefilled(engine: ModelRunner, prompts: Sequence[Prompt], rows: Tensor, max_positions: int) -> LMCache:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -166,7 +166,7 @@ class Engine(ModelRunner):
         """Serve requests, as many at once as ``max_batch`` allows; results in the order of the requests."""
         return self.submit(requests).results()
 
-    def stream(self, requests: GenerationRequest | Iterable[GenerationRequest]) -> Iterator[StreamEvent]:
+    def stream(self, requests: GenerationRequest | Iterable[GenerationRequest]) -> Generator[StreamEvent]:
         """Yield text and frames as they are made; the last event of each request holds its result.
 
         Closing the iterator (or leaving its loop) cancels what still runs.

@@ -184,11 +184,12 @@ def decode_frame(runner: ModelRunner, hidden: Tensor, group: Group, board: Board
     model, slots, count = runner.model, group.slots, group.slots.shape[0]
     num_codebooks = model.config.audio.num_codebooks
     tokens = torch.arange(*window, device=hidden.device)
-    low, high, eos = (board.current(name, slots)[:, None] for name in ("low", "high", "eos"))
+    now = slots, board.phase[slots]
+    low, high, eos = (table[now][:, None] for table in (board.low, board.high, board.eos))
     inside = (tokens >= low) & (tokens < high)
     frames, published = board.count[slots], board.published[slots]
-    full = frames >= board.current("most", slots)
-    may_end = (frames >= board.current("least", slots)) | published
+    full = frames >= board.most[now]
+    may_end = (frames >= board.least[now]) | published
     is_end = tokens == eos
     first = (inside & ~(full & ~published)[:, None]) | (is_end & (may_end | full)[:, None])
     numbers, sampler = board.draws(slots), board.sampler(slots, group.needs)
@@ -221,13 +222,13 @@ def decode_text(model: AudioLM, hidden: Tensor, group: Group, board: Board) -> T
     """
     slots = group.slots
     logits = guide(model.text_head(hidden).float(), group.pair, group.scale, slots.shape[0])
-    eos, frames = board.current("eos", slots), board.count[slots]
+    now, frames = (slots, board.phase[slots]), board.count[slots]
+    eos, early, full = board.eos[now], frames < board.least[now], frames >= board.most[now]
     is_end = torch.arange(logits.shape[-1], device=hidden.device) == eos[:, None]
-    early = frames < board.current("least", slots)
-    full = frames >= board.current("most", slots)
     allowed = logits.masked_fill(board.blocked[slots] | (is_end & early[:, None]), -torch.inf)
     ids = board.sampler(slots, group.needs).draw(allowed, board.draws(slots)[:, -1])
-    said, ended = (logits.gather(1, each[:, None])[:, 0] - logits.logsumexp(dim=-1) for each in (ids, eos))
+    scores = logits.gather(1, torch.stack((ids, eos), dim=1)) - logits.logsumexp(dim=-1, keepdim=True)
+    said, ended = scores.unbind(dim=1)
     counts = ~full & (board.link[slots] < 0) & ~board.done[slots]
     board.log_probability[slots] += torch.where(counts, said, 0.0)
     empty = board.empty_probability[slots]

@@ -59,7 +59,13 @@ def derive_seed(seed: int, piece: int, attempt: int = 0) -> int:
 
 
 def filter_probabilities(
-    logits: Tensor, temperature: Tensor, top_k: Tensor | None, top_p: Tensor | None, *, most: int | None = None
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor | None,
+    top_p: Tensor | None,
+    *,
+    most: int | None = None,
+    some_keep_all: bool = True,
 ) -> Tensor:
     """Probabilities after temperature, top-k and top-p.
 
@@ -71,6 +77,7 @@ def filter_probabilities(
         top_k: (n,), 0 or None: all.
         top_p: (n,) in (0, 1]; None: all.
         most: Largest entry of ``top_k``; None: it is read from there, which waits for the device.
+        some_keep_all: Whether ``top_k`` may be 0 anywhere.
 
     Returns:
         (n, V), rows sum to one.
@@ -80,7 +87,9 @@ def filter_probabilities(
     if top_k is not None:
         most = min(int(top_k.max()) if most is None else most, logits.shape[-1])
         best = logits.topk(most, dim=-1).values
-        last = best.gather(1, (top_k - 1).clamp(0, most - 1)[:, None]).masked_fill((top_k == 0)[:, None], -torch.inf)
+        last = best.gather(1, (top_k - 1).clamp(0, most - 1)[:, None])
+        if some_keep_all:
+            last = last.masked_fill((top_k == 0)[:, None], -torch.inf)
         logits = logits.masked_fill(logits < last, -torch.inf)
     probabilities = logits.softmax(dim=-1)
     if top_p is not None:
@@ -103,6 +112,7 @@ class Needs:
 
     draws: bool = False  # else all rows are greedy
     top_k: int = 0  # largest of the rows; 0: no row keeps a number of ids
+    some_keep_all: bool = False  # while others keep a number
     top_p: bool = False
 
     @classmethod
@@ -110,7 +120,8 @@ class Needs:
         """What rows with these settings need."""
         drawn = [config for config in configs if not config.greedy]
         top_k = max((config.top_k or 0 for config in drawn), default=0)
-        return cls(bool(drawn), top_k, any(config.top_p < 1.0 for config in drawn))
+        some_keep_all = top_k > 0 and any(config.top_k is None for config in configs)
+        return cls(bool(drawn), top_k, some_keep_all, any(config.top_p < 1.0 for config in drawn))
 
 
 @dataclass(frozen=True)
@@ -157,13 +168,16 @@ class Sampler:
             self.top_k if self.needs.top_k else None,
             self.top_p if self.needs.top_p else None,
             most=self.needs.top_k,
+            some_keep_all=self.needs.some_keep_all,
         )
         wide = cumulative_dtype(logits.device)
         cumulative = probabilities.to(wide).cumsum(dim=-1)
         level = uniform.to(wide)[:, None] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, level, right=True).clamp(max=logits.shape[-1] - 1)
-        possible = probabilities.gather(1, drawn).squeeze(1) > 0  # float32 may round a level up to the very end
-        return torch.where(self.greedy | ~possible, likeliest, drawn.squeeze(1))
+        drawn = torch.searchsorted(cumulative, level, right=True).clamp(max=logits.shape[-1] - 1).squeeze(1)
+        if wide == torch.float32:  # which may round a level up to the very end
+            possible = probabilities.gather(1, drawn[:, None]).squeeze(1) > 0
+            drawn = torch.where(possible, drawn, likeliest)
+        return torch.where(self.greedy, likeliest, drawn)
 
 
 def guide(logits: Tensor, pair: Tensor | None, scale: Tensor | None, count: int) -> Tensor:

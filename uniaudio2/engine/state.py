@@ -140,7 +140,8 @@ class Board:
         names = ("greedy", "temperature", "top_k", "top_p")
         if not needs.draws:
             return Sampler(needs, *(getattr(self, name)[:0] for name in names))
-        return Sampler(needs, *(self.current(name, slots) for name in names))
+        phase = self.phase[slots]
+        return Sampler(needs, *(getattr(self, name)[slots, phase] for name in names))
 
     def advance(self, ids: Tensor) -> None:
         """Take one drawn row per slot, (L, K+1) with text last, and work out what is fed next."""

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from uniaudio2.api.request import Sampling
 from uniaudio2.data.sources import find_data_root
 from uniaudio2.eval import generation, reconstruction, speed, understanding
 from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
@@ -54,6 +55,8 @@ class Evaluation:
         speaks = self.task in ("tts", "speed")
         return frozenset((*(("beams", "shifts") if listens else ()), *(("best_of",) if speaks else ())))
 
+
+LANGUAGES = ("en", "zh", "yue")
 
 TEXT = "edit distance to the transcript (jiwer)"
 WORDS = "table of the words that name a class"
@@ -133,51 +136,43 @@ def _is_set(name: str, data_root: str | Path | None) -> bool:
         return False
 
 
+class Options(Sampling, total=False):
+    """What `evaluate` may be told besides; sampling options are for every generation, None is the task's default."""
+
+    data_root: str | Path | None  # folder of the data sets; None looks in UNIAUDIO2_DATA, then ../shared/data
+    corpus: str | Path | None  # synthetic corpus with a dev split; None speaks its dev sentences on the fly
+    limit: int | None  # most items of a set; None is the full evaluation
+    device: str  # where the model runs
+    normaliser: str  # simple or whisper
+    languages: Sequence[str]  # to score where there is a choice
+    tell_language: bool  # whether the recogniser is told each clip's language; without it, it has to find it
+    unseen_speakers: bool  # whether to leave out speakers who are in the train part of their set too
+    work: str | Path | None  # folder that keeps the audio that was scored; None uses a temporary one
+    progress: bool  # whether to show progress bars on standard error
+    batch_size: int  # clips that the model works on together
+
+
 def evaluate(
     task: str,
     *,
     data: str | None = None,
     model: Subject | Any | str | Path | None = None,
-    data_root: str | Path | None = None,
-    corpus: str | Path | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    normaliser: str = "simple",
-    languages: Sequence[str] = ("en", "zh", "yue"),
-    tell_language: bool = True,
-    unseen_speakers: bool = False,
-    work: str | Path | None = None,
-    out: str | Path | None = None,
-    progress: bool = False,
-    command: str | None = None,
-    batch_size: int = 8,
     effort: Effort | None = None,
-    **sampling: Any,
+    out: str | Path | None = None,
+    command: str | None = None,
+    **options: Unpack[Options],
 ) -> Report:
     """Run one evaluation.
 
     Args:
         task: ``asr``, ``tts``, ``audio_caption``, ``tta``, ``codec``, ``reasoning`` or ``speed``.
-        data: A name of the registry, or, for the tasks of `ON_DATA`, a manifest or the name
-            of a set of recordings; None is the first.
+        data: A name of the registry, or, for the tasks of `ON_DATA`, a manifest or the name of a set of recordings;
+            None is the first.
         model: Model folder, hub id, a loaded `UniAudio2`, or any `Subject`; None is the model in the package.
-        data_root: Folder of the data sets; None looks in UNIAUDIO2_DATA, then ``../shared/data``.
-        corpus: Synthetic corpus with a dev split; None speaks its dev sentences on the fly.
-        limit: Most items of a set; None is the full evaluation.
-        seed: Seed of sampling and of every random choice.
-        device: Where the model runs.
-        normaliser: ``simple`` or ``whisper``.
-        languages: Languages to score where there is a choice.
-        tell_language: Whether the recogniser is told each clip's language; without it, it has to find it.
-        unseen_speakers: Whether to leave out speakers who are in the train part of their set too.
-        work: Folder that keeps the audio that was scored; None uses a temporary one.
-        out: JSON file for the report.
-        progress: Whether to show progress bars on standard error.
-        command: Command line for the report; None reconstructs it from the arguments.
-        batch_size: Clips that the model works on together.
         effort: How hard the model tries; None is as it does by itself.
-        **sampling: Options for every generation, such as ``temperature`` or ``guidance``; None is the task's default.
+        out: JSON file for the report.
+        command: Command line for the report; None reconstructs it from the arguments.
+        options: See `Options`.
 
     Returns:
         The report; it is saved too if ``out`` is given.
@@ -185,38 +180,25 @@ def evaluate(
     Raises:
         ValueError: If task, data, model or an option is unknown, or something needed is missing.
     """
-    evaluation = find_evaluation(task, data, data_root)
-    effort = effort or Effort()
-    _check(evaluation, limit, normaliser, languages, effort, sampling)
-    options = {name: value for name, value in sampling.items() if value is not None}
-    shown = {**effort.given(), **options}
     start = time.perf_counter()
+    evaluation = find_evaluation(task, data, options.get("data_root"))
+    effort = effort or Effort()
+    sampling: dict[str, Any] = {name: value for name, value in options.items() if name not in _SETTINGS}
+    _check(evaluation, effort, sampling, options)
+    sampling = {name: value for name, value in sampling.items() if value is not None}
     with contextlib.ExitStack() as stack:
-        folder = Path(work) if work is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(options.get("work") or stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        context = Context(
-            make_subject=lambda: _subject(model, device, batch_size, effort, options, evaluation.task),
-            work=folder,
-            data_root=None if data_root is None else Path(data_root),
-            corpus=None if corpus is None else Path(corpus),
-            limit=limit,
-            seed=seed,
-            normaliser=normaliser,
-            track=stack.enter_context(_bars()) if progress else quiet,
-            source=model if isinstance(model, str | Path) else getattr(model, "folder", None),
-            device=device,
-            languages=tuple(languages),
-            tell_language=tell_language,
-            unseen_speakers=unseen_speakers,
-        )
+        track = stack.enter_context(_bars()) if options.get("progress") else quiet
+        context = _context(evaluation, model, effort, sampling, options, folder, track)
         figures, items = evaluation.run(context)
         report = Report(
             task=evaluation.task,
             data=evaluation.data,
             model=context.subject.name,
-            command=command or _command(evaluation, model, context, shown),
-            seed=seed,
-            normaliser=normaliser if evaluation.reads_text else None,
+            command=command or _command(evaluation, model, context, {**effort.given(), **sampling}),
+            seed=context.seed,
+            normaliser=context.normaliser if evaluation.reads_text else None,
             judge=evaluation.judge,
             speakers=context.speakers if evaluation.task in ("asr", "reasoning") else "",
             figures=figures,
@@ -229,21 +211,47 @@ def evaluate(
     return report
 
 
-def _check(
+_SETTINGS = Options.__annotations__.keys() - Sampling.__annotations__.keys() | {"seed"}
+
+
+def _context(
     evaluation: Evaluation,
-    limit: int | None,
-    normaliser: str,
-    languages: Sequence[str],
+    model: Any,
     effort: Effort,
     sampling: dict[str, Any],
-) -> None:
+    options: Options,
+    work: Path,
+    track: Track,
+) -> Context:
+    """What the evaluation is given; the model is loaded when it is asked for."""
+    device, batch_size = options.get("device", "cpu"), options.get("batch_size", 8)
+    root, corpus = options.get("data_root"), options.get("corpus")
+    return Context(
+        make_subject=lambda: _subject(model, device, batch_size, effort, sampling, evaluation.task),
+        work=work,
+        data_root=None if root is None else Path(root),
+        corpus=None if corpus is None else Path(corpus),
+        limit=options.get("limit"),
+        seed=options.get("seed") or 0,
+        normaliser=options.get("normaliser", "simple"),
+        track=track,
+        source=model if isinstance(model, str | Path) else getattr(model, "folder", None),
+        device=device,
+        languages=tuple(options.get("languages", LANGUAGES)),
+        tell_language=options.get("tell_language", True),
+        unseen_speakers=options.get("unseen_speakers", False),
+    )
+
+
+def _check(evaluation: Evaluation, effort: Effort, sampling: dict[str, Any], options: Options) -> None:
     """Refuse what is out of range or changes nothing, before anything is loaded."""
-    get_normaliser(normaliser)
+    get_normaliser(options.get("normaliser", "simple"))
+    limit = options.get("limit")
     if limit is not None and limit < 1:
         raise EvaluationError(f"limit must be at least 1, not {limit}")
-    unknown = sorted(set(languages) - {"en", "zh", "yue"})
+    unknown = sorted(set(options.get("languages", ())) - set(LANGUAGES))
     if unknown:
-        raise EvaluationError(f"unknown language {unknown[0]!r}; choose from en, zh, yue")
+        raise EvaluationError(f"unknown language {unknown[0]!r}; choose from {', '.join(LANGUAGES)}")
     misplaced = sorted({"best_of", "beams", "shifts"} & sampling.keys())
     if misplaced:
         raise EvaluationError(f"give {misplaced[0]} as effort=Effort({misplaced[0]}=...)")
@@ -296,7 +304,7 @@ def _command(evaluation: Evaluation, model: Any, context: Context, sampling: dic
         words += ["--limit", str(context.limit)]
     if context.normaliser != "simple":
         words += ["--normaliser", context.normaliser]
-    if context.languages != ("en", "zh", "yue"):
+    if context.languages != LANGUAGES:
         words += ["--languages", ",".join(context.languages)]
     words += ["--detect-language"] if not context.tell_language else []
     words += ["--unseen-speakers"] if context.unseen_speakers else []

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.errors import UserError
-from uniaudio2.eval.audio_metrics import as_wave, need
+from uniaudio2.eval.audio_metrics import need
+from uniaudio2.eval.speech_analysis import as_wave
 from uniaudio2.eval.text_metrics import simple
 
 CHOICES = 10

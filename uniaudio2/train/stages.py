@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from uniaudio2.checkpoint import load_lm, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
@@ -93,15 +93,6 @@ def average(models: Sequence[AudioLM]) -> AudioLM:
     return models[0]
 
 
-def _codec_of_parts(preset: str, parts: Sequence[Path | str]) -> ReasoningCodec:
-    """The whole codec from exported parts, without what only training uses."""
-    model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
-    missing = set(model.state_dict()) - codec.load_parts(model, parts)
-    if missing:
-        raise UserError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
-    return without_training_parts(model)
-
-
 def assemble(
     folder: Path | str,
     *,
@@ -133,28 +124,43 @@ def assemble(
     Raises:
         ValueError: If a part is missing, or the language models are not of one config.
     """
-    model = _codec_of_parts(preset, parts) if parts else None
-    if model is not None and dtype == "int8":
-        round_codebooks(model)
-    text = None
-    if text_decoder is not None:
-        config = load_config(TextDecoderConfig, Path(text_decoder) / "text_decoder.yaml")
-        text = TextDecoder(replace(config, sub_frames=0))
-        tensors = load_tensors(Path(text_decoder) / "text_decoder.safetensors")
-        text.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("ctc_head.")})
     made = save_parts(
         folder,
-        codec=model,
+        codec=_whole_codec(preset, parts, rounded=dtype == "int8") if parts else None,
         lm=average([load_lm(one) for one in language_models]) if language_models else None,
-        text_decoder=text,
+        text_decoder=None if text_decoder is None else _exported_text_decoder(Path(text_decoder)),
         tokenizer=tokenizer,
         card=card,
         dtype=dtype,
     )
+    sections: dict[str, Any] = {}
     tuned = preset if generation is None and preset in list_presets("generation") else generation
     if language_models and tuned is not None:
-        write_folder_config(made, {"generation": read_yaml(preset_path("generation", tuned))})
+        sections["generation"] = read_yaml(preset_path("generation", tuned))
     trained = open_folder(language_models[0]).config.get("trained_tasks") if language_models else None
     if trained is not None:
-        write_folder_config(made, {"trained_tasks": trained})
+        sections["trained_tasks"] = trained
+    if sections:
+        write_folder_config(made, sections)
     return made
+
+
+def _whole_codec(preset: str, parts: Sequence[Path | str], *, rounded: bool) -> ReasoningCodec:
+    """A codec of the parts that its stages exported."""
+    model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
+    missing = set(model.state_dict()) - codec.load_parts(model, parts)
+    if missing:
+        raise UserError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
+    model = without_training_parts(model)
+    if rounded:
+        round_codebooks(model)
+    return model
+
+
+def _exported_text_decoder(folder: Path) -> TextDecoder:
+    """The text decoder that the reasoning stage exported, without the head that only training needs."""
+    config = load_config(TextDecoderConfig, folder / "text_decoder.yaml")
+    text = TextDecoder(replace(config, sub_frames=0))
+    tensors = load_tensors(folder / "text_decoder.safetensors")
+    text.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("ctc_head.")})
+    return text

@@ -1,17 +1,8 @@
-"""Configs: a frozen dataclass is the schema, a YAML file holds the values.
-
-Knows nothing about models. Every value is converted by the declared type of its field, so ``1e-4`` is a number in a
-float field and ``no`` is a word in a text field. Anything unknown, missing or of a wrong type is a :class:`ConfigError`
-that names the file, the key and the nearest valid name.
-
-Choice: own code, because pydantic, cattrs, mashumaro, dacite and OmegaConf let unknown keys of plain dataclasses pass
-or fail on ``int | str``, name no nearest key, and would replace a third of this file only.
-"""
+"""Values by the declared types of dataclass fields, and back to plain ones."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import re
 import types
@@ -22,140 +13,17 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from uniaudio2.errors import UserError
+from uniaudio2.config.read import ConfigError, Plain, is_null, kind_of, nearest, parse_yaml, read_yaml, show
 from uniaudio2.files import write_text
 
 ConfigT = TypeVar("ConfigT")
 
-CONFIG_FOLDER = Path(__file__).parent / "configs"
 MAX_DIGITS = 400  # a longer row of digits is taken as text; Python itself refuses to read it as a number
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SPECIAL_FLOATS = {".inf": "inf", "-.inf": "-inf", "+.inf": "inf", ".nan": "nan", "inf": "inf", "-inf": "-inf"}
-_NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class ConfigError(UserError):
-    """A config that cannot be used: says which file, which key, and what would be accepted."""
-
-
-class _Plain(str):
-    """An unquoted YAML scalar, kept as written until the field's type says what it is."""
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, _Plain) and value in _NULLS)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that leaves unquoted scalars as written and refuses repeated keys and aliases."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a config needs none, and a few lines of them can stand for more values than fit in memory."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise ConfigError(
-                f"line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed in a config"
-            )
-        return super().compose_node(parent, index)
-
-
-def _construct_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
-    value = str(loader.construct_scalar(node))
-    return _Plain(value) if node.style is None else value
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
-        key = str(key_node.value)
-        if key in mapping:
-            raise ConfigError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
-
-
-def _refuse_tag(_loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    raise ConfigError(f"line {node.start_mark.line + 1}: tag '!{suffix}' is not allowed in a config")
-
-
-for _tag in ("str", "int", "float", "bool", "null", "timestamp", "value"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct_scalar)
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-_Loader.add_multi_constructor("tag:yaml.org,2002:python", _refuse_tag)
-_Loader.add_multi_constructor("!", _refuse_tag)
-
-
-def _parse_yaml(text: str, name: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"{name}{line}: not readable as YAML ({problem})") from None
-    except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply for a config") from None
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML mapping, following ``base:`` to a parent file (relative to the file that names it).
-
-    The child's mappings are merged into the parent's, key by key; any other value replaces the parent's.
-
-    Args:
-        path: The YAML file.
-
-    Returns:
-        The merged mapping. Scalars are still as written; :func:`load_config` gives them their type.
-
-    Raises:
-        ConfigError: If a file is missing, is not a YAML mapping, or names itself as its ancestor.
-    """
-    return _read_with_base(Path(path), ())
-
-
-def _read_with_base(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in children:
-        raise ConfigError(f"{path}: 'base' leads back to this file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        names = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such config file{_nearest(path.name, names)}") from None
-    except (IsADirectoryError, UnicodeDecodeError) as error:
-        what = "a folder" if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{path}: is {what}; give a YAML file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    values = _parse_yaml(text, str(path))
-    if _is_null(values):
-        values = {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values, not {_kind(values)}")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: 'base' names one file, not {_kind(base)}")
-    return _merge(_read_with_base(path.parent / base, (*children, path.resolve())), values)
-
-
-def _merge(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """A child's values over its parent's; a section that names another class has nothing of the parent's."""
-    if "name" in child and child["name"] != parent.get("name", child["name"]):
-        return dict(child)
-    merged = dict(parent)
-    for key, value in child.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
 
 
 def load_config(
@@ -199,8 +67,8 @@ def _apply_override(values: dict[str, Any], override: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise ConfigError(f"override '{override}': write it as key=value, for example lr=1e-4 or model.dim=256")
-    value = _parse_yaml(text, f"override '{override}'")
-    return _set_in(values, parts, _Plain("null") if value is None else value, override)
+    value = parse_yaml(text, f"override '{override}'")
+    return _set_in(values, parts, Plain("null") if value is None else value, override)
 
 
 def _set_in(container: Any, parts: list[str], value: Any, override: str) -> Any:
@@ -221,24 +89,24 @@ def _set_in(container: Any, parts: list[str], value: Any, override: str) -> Any:
 def _to_dataclass(values: Any, cls: type[Any], where: str, name: str) -> Any:
     if dataclasses.is_dataclass(values) and isinstance(values, cls):
         return values
-    if _is_null(values):
+    if is_null(values):
         values = {}
     other = cls.other_form(values) if hasattr(cls, "other_form") and isinstance(values, Mapping) else None
     if other is not None:
         return _make(_to_dataclass(values, other, where, name).upgraded, where, name)
     if not isinstance(values, Mapping):
-        raise _error(name, where, f"needs a mapping of keys to values ({cls.__name__}), not {_kind(values)}")
+        raise _error(name, where, f"needs a mapping of keys to values ({cls.__name__}), not {kind_of(values)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{name}: unknown key '{_join(where, str(key))}'{_nearest(str(key), fields)}")
+            raise ConfigError(f"{name}: unknown key '{_join(where, str(key))}'{nearest(str(key), fields)}")
     converted: dict[str, Any] = {}
     for key, field in fields.items():
         if key in values:
             converted[key] = _convert(values[key], hints[key], _join(where, key), name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            hint = _nearest(key, [str(k) for k in values if k not in fields])
+            hint = nearest(key, [str(k) for k in values if k not in fields])
             raise ConfigError(f"{name}: missing key '{_join(where, key)}' ({_type_name(hints[key])}){hint}")
     return _make(lambda: cls(**converted), where, name)
 
@@ -275,7 +143,7 @@ def _convert(value: Any, hint: Any, where: str, name: str) -> Any:
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str, name: str) -> Any:
-    if type(None) in options and _is_null(value):
+    if type(None) in options and is_null(value):
         return None
     rest = [option for option in options if option is not type(None)]
     if len(rest) == 1:
@@ -286,7 +154,7 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str, name: str) 
         except ConfigError:
             continue
     names = " or ".join(_type_name(option) for option in options)
-    raise _error(name, where, f"needs {names}, got {_show(value)}")
+    raise _error(name, where, f"needs {names}, got {show(value)}")
 
 
 def _convert_literal(value: Any, options: tuple[Any, ...], where: str, name: str) -> Any:
@@ -297,14 +165,14 @@ def _convert_literal(value: Any, options: tuple[Any, ...], where: str, name: str
         elif _natural(value) == option and isinstance(_natural(value), type(option)):
             return option
     known = [str(option) for option in options]
-    hint = _nearest(str(value), known, lists=False)
-    raise _error(name, where, f"is {_show(value)}; allowed: {', '.join(known)}{hint}")
+    hint = nearest(str(value), known, lists=False)
+    raise _error(name, where, f"is {show(value)}; allowed: {', '.join(known)}{hint}")
 
 
 def _convert_sequence(value: Any, hint: Any, where: str, name: str) -> Any:
     kind = tuple if hint is tuple or typing.get_origin(hint) is tuple else list
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise _error(name, where, f"needs a list ({_type_name(hint)}), got {_show(value)}")
+        raise _error(name, where, f"needs a list ({_type_name(hint)}), got {show(value)}")
     items = list(value)
     arguments = typing.get_args(hint)
     if kind is tuple and arguments and Ellipsis not in arguments:
@@ -318,13 +186,13 @@ def _convert_sequence(value: Any, hint: Any, where: str, name: str) -> Any:
 
 
 def _convert_mapping(value: Any, hint: Any, where: str, name: str) -> dict[Any, Any]:
-    if _is_null(value):
+    if is_null(value):
         value = {}
     if not isinstance(value, Mapping):
-        raise _error(name, where, f"needs a mapping ({_type_name(hint)}), got {_show(value)}")
+        raise _error(name, where, f"needs a mapping ({_type_name(hint)}), got {show(value)}")
     key_type, value_type = typing.get_args(hint) or (str, Any)
     places = {key: _join(where, str(key)) for key in value}
-    keys = {key: _convert(_Plain(str(key)), key_type, place, name) for key, place in places.items()}
+    keys = {key: _convert(Plain(str(key)), key_type, place, name) for key, place in places.items()}
     return {keys[key]: _convert(item, value_type, places[key], name) for key, item in value.items()}
 
 
@@ -337,14 +205,14 @@ def _convert_scalar(value: Any, hint: Any, where: str, name: str) -> Any:
     if hint is float and isinstance(natural, (int, float)) and not isinstance(natural, bool):
         return float(natural)
     if hint is str and isinstance(value, str):
-        if _is_null(value):
+        if is_null(value):
             raise _error(name, where, "needs text, but is empty; write '' for an empty text")
         return str(value)
     if hint is Path and isinstance(value, (str, Path)):
         return Path(str(value))
     known = hint in (bool, int, float, str, Path)
     problem = (
-        f"needs {_type_name(hint)}, got {_show(value)}" if known else f"has the unsupported type {_type_name(hint)}"
+        f"needs {_type_name(hint)}, got {show(value)}" if known else f"has the unsupported type {_type_name(hint)}"
     )
     raise _error(name, where, problem)
 
@@ -355,9 +223,9 @@ def _natural(value: Any) -> Any:
         return {str(key): _natural(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_natural(item) for item in value]
-    if not isinstance(value, _Plain):
+    if not isinstance(value, Plain):
         return value
-    if value in _NULLS:
+    if is_null(value):
         return None
     if value.lower() in _BOOLS:
         return _BOOLS[value.lower()]
@@ -393,29 +261,6 @@ def dump_config(config: Any, path: Path | str) -> None:
     write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120))
 
 
-def list_presets(kind: str) -> list[str]:
-    """Names of the shipped presets of one kind: ``codec``, ``lm``, ``train``, …"""
-    folder = CONFIG_FOLDER / kind
-    if not folder.is_dir():
-        kinds = sorted(p.name for p in CONFIG_FOLDER.iterdir() if p.is_dir())
-        raise ConfigError(f"no presets of kind '{kind}'{_nearest(kind, kinds)}")
-    return sorted(p.stem for p in folder.glob("*.yaml"))
-
-
-def preset_path(kind: str, name: str) -> Path:
-    """The YAML file of a shipped preset, by its name; a name that ends in ``.yaml`` or ``.yml`` is a path of one's own.
-
-    Raises:
-        ConfigError: If there is no such preset; the message lists those there are.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    names = list_presets(kind)
-    if name not in names:
-        raise ConfigError(f"no {kind} preset '{name}'{_nearest(name, names)}")
-    return CONFIG_FOLDER / kind / f"{name}.yaml"
-
-
 def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
@@ -424,27 +269,9 @@ def _error(name: str, where: str, problem: str) -> ConfigError:
     return ConfigError(f"{name}: '{where}' {problem}" if where else f"{name}: {problem}")
 
 
-def _nearest(word: str, known: Iterable[str], *, lists: bool = True) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; allowed: {', '.join(names)}" if names and lists else ""
-
-
 def _type_name(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", None: "null"}
-    if (known := None if hint is type(None) else hint) in words:
-        return words[known]
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    words[type(None)] = "null"
+    if hint in words:
+        return words[hint]
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-
-
-def _show(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a mapping"
-    return "a list" if isinstance(value, (list, tuple)) else f"the single value {_show(value)}"

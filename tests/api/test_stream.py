@@ -1,0 +1,54 @@
+"""Speech while it is made, and calls from several threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import torch
+
+from tests.api.support import noise
+from uniaudio2.codec.windows import WindowConfig
+
+
+def test_the_beginning_of_a_sentence_is_heard_before_its_end_is_made(model, monkeypatch):
+    windows = WindowConfig(decode_codes=12, overlap_codes=4, context_latents=4)
+    monkeypatch.setattr(model.codec, "config", replace(model.codec.config, windows=windows))
+    text = "This is a sentence that has several windows of sound. Then one."
+    spoken = model.speak(text, batch_size=1, seed=5, best_of=1)
+    made = []
+    step = model.engine._session.step
+    monkeypatch.setattr(model.engine._session, "step", lambda: made.append(1) or step())
+    pieces, steps = [], []
+    for piece in model.stream(text, seed=5, best_of=1):
+        pieces.append(piece)
+        steps.append(len(made))
+    assert len(pieces) > 3 and steps[0] < steps[1] and steps[0] < 0.7 * steps[-1]
+    assert torch.equal(torch.cat(pieces, -1), spoken.audio)
+    stopped = model.stream(text, seed=5, best_of=1)
+    next(stopped)
+    assert model.engine._session.active
+    stopped.close()
+    model.caption(noise(0.5))
+    assert not model.engine._session.active
+
+
+def test_threads_and_calls_of_every_kind_share_the_engine(model):
+    clips = [noise(0.4 + 0.2 * index, seed=index) for index in range(4)]
+    calls = [
+        lambda: [str(text) for text in model.transcribe(clips, beams=2)],
+        lambda: [str(text) for text in model.transcribe(clips, beams=1, temperature=0.7, seed=3)],
+        lambda: [str(text) for text in model.caption(clips)],
+        lambda: model.speak("One two. Three.", seed=2, best_of=2).audio.tolist(),
+        lambda: model.generate_sound("rain", duration_s=0.6, seed=1).audio.tolist(),
+        lambda: torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1).tolist(),
+    ]
+    alone, found = [call() for call in calls], {}
+    threads = [
+        threading.Thread(target=lambda i=index: found.setdefault(i, calls[i % 6]())) for index in range(2 * len(calls))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=300)
+    assert [found[index] for index in range(12)] == 2 * alone
