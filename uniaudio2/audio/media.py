@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 import tempfile
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import soundfile
 
@@ -60,7 +60,8 @@ def _by_pyav(path: str, name: str) -> BinaryIO:
                     channels = part.layout.nb_channels
                     if sink is None:
                         sink = soundfile.SoundFile(out, "w", part.sample_rate, channels, "FLOAT", format="W64")
-                    sink.write(part.to_ndarray().reshape(-1, channels))
+                    samples: Any = part.to_ndarray()
+                    sink.write(samples.reshape(-1, channels))
     except av.FFmpegError as error:
         raise AudioError(f"{name}: cannot be decoded ({error.strerror}); convert it to WAV, FLAC or MP3") from error
     finally:
