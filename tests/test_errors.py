@@ -66,3 +66,11 @@ def test_error_classes_of_the_package_are_user_errors() -> None:
             bases = {ast.unparse(base) for base in node.bases} if isinstance(node, ast.ClassDef) else set()
             if bases & {"Exception", "ValueError", "RuntimeError"} and node.name not in NOT_OURS_TO_MEND:  # type: ignore[attr-defined]
                 assert path.name == "errors.py", f"{path}: {node.name} must derive from UserError"  # type: ignore[attr-defined]
+
+
+def test_bare_value_errors_are_checks_of_what_our_own_code_passes_on() -> None:
+    inner = ("codec/", "lm/", "data/augment.py", "eval/text_metrics.py")
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if "raise ValueError(" in path.read_text(encoding="utf-8"):
+            assert name.startswith(inner), f"{name}: raise UserError, or a class below it, for what a user can mend"
