@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 RATE = 16_000  # Hz, of the detector
 FRAME = 512  # samples of one decision
 CONTEXT = 64  # samples before a frame that the decision sees
-FRAME_S = FRAME / RATE
 GAP_S = 1.0  # pauses up to this long do not divide
 KEPT_S = 1.0  # silence up to this long at either end is left alone
 MARGIN_S = 0.5  # what is left of longer silence
