@@ -120,4 +120,4 @@ def fake_device() -> Iterator[torch.device]:
 
 def _on_cpu(function: Any) -> Any:
     """A function of a device's type that knows nothing of `DEVICE`."""
-    return lambda kind, *args, **kwargs: function("cpu" if kind == DEVICE.type else kind, *args, **kwargs)
+    return lambda *args, **kwargs: function(*("cpu" if arg == DEVICE.type else arg for arg in args), **kwargs)

@@ -21,10 +21,32 @@ def test_every_lack_has_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = doctor.importlib.util.find_spec
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "jiwer" else found(name))
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "jiwer" else version(name))
     extra = next(finding for finding in doctor.packages() if finding.name == "eval")
     assert not extra.ok and "without jiwer" in extra.value and "pip install 'uniaudio2[eval]'" in extra.remedy
+
+
+@pytest.mark.parametrize(
+    ("installed", "ok"),
+    [("2.9.1+cpu", False), ("2.11.0", True), ("2.12.0.dev20260101", True), ("unknown version", True)],
+)
+def test_a_package_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, installed: str, ok: bool) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: installed if name == "torch" else "99")
+    torch = next(finding for finding in doctor.packages() if finding.name == "torch")
+    assert torch.ok is ok
+    assert ok or (torch.value == "2.9.1+cpu, older than 2.11" and torch.remedy == "pip install 'torch>=2.11'")
+
+
+def test_what_is_required_reads_the_same_from_a_checkout_and_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = doctor.requirements()
+    assert here[""]["torch"] == "2.11" and "misaki" in here["data"] and "dev" not in here
+    core = here.pop("")
+    lines = [f"{name}>={least}" for name, least in core.items()]
+    lines += [f'{name}>={least}; extra == "{extra}"' for extra, names in here.items() for name, least in names.items()]
+    monkeypatch.setattr(doctor, "__file__", "/nowhere/uniaudio2/doctor.py")
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: lines)
+    assert doctor.requirements() == {"": core, **here}
 
 
 def test_size_of_the_published_model() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
+import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,33 +22,13 @@ from uniaudio2 import __version__
 if TYPE_CHECKING:
     from rich.table import Table
 
-CORE = (
-    "torch",
-    "numpy",
-    "safetensors",
-    "soundfile",
-    "soxr",
-    "pyyaml",
-    "click",
-    "rich",
-    "tokenizers",
-    "wetext",
-    "matplotlib",
-)
-EXTRAS = {
-    "published": ("transformers", "huggingface_hub"),
-    "data": ("espeakng_loader", "scipy", "hibari", "onnxruntime", "misaki"),
-    "eval": ("jiwer", "whisper_normalizer", "pystoi", "pocketsphinx"),
-    "pesq": ("pesq",),
-    "train": ("tensorboard",),
-    "wandb": ("wandb",),
-}
 PURPOSES = {
     "published": "encoders of the published codec, hub ids",
     "data": "making synthetic training data",
     "eval": "scores",
     "pesq": "the PESQ score (compiled on installation)",
     "train": "training curves in TensorBoard",
+    "media": "m4a, webm and video as input where there is no ffmpeg",
     "wandb": "training curves at Weights & Biases",
 }
 IMPORT_NAMES = {"pyyaml": "yaml"}
@@ -57,6 +40,7 @@ TOOLS = {
     "pico2wave": "English voices for 'uniaudio2 data synth'; install libttspico-utils (Debian non-free)",
 }
 BYTES_PER_WEIGHT = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?(?:>=([\d.]+))?")
 INT4_GROUP = 64  # weights that share one half-precision scale
 
 
@@ -119,16 +103,15 @@ def _program() -> list[Finding]:
 
 
 def packages() -> list[Finding]:
-    """Core packages and extras: their versions, or how to install them."""
+    """Packages that are always needed, and extras: their versions, or how to install them."""
+    wanted = requirements()
     findings = []
-    for name in CORE:
-        version = _version(name)
-        findings.append(
-            Finding(
-                "package", name, version or "missing", version is not None, "" if version else f"pip install {name}"
-            )
-        )
-    for extra, names in EXTRAS.items():
+    for name, least in wanted.pop("").items():
+        found = _version(name)
+        ok = found is not None and _numbers(found) >= _numbers(least)
+        value = "missing" if found is None else found if ok else f"{found}, older than {least}"
+        findings.append(Finding("package", name, value, ok, "" if ok else f"pip install '{name}>={least}'"))
+    for extra, names in wanted.items():
         lacking = [name for name in names if _version(name) is None]
         value = "installed" if not lacking else f"without {', '.join(lacking)}"
         remedy = f"for {PURPOSES[extra]}: pip install 'uniaudio2[{extra}]'" if lacking else ""
@@ -136,14 +119,37 @@ def packages() -> list[Finding]:
     return findings
 
 
+def requirements() -> dict[str, dict[str, str]]:
+    """Least version of every package, by extra ("" for what is always needed); of extras those that users need."""
+    file = Path(__file__).parents[1] / "pyproject.toml"
+    table = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
+    if table.get("name") == "uniaudio2":  # a checkout; what is installed beside it may be older
+        lines = {"": table["dependencies"], **table["optional-dependencies"]}
+    else:
+        lines = {"": []}
+        for line in importlib.metadata.requires("uniaudio2") or []:
+            extra = re.search(r"""extra == ["'](.+?)["']""", line)
+            lines.setdefault(extra[1] if extra else "", []).append(line)
+    parsed = {
+        extra: {match[1]: match[2] or "0" for match in map(_REQUIREMENT.match, names) if match}
+        for extra, names in lines.items()
+    }
+    return {extra: names for extra, names in parsed.items() if extra in ("", *PURPOSES)}
+
+
 def _version(name: str) -> str | None:
     """The installed version of a package; None if it is missing."""
-    if importlib.util.find_spec(IMPORT_NAMES.get(name, name)) is None:
-        return None
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "unknown version"
+        known = importlib.util.find_spec(IMPORT_NAMES.get(name, name.replace("-", "_")))
+        return None if known is None else "unknown version"
+
+
+def _numbers(version: str) -> tuple[float, ...]:
+    """A version for comparison, without what follows its numbers; an unknown one is new enough."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(float, found[0].split("."))) if found else (math.inf,)
 
 
 def _tools() -> list[Finding]:

@@ -1,5 +1,6 @@
 """Loading, saving, audio to codes and back, on random weights."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -200,3 +201,13 @@ def test_weights_are_held_as_asked(model, dtype):
     assert isinstance(held.transcribe(noise(0.5)).text, str)
     with pytest.raises(UserError, match="unknown dtype 'int3'; give a torch dtype or one of: float32, bfloat16, int8"):
         UniAudio2.from_pretrained(model.folder, device="cpu", dtype="int3")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_says_so_instead_of_hanging(model: UniAudio2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a child
+    assert model.encode(noise(0.4)).num_samples  # one thread: nothing to wait for
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for call in (lambda: model.encode(noise(0.4)), lambda: model.caption(noise(0.4)), lambda: model.speak("One.")):
+        with pytest.raises(UserError, match="spawn"):
+            call()

@@ -149,6 +149,22 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="makes its files with ffmpeg")
+@pytest.mark.parametrize("suffix", [".m4a", ".webm"])
+def test_pyav_and_ffmpeg_decode_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    pytest.importorskip("av")
+    soundfile.write(tmp_path / "a.wav", np.stack([noise(1.0) * 0.5, noise(1.0, 1) * 0.2], 1), SAMPLE_RATE)
+    made = tmp_path / f"b{suffix}"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.wav"), str(made)], check=True)
+    by_pyav = read_audio(made)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    by_ffmpeg = read_audio(made)
+    count = min(by_pyav.shape[1], by_ffmpeg.shape[1])
+    assert abs(by_pyav.shape[1] - by_ffmpeg.shape[1]) < 0.06 * SAMPLE_RATE
+    levels = [float(audio[:, :count].square().mean().sqrt()) for audio in (by_pyav, by_ffmpeg)]
+    assert abs(levels[0] - levels[1]) < 0.02 * levels[1]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="makes its files with ffmpeg")
 @pytest.mark.parametrize("suffix", [".aifc", ".voc", ".mp2", ".w64", ".au", ".m4a", ".webm", ".mka"])
 def test_formats_of_recorders_are_read(tmp_path: Path, suffix: str) -> None:
     soundfile.write(tmp_path / "a.wav", noise(1.0), SAMPLE_RATE)

@@ -220,8 +220,8 @@ def many(count: int) -> list[GenerationRequest]:
 
 def test_four_threads_get_the_answers_of_one() -> None:
     asked = many(200)
-    alone = [ids_of(Engine(model(), builder()).generate([each])[0]) for each in asked]
     engine = Engine(model(), builder(), max_batch=8)
+    alone = [ids_of(engine.generate([each])[0]) for each in asked]
     engine.generate(asked[:8])
     cache = engine._session._cache
     assert cache is not None

@@ -5,6 +5,7 @@ Shapes: ``B`` batch, ``N`` samples, ``K`` codebooks, ``T`` codec frames. A wavef
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,7 @@ class Core:
         self.codec, self.lm, self.tokenizer, self.name, self.folder = codec.eval(), lm, tokenizer, name, folder
         self.facts = facts or ModelFacts(name=name)
         self._compile, self._engine, self._making = compile, cast("Engine | None", None), threading.Lock()
+        self._process = os.getpid()
 
     @classmethod
     def from_pretrained(
@@ -174,17 +176,28 @@ class Core:
     def engine(self) -> Engine:
         """The engine that serves all requests to this model, from any thread; made when it is first needed."""
         lm, _ = self.parts
+        self._check_process()
         with self._making:
             if self._engine is None:
                 self._engine = Engine(lm, self.sequences, max_batch=ENGINE_ROWS, compile=self._compile)
             return self._engine
 
+    def _check_process(self) -> None:
+        """Refuse to work in the child of a fork, whose threads do not exist: torch would wait for them forever."""
+        if os.getpid() != self._process and torch.get_num_threads() > 1:
+            raise UserError(
+                "this model was loaded before the process forked, and torch's threads are not in the child: load it "
+                "there, start processes by multiprocessing's 'spawn', or call torch.set_num_threads(1) before loading"
+            )
+
     def encode(self, audio: AudioInput, *, sample_rate: int = SAMPLE_RATE) -> AudioCodes:
         """Turn audio of any length into codes, (1, K, T) each; deterministic, in constant memory for files."""
+        self._check_process()
         return self.codec.encode_stream(block[None] for block in open_recording(audio, sample_rate).blocks())
 
     def encode_many(self, clips: Sequence[Tensor], *, batch_s: float = 60.0) -> list[AudioCodes]:
         """Codes of several waveforms (1, N), each as if it were alone; see `Codec.encode_clips`."""
+        self._check_process()
         return self.codec.encode_clips(clips, batch_s=batch_s)
 
     def decode(self, codes: AudioCodes, **options: Unpack[DecodeOptions]) -> Tensor:
@@ -218,6 +231,7 @@ class Core:
         Raises:
             ValueError: At once, if there are several clips, or codes or an option are out of range.
         """
+        self._check_process()
         if len(codes) != 1:
             raise UserError(f"one clip at a time, got a batch of {len(codes)}")
         finest = self.codec.streams[-1].name

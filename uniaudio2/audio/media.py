@@ -75,7 +75,8 @@ def _by_pyav(path: str, name: str) -> BinaryIO:
 def _by_ffmpeg(program: str, path: str, name: str) -> BinaryIO:
     out = tempfile.NamedTemporaryFile()  # noqa: SIM115 (by name, since ffmpeg goes back to write the length)
     safe = ["-nostdin", "-v", "error", "-protocol_whitelist", "file"]  # no playlist may open an address
-    command = [program, *safe, "-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "w64", "-y"]
+    form = ["-c:a", "pcm_f32le", "-f", "caf", "-y"]  # of 64-bit lengths; libsndfile misreads ffmpeg's floats in w64
+    command = [program, *safe, "-i", f"file:{path}", "-map", "0:a:0", *form]
     done = subprocess.run([*command, f"file:{out.name}"], stderr=subprocess.PIPE, check=False)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]

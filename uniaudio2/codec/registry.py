@@ -79,23 +79,19 @@ class Registry(Generic[BaseT]):
             raise ConfigError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self)}")
         return self._entries[name]
 
-    def config(self, name: str, values: Mapping[str, Any], *, where: str | None = None) -> Any:
-        """An instance of the config class of a name, from plain values that are checked strictly.
+    def build(self, name: str, values: Mapping[str, Any], **options: Any) -> BaseT:
+        """A new instance, from plain values of its config that are checked strictly.
 
         Args:
             name: As registered.
             values: Values of its config.
-            where: What error messages call the values.
+            options: Go as they are to the class, or to its ``from_config`` where it has one.
 
         Raises:
             ConfigError: If the name is not registered or the values do not fit.
         """
-        return load_config(self.classes(name)[0], dict(values), name=where)
-
-    def build(self, name: str, values: Mapping[str, Any], **options: Any) -> BaseT:
-        """A new instance (by the class's ``from_config`` where it has one); ``options`` go to it as they are."""
-        cls = self.classes(name)[1]
-        return getattr(cls, "from_config", cls)(self.config(name, values), **options)
+        config_class, cls = self.classes(name)
+        return getattr(cls, "from_config", cls)(load_config(config_class, dict(values)), **options)
 
     def name_of(self, thing: object) -> str | None:
         """The name under which the class of an instance is registered; None if it is not."""

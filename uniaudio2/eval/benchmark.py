@@ -271,7 +271,7 @@ def _remarks(figures: Sequence[Figure], context: Context) -> list[str]:
     remarks = []
     few = sorted({figure.clusters for figure in figures if 0 < figure.clusters < FEW})
     if few:
-        numbers = " and ".join(map(str, few))
+        numbers = " and ".join(filter(None, (", ".join(map(str, few[:-1])), str(few[-1]))))
         remarks.append(f"Intervals over {numbers} voices, prompts or recordings are rough: they are few.")
     if not context.tell_language:
         remarks.append("The recogniser was not told the language.")

@@ -87,7 +87,8 @@ def test_a_decoder_in_one_file_is_trained_and_heard(corpus: Path, tmp_path: Path
     for trained in (before.codec.decoder, codec.decoder):  # pyright: ignore[reportAttributeAccessIssue]
         vectors = codec.reconstruction(features, codec.reasoning(features).quantized).quantized
         condition = trained.condition(vectors)
-        losses.append(float(trained.loss(latents, condition, generator=torch.Generator().manual_seed(0))))
+        loss = trained.loss(latents, condition, generator=torch.Generator().manual_seed(0))
+        losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
     codes = codec.encode(audio)
     heard = [codec.decode(codes, generator=torch.Generator().manual_seed(seed), noise_scale=1.0) for seed in (0, 0, 1)]
