@@ -1,6 +1,7 @@
 """A second device that is not there: real numbers, computed on the CPU, under another device's name.
 
-Tensors on it refuse to meet tensors that were left on the CPU, as a real accelerator's would.
+Tensors on it refuse to meet tensors that were left on the CPU, as a real accelerator's would, and to be of float64, as
+those of an Apple GPU do.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         away = isinstance(args[0], Elsewhere)
     unwrapped_args, unwrapped_kwargs = tree_map_only(Elsewhere, lambda t: t.inner, (args, kwargs))
     result = func(*unwrapped_args, **unwrapped_kwargs)
+    if away and any(isinstance(leaf, Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(result)):
+        raise TypeError(f"{func} made float64, which an Apple GPU does not have")
     known = {id(t.inner): t for t in leaves if isinstance(t, Elsewhere)}  # in-place operators give back what they got
     return tree_map_only(Tensor, lambda t: known[id(t)] if id(t) in known else Elsewhere(t), result) if away else result
 

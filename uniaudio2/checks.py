@@ -33,13 +33,21 @@ def check_number(
     kind = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise UserError(f"{name} must be {kind}, got {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
+    number = int(value) if isinstance(value, Integral) else float(value)  # a float would round a large seed
+    if isinstance(number, float) and not math.isfinite(number):
         raise UserError(f"{name} must be a finite number, got {value}")
+    got = _shown(number) if isinstance(number, int) else value
     if number < least or (above and number == least):
-        raise UserError(f"{name} must be {'above' if above else 'at least'} {least:g}, got {value}")
+        raise UserError(f"{name} must be {'above' if above else 'at least'} {_shown(least)}, got {got}")
     if number > most:
-        raise UserError(f"{name} must be at most {most:g}, got {value}")
+        raise UserError(f"{name} must be at most {_shown(most)}, got {got}")
+
+
+def _shown(number: float) -> str:
+    """A whole number with its digits, unless there are hundreds."""
+    if isinstance(number, int):
+        return str(number) if abs(number) < 10**20 else "a number of more than 20 digits"
+    return f"{number:g}"
 
 
 def check_optional(name: str, value: object, least: float = -math.inf, most: float = math.inf, **how: bool) -> None:

@@ -1,5 +1,6 @@
 """From text to audio, on random weights: lengths, attempts, reproducibility, every option."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ def test_speech_is_reproducible_and_seeded(model):
     assert first.audio.shape != other.audio.shape or not torch.equal(first.audio, other.audio)
     assert first.audio.shape[0] == 1
     assert first.seed == 1
+    assert torch.equal(first.audio, model.speak("hello", seed=np.int64(1)).audio)
 
 
 def test_length_follows_the_text(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def numbers() -> list[tuple[list[str], click.Option, Number]]:
 @pytest.mark.parametrize(("path", "option", "kind"), numbers(), ids=lambda value: getattr(value, "name", None))
 def test_every_number_is_checked(run: Run, path: list[str], option: click.Option, kind: Number) -> None:
     words = ["nan", "inf", "-inf", "1e400", "many", ""] + (["0.5"] if kind.whole else [])
+    words += ["1" + "0" * 400] if kind.most < math.inf else []
     words += [str(kind.least - 1)] if kind.least > -1e300 else []
-    words += [str(kind.most + 1)] if kind.most < 1e17 else []
+    words += [str(kind.most + 1)] if kind.most < (math.inf if kind.whole else 1e17) else []
     for word in words:
         code, out, err = run(*path, f"{option.opts[-1]}={word}")
         assert (code, out) == (2, ""), (path, option.name, word)
@@ -90,6 +92,7 @@ def test_flags_look_like_flags(run: Run) -> None:
             "was not trained for task 'speech_denoise'",
         ),
         (["run", "speech_denoise", "source={wav}", "-o", "x.wav", "--model", "nano"], "--untrained"),
+        (["run", "speech_denoise", "noisy={wav}"], "was not trained for task 'speech_denoise', only for asr, "),
         (["transcribe", "{wav}", "--model", "nana"], "--model nana: no such folder"),
         (["transcribe", "{wav}", "--dtype", "int3"], "'int3' is not one of 'float32', 'bfloat16', 'int8', 'int4'"),
         (["transcribe", "{wav}", "--hearings", "17"], "'--shifts': it must be at most 16, got 17"),

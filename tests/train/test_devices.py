@@ -80,3 +80,5 @@ def test_the_device_of_these_tests_refuses_what_is_left_on_the_cpu() -> None:
         assert there.device == device and (there + torch.tensor(1.0)).tolist() == [2.0, 2.0, 2.0]
         with pytest.raises(MixedDevicesError, match="add.Tensor"):
             there + torch.ones(3)
+        with pytest.raises(TypeError, match="float64"):
+            there.double()

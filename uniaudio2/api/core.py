@@ -251,7 +251,7 @@ class Core:
             solver=solver,
             noise_scale=temperature,
             kind=kind,
-            generator=torch.Generator().manual_seed(seed),  # on the CPU: the same noise on every device
+            generator=torch.Generator().manual_seed(int(seed)),  # on the CPU: the same noise on every device
         )
         return (piece[0].cpu() for piece in pieces)
 

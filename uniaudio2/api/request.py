@@ -108,7 +108,7 @@ def _frame_limits(least: int, most: int, rates_hz: Mapping[str, float]) -> dict[
 def seed_of(sampling: Sampling) -> int:
     """The seed that was asked for, 0 if none was."""
     seed = sampling.get("seed")
-    return 0 if seed is None else seed
+    return 0 if seed is None else int(seed)  # torch takes no integers of NumPy
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -70,14 +70,14 @@ def run(
         _list(options)
         return
     row = get_task(task)
+    if not untrained:
+        options.check_trained(row.name)
     values = read_values(row, row.inputs, inputs)
     examples = [read_shot(row, number, sides) for number, sides in enumerate(shots, 1)]
     given = [*values.values(), *(value for sides in examples for side in sides for value in side.values())]
     if given.count(STANDARD_STREAM) > 1:
         raise InputError("- (standard input) can be read only once")
     targets = _targets(row, output)
-    if not untrained:
-        options.check_trained(row.name)
     results = options.load().run(
         row,
         values,

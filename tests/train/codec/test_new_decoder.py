@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 import yaml
 from torch import Tensor, nn
 
 from tests.train.codec.toy import config
+from uniaudio2.checkpoint import save_parts
+from uniaudio2.cli import execute
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.decoder import Hold, LatentDecoder, LatentDecoderConfig, Solver
 from uniaudio2.codec.registry import DECODERS
@@ -92,6 +95,14 @@ def test_a_decoder_in_one_file_is_trained_and_heard(corpus: Path, tmp_path: Path
     assert heard[0].shape == audio.shape and torch.equal(heard[0], heard[1]) and not torch.equal(heard[0], heard[2])
     with pytest.raises(ValueError, match="unknown solver 'midpoint': choose 'euler'"):
         codec.decode(codes, solver="midpoint")
+
+    folder, wave, made, back = (tmp_path / name for name in ("model", "a.wav", "a.safetensors", "b.wav"))
+    save_parts(folder, codec=codec)
+    soundfile.write(wave, audio[0, 0].numpy(), codec.sample_rate)
+    place = ["--model", str(folder), "--device", "cpu"]
+    assert execute(["encode", str(wave), "-o", str(made), *place]) == 0
+    assert execute(["decode", str(made), "-o", str(back), *place]) == 0
+    assert soundfile.info(back).frames == audio.shape[2]
 
 
 def test_unknown_decoders_are_named() -> None:
