@@ -282,6 +282,19 @@ def test_a_failed_step_is_told_to_everyone_and_the_engine_goes_on(monkeypatch: p
     assert ids_of(engine.generate([request("tts")])[0]) == expected
 
 
+def test_an_interrupted_call_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(model(), builder())
+
+    def interrupted(handle: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([request("asr", limits={"text": (1500, 1600)})])
+    assert ids_of(engine.generate([request("tts")])[0]) and not engine._session.active
+
+
 def test_nothing_is_handed_in_when_one_request_cannot_be_served() -> None:
     engine = Engine(model(), builder())
     with pytest.raises(GenerationError, match="shorten the input"):

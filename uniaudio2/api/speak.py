@@ -131,7 +131,8 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
         seed = derive_seed(seed_of(how.sampling), number)
         request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
         decoding = core.codec.decoder_session(steps=how.steps, generator=torch.Generator().manual_seed(seed))
-        rest = torch.zeros(1, 0)  # held back: the end is faded, once it is known to be the end
+        # Held back: the end is faded, once it is known to be the end.
+        rest = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
         with closing(core.engine.stream(request)) as events:
             for event in events:
                 if event.codes is None:

@@ -164,7 +164,12 @@ class Engine(ModelRunner):
 
     def generate(self, requests: Iterable[GenerationRequest]) -> list[GenerationResult]:
         """Serve requests, as many at once as ``max_batch`` allows; results in the order of the requests."""
-        return self.submit(requests).results()
+        handle = self.submit(requests)
+        try:
+            return handle.results()
+        finally:
+            if not handle.done:  # interrupted
+                handle.cancel()
 
     def stream(self, requests: GenerationRequest | Iterable[GenerationRequest]) -> Generator[StreamEvent]:
         """Yield text and frames as they are made; the last event of each request holds its result.
