@@ -341,7 +341,7 @@ class LMStage:
 
 def _note(sums: dict[str, list[float]], key: str, values: Tensor) -> None:
     entry = sums.setdefault(key, [0.0, 0.0])
-    entry[0] += float(values.double().sum())
+    entry[0] += float(values.cpu().double().sum())  # Apple GPUs have no float64
     entry[1] += values.numel()
 
 
