@@ -63,7 +63,7 @@ CLOCK = {"steps_per_s", "units_per_s", "wait_s"}
 def _run(script: Path, out: Path, sleep_s: float, optimizer: str = "adamw") -> subprocess.Popen[bytes]:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(out), str(sleep_s), optimizer]
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def _rows(out: Path) -> list[dict[str, float]]:
@@ -102,7 +102,10 @@ def test_killed_run_resumes_to_the_last_digit(
     out = tmp_path / "killed"
     process = _run(script, out, 0.005, optimizer)
     _wait_for_lines(out / "metrics.jsonl", at_lines, process)
-    process.send_signal(kill)
+    if kill == signal.SIGTERM:  # a scheduler's, which goes to the workers too
+        os.killpg(process.pid, kill)
+    else:
+        process.send_signal(kill)
     assert process.wait(timeout=60) == (3 if kill == signal.SIGTERM else -signal.SIGKILL)
     assert len((out / "metrics.jsonl").read_text().splitlines()) < len(rows)
     assert _run(script, out, 0.0, optimizer).wait(timeout=300) == 0

@@ -48,9 +48,9 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _start_worker(_number: int) -> None:
-    """Ctrl-C is the trainer's business; SIGTERM ends a worker, whatever the trainer does with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Signals to the whole group are the trainer's business: it saves, and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _in_processes(batches: _Batches, start: int, workers: int, depth: int) -> Iterator[tuple[bool, Any]]:
