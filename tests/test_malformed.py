@@ -451,7 +451,7 @@ MODEL_CONFIG: dict[str, Damage] = {
     "autoencoder without a name": at("codec.autoencoder.name", ...),
     "unknown value of the autoencoder": at("codec.autoencoder.config.depth", 3),
     "unknown encoder": at("codec.encoders.radio", {}),
-    "encoders a list": at("codec.encoders", ["speech_expert"]),
+    "encoders a list": at("codec.encoders", ["whisper_expert"]),
     "no encoders": at("codec.encoders", {}),
     "no codebooks": at("codec.reasoning.quantizer.num_codebooks", 0),
     "codebooks without end": at("codec.reasoning.quantizer.num_codebooks", 10**9),

@@ -6,14 +6,9 @@ The public names are resolved on first use, so that importing the package (and `
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# Threads that wait for each other sleep instead of spinning: beside other busy processes spinning makes generation ten
-# times slower, alone it gains nothing measurable. It must be set before torch loads, so import this package first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2

@@ -13,6 +13,7 @@ from torch import nn
 
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.codec.contract import Codec
+from uniaudio2.codec.encoder import file_of
 from uniaudio2.codec.registry import AUTOENCODERS, CODECS, ENCODERS, RegisteredConfig, codec_section
 from uniaudio2.codec.text_decoder import TextDecoder, TextDecoderConfig
 from uniaudio2.config import to_plain
@@ -205,7 +206,9 @@ def save_parts(
         raise CheckpointError(f"{folder}: cannot be made ({error.strerror})") from None
     for part, model in parts.items():
         if model is not None:
-            save_tensors(folder / f"{part}.safetensors", pack_weights(model, dtype), metadata={"format": "pt"})
+            apart = {name: file for name in model.state_dict() if (file := file_of(model, name))}
+            packed = pack_weights(model, dtype)
+            save_tensors(folder / f"{part}.safetensors", packed, metadata={"format": "pt"}, apart=apart)
     if tokenizer is not None:
         _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
     if card is not None:

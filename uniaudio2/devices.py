@@ -1,10 +1,35 @@
-"""Which device a model runs on."""
+"""Which device a model runs on, and with how many threads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from uniaudio2.errors import UserError
+
+
+ONE_THREAD_WIDTH = 512
+"""Models up to this width generate on one thread.
+
+Choice: the matrices of one step are so small that a second thread gains nothing, but each of a step's hundred barriers
+waits for it, which beside other busy processes makes generation several times slower (docs/use/speed.md).
+"""
+
+
+@contextmanager
+def threads_for(width: int, device: torch.device) -> Iterator[None]:
+    """Run the small steps of a model of a width on one thread, where they are on a CPU; for the calling thread alone."""
+    before = torch.get_num_threads()
+    if device.type != "cpu" or width > ONE_THREAD_WIDTH or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name: str = "auto") -> torch.device:

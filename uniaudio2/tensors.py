@@ -296,6 +296,7 @@ def save_tensors(
     *,
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    apart: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write safetensors, one tensor in memory at a time; files appear whole or not at all.
 
@@ -305,22 +306,27 @@ def save_tensors(
         tensors: Name to tensor; a :class:`LazyTensor` is read when its turn comes.
         metadata: Text entries for the header.
         max_shard_bytes: Largest file; one tensor is never split.
+        apart: Tensor -> shard of its own (``NAME-shard.safetensors``), for tensors that come from elsewhere and whose
+            file never changes. The index is written then.
 
     Returns:
         The files written.
     """
     path = Path(path)
     lazy = {name: t if isinstance(t, LazyTensor) else LazyTensor.of(t) for name, t in tensors.items()}
-    shards = _split_shards(lazy, max_shard_bytes)
+    apart = apart or {}
+    shards = _split_shards({name: tensor for name, tensor in lazy.items() if name not in apart}, max_shard_bytes)
     index = path.with_name(path.name + INDEX_SUFFIX)
-    if len(shards) == 1:
+    if len(shards) == 1 and not apart:
         _write_one(path, lazy, metadata)
         if index.exists():
             _remove_shards(index)
         return [path]
     written, weight_map = [], {}
-    for number, names in enumerate(shards, 1):
-        shard = path.with_name(f"{path.stem}-{number:05d}-of-{len(shards):05d}{path.suffix}")
+    named = {f"{number:05d}-of-{len(shards):05d}": names for number, names in enumerate(shards, 1)}
+    named |= {label: [name for name in lazy if apart.get(name) == label] for label in sorted(set(apart.values()))}
+    for label, names in named.items():
+        shard = path.with_name(f"{path.stem}-{label}{path.suffix}")
         _write_one(shard, {name: lazy[name] for name in names}, metadata)
         weight_map.update(dict.fromkeys(names, shard.name))
         written.append(shard)

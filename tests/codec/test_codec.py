@@ -361,9 +361,9 @@ def test_two_encoders_for_one_role_are_refused() -> None:
 
 
 def test_the_preset_says_which_encoder_serves_a_role() -> None:
-    twin = {"encoder": "speech_expert", **TINY.encoders["speech_expert"], "width": 8}
+    twin = {"encoder": "whisper_expert", **TINY.encoders["whisper_expert"], "width": 8}
     encoders = {**TINY.encoders, "twin": twin}
-    roles = {"speech": "twin.speech", "phone": "speech_expert.phone"}
+    roles = {"speech": "twin.speech", "phone": "whisper_expert.phone"}
     codec = ReasoningCodec(dataclasses.replace(TINY, encoders=encoders, roles=roles))
     assert codec.feature_info["speech"].channels == 16 and codec.feature_info["phone"].channels == 16
     audio = noise(UNIT)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uniaudio2.codec.experts import ExpertConfig, SoundExpert, SpeechExpert, rotary
+from uniaudio2.codec.encoder import file_of
+from uniaudio2.codec.experts import ExpertConfig, SoundExpert, SpeechExpert, WhisperExpert, WhisperExpertConfig, rotary
 from uniaudio2.codec.mel import LogMel, mel_filters
+from uniaudio2.codec.whisper import WhisperConfig
 
 TINY = ExpertConfig(width=32, num_layers=2, num_heads=2, feed_forward=32, kernel_size=5, context_frames=4, num_bands=20)
+
+
+WHISPER = WhisperConfig(
+    d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, padded=False,
+    features={"low": 1, "high": 2},
+)  # fmt: skip
+ON_WHISPER = WhisperExpertConfig(width=32, num_layers=1, num_heads=2, feed_forward=32, whisper=WHISPER)
 
 
 @pytest.fixture
@@ -20,7 +29,7 @@ def speech() -> SpeechExpert:
 def test_feature_shapes_match_what_is_declared(speech: SpeechExpert) -> None:
     audio = torch.randn(2, 1, 9600)
     sound = SoundExpert(TINY).eval()
-    for expert in (speech, sound):
+    for expert in (speech, sound, WhisperExpert(ON_WHISPER).eval()):
         for role, feature in expert(audio).items():
             info = expert.feature_info[role]
             assert feature.shape == (2, round(9600 / 24000 * info.frame_rate_hz), info.channels)
@@ -69,3 +78,28 @@ def test_filters_have_unit_area() -> None:
 def test_width_must_fit_the_heads() -> None:
     with pytest.raises(ValueError, match="num_heads"):
         ExpertConfig(width=30, num_heads=4)
+
+
+def test_whisper_below_an_expert_stays_as_it_is() -> None:
+    expert = WhisperExpert(ON_WHISPER).unfreeze().train()
+    before = {name: value.clone() for name, value in expert.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in expert.parameters() if p.requires_grad], lr=1.0)
+    expert(torch.randn(1, 1, 9600))["phone"].square().sum().backward()
+    optimiser.step()
+    moved = {name for name, value in expert.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith("whisper.") for name in moved)
+    assert not expert.whisper.training
+    files = {file_of(expert, name) for name in before if name.startswith("whisper.")}
+    assert files == {"whisper"} and file_of(expert, "stem_1.weight") is None
+
+
+def test_an_expert_hears_each_of_the_whisper_layers() -> None:
+    torch.manual_seed(0)
+    expert = WhisperExpert(ON_WHISPER).eval()
+    frames = expert.frames(torch.randn(1, 1, 9600))
+    assert frames.shape == (1, 20, 32)
+    given = expert.hidden_states(frames)[-1]
+    for layer in (slice(0, 16), slice(16, 32)):
+        changed = frames.clone()
+        changed[..., layer] = torch.randn_like(changed[..., layer])
+        assert not torch.allclose(given, expert.hidden_states(changed)[-1])

@@ -31,6 +31,8 @@ class AudioEncoder(nn.Module):
     """Base of all encoders: audio (B, 1, N) in, ``{role: (B, T, D)}`` out, as ``feature_info`` declares."""
 
     feature_info: dict[str, FeatureInfo]
+    apart: str | None = None
+    """Name of a weight file of its own, where its weights come from elsewhere and never change; inside of another."""
     _frozen: bool = False
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
@@ -51,6 +53,14 @@ class AudioEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode, unless frozen."""
         return super().train(mode and not self._frozen)
+
+
+def file_of(model: nn.Module, name: str) -> str | None:
+    """The weight file of its own (`AudioEncoder.apart`) that a tensor of a model belongs to; None if to the model's."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, AudioEncoder) and module.apart and name.startswith(f"{prefix}." if prefix else ""):
+            return module.apart
+    return None
 
 
 def resample(

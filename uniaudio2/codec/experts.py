@@ -11,7 +11,8 @@ Shapes: ``B`` batch, ``N`` samples, ``T`` 25 Hz frames, ``D`` width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from uniaudio2.codec.features import AudioEncoder, FeatureInfo
 from uniaudio2.codec.mel import LogMel
 from uniaudio2.codec.registry import ENCODERS
+from uniaudio2.codec.whisper import WhisperConfig, WhisperEncoder
 from uniaudio2.errors import UserError
 from uniaudio2.rotary import rotary_table, rotate
 
@@ -86,29 +88,41 @@ class ExpertBlock(nn.Module):
 
 
 class Expert(AudioEncoder):
-    """Log-mel frames at 100 Hz, two strided convolutions to 25 Hz, ``num_layers`` blocks."""
+    """Frames of some kind, a stem that brings them to 25 Hz, ``num_layers`` blocks; here with log-mel frames."""
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__()
         self.config = config
-        d = config.width
-        self.mel = LogMel(config.num_bands, f_max=config.f_max_hz)
-        self.stem_1 = nn.Conv1d(config.num_bands, d, 4, stride=2, padding=1)
-        self.stem_2 = nn.Conv1d(d, d, 4, stride=2, padding=1)
+        self.build_stem()
         self.blocks = nn.ModuleList([ExpertBlock(config) for _ in range(config.num_layers)])
-        self.norm = nn.LayerNorm(d)
+        self.norm = nn.LayerNorm(config.width)
 
-    def hidden_states(self, mel: Tensor) -> list[Tensor]:
-        """Every layer's output for log-mel frames.
+    def build_stem(self) -> None:
+        """Make what `frames` and `stem` need: log-mel frames at 100 Hz, two strided convolutions to 25 Hz."""
+        d, bands = self.config.width, self.config.num_bands
+        self.mel = LogMel(bands, f_max=self.config.f_max_hz)
+        self.stem_1 = nn.Conv1d(bands, d, 4, stride=2, padding=1)
+        self.stem_2 = nn.Conv1d(d, d, 4, stride=2, padding=1)
+
+    def frames(self, audio: Tensor) -> Tensor:
+        """What the stem reads of audio (B, 1, N), N a multiple of 960: (B, r T, C), r frames per 25 Hz frame."""
+        return self.mel(audio)
+
+    def stem(self, frames: Tensor) -> Tensor:
+        """Frames (B, r T, C) at 25 Hz: (B, T, D)."""
+        frames = frames.to(self.stem_1.weight.dtype)
+        return F.gelu(self.stem_2(F.gelu(self.stem_1(frames.transpose(1, 2))))).transpose(1, 2)
+
+    def hidden_states(self, frames: Tensor) -> list[Tensor]:
+        """Every layer's output.
 
         Args:
-            mel: (B, 4 T, num_bands).
+            frames: As `frames` gives them.
 
         Returns:
             ``num_layers + 1`` tensors (B, T, D): the stem's output first, the last one normalised.
         """
-        mel = mel.to(self.stem_1.weight.dtype)
-        x = F.gelu(self.stem_2(F.gelu(self.stem_1(mel.transpose(1, 2))))).transpose(1, 2)
+        x = self.stem(frames)
         position = torch.arange(x.shape[1], device=x.device)
         mask = (position[:, None] - position[None]).abs() <= self.config.context_frames
         states = [x]
@@ -131,8 +145,63 @@ class SpeechExpert(Expert):
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """audio (B, 1, N), N a multiple of 960 -> {"speech": (B, T, 2 D), "phone": (B, T, D)}."""
-        states = self.hidden_states(self.mel(audio))
+        return self.features(self.hidden_states(self.frames(audio)))
+
+    @staticmethod
+    def features(states: list[Tensor]) -> dict[str, Tensor]:
+        """What is handed on of the `hidden_states`."""
         return {"speech": torch.cat((states[len(states) // 2], states[-1]), -1), "phone": states[-1]}
+
+
+@dataclass(frozen=True)
+class WhisperExpertConfig(ExpertConfig):
+    """A phoneme expert on Whisper: what listens below, and the blocks above."""
+
+    num_layers: int = 2
+    whisper: WhisperConfig = field(default_factory=lambda: WHISPER_BASE)
+
+
+WHISPER_BASE = WhisperConfig(
+    d_model=512,
+    encoder_layers=6,
+    encoder_attention_heads=8,
+    encoder_ffn_dim=2048,
+    padded=False,
+    features={"sound": 2, "phone": 5, "word": 6},
+)
+"""Choice: the voice and the sound are clearest in a low layer, phones in the last two (docs/lab/diary.md)."""
+
+
+@ENCODERS.register("whisper_expert", WhisperExpertConfig)
+class WhisperExpert(SpeechExpert):
+    """The phoneme expert that hears through Whisper's encoder, which stays as it is; frames at 50 Hz are its layers."""
+
+    config: WhisperExpertConfig
+
+    def build_stem(self) -> None:
+        """Whisper; a norm for each of its layers; two convolutions, the second one to 25 Hz."""
+        whisper, d = self.config.whisper, self.config.width
+        self.whisper = WhisperEncoder(whisper).freeze()
+        self.whisper.apart = "whisper"
+        self.layer_norms = nn.ModuleList([nn.LayerNorm(whisper.d_model) for _ in whisper.features])
+        self.stem_1 = nn.Conv1d(whisper.d_model * len(whisper.features), d, 1)
+        self.stem_2 = nn.Conv1d(d, d, 4, stride=2, padding=1)
+
+    def unfreeze(self) -> Self:
+        """Let all but Whisper learn."""
+        super().unfreeze()
+        self.whisper.requires_grad_(False)
+        return self
+
+    @torch.no_grad()
+    def frames(self, audio: Tensor) -> Tensor:
+        """Layers of Whisper side by side, (B, 2 T, C), of audio (B, 1, N)."""
+        return torch.cat(list(self.whisper(audio).values()), -1)
+
+    def stem(self, frames: Tensor) -> Tensor:
+        """Frames (B, 2 T, C) at 25 Hz: (B, T, D)."""
+        parts = frames.to(self.stem_1.weight.dtype).split(self.config.whisper.d_model, -1)
+        return super().stem(torch.cat([norm(x) for norm, x in zip(self.layer_norms, parts, strict=True)], -1))
 
 
 @ENCODERS.register("sound_expert", ExpertConfig)
@@ -145,4 +214,4 @@ class SoundExpert(Expert):
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """audio (B, 1, N), N a multiple of 960 -> {"semantic": (B, T, D)}."""
-        return {"semantic": self.hidden_states(self.mel(audio))[-1]}
+        return {"semantic": self.hidden_states(self.frames(audio))[-1]}

@@ -105,6 +105,7 @@ ENCODERS: Registry[AudioEncoder] = Registry(
         "wavlm": "uniaudio2.codec.features",
         "musicfm": "uniaudio2.codec.features",
         "speech_expert": "uniaudio2.codec.experts",
+        "whisper_expert": "uniaudio2.codec.experts",
         "sound_expert": "uniaudio2.codec.experts",
     },
 )

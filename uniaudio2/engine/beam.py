@@ -146,7 +146,8 @@ def beam_search(
     prompts = _all_prompts(requests, renderings, beams)
     searches = [_new_search(engine, request, each, beams) for request, each in zip(requests, prompts, strict=True)]
     if searches:
-        _run(engine, requests, searches, prompts)
+        with engine.threads():
+            _run(engine, requests, searches, prompts)
     return [_result(engine, request, search) for request, search in zip(requests, searches, strict=True)]
 
 

@@ -10,12 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
-
-import torch
+from typing import NamedTuple, Unpack
 
 from uniaudio2.engine.request import GenerationRequest, GenerationResult, StreamEvent
-from uniaudio2.engine.runner import ModelRunner
+from uniaudio2.engine.runner import ModelRunner, RunnerSettings
 from uniaudio2.engine.sampling import GenerationError
 from uniaudio2.engine.session import Generation
 from uniaudio2.lm.model import AudioLM
@@ -112,28 +110,8 @@ class Engine(ModelRunner):
         GenerationError: If a setting makes no sense or there is nothing to compile with.
     """
 
-    def __init__(
-        self,
-        model: AudioLM,
-        builder: SequenceBuilder,
-        *,
-        max_batch: int = 16,
-        prefill_chunk: int = 256,
-        cache_dtype: torch.dtype | None = None,
-        sync_every: int | None = None,
-        compile: bool = False,
-        cuda_graphs: bool | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            builder,
-            max_batch=max_batch,
-            prefill_chunk=prefill_chunk,
-            cache_dtype=cache_dtype,
-            sync_every=sync_every,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-        )
+    def __init__(self, model: AudioLM, builder: SequenceBuilder, **settings: Unpack[RunnerSettings]) -> None:
+        super().__init__(model, builder, **settings)
         self._session = Generation(self)
         self._news = threading.Condition()  # guards all below; the batch belongs to whoever drives
         self._driving = False
@@ -208,7 +186,8 @@ class Engine(ModelRunner):
         try:
             for order in orders:
                 self._follow(order)
-            events = self._session.step()
+            with self.threads():
+                events = self._session.step()
         except BaseException as caught:
             error = caught
             raise

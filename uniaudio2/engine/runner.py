@@ -9,12 +9,14 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from uniaudio2.devices import threads_for
 from uniaudio2.engine.request import GenerationRequest
 from uniaudio2.engine.sampling import GenerationError, Needs, guide
 from uniaudio2.engine.state import Board
@@ -50,28 +52,32 @@ def _compiled(function: Callable[..., Tensor], device: torch.device) -> Callable
     return torch.compile(function, dynamic=True, fullgraph=True, options=on_cpu if device.type == "cpu" else None)
 
 
+class RunnerSettings(TypedDict, total=False):
+    """How a model generates; see `Engine`."""
+
+    max_batch: int
+    prefill_chunk: int
+    cache_dtype: torch.dtype | None
+    sync_every: int | None
+    compile: bool
+    cuda_graphs: bool | None
+
+
 class ModelRunner:
     """A model with the settings that it generates with; see `Engine` for what they mean."""
 
-    def __init__(
-        self,
-        model: AudioLM,
-        builder: SequenceBuilder,
-        *,
-        max_batch: int = 16,
-        prefill_chunk: int = 256,
-        cache_dtype: torch.dtype | None = None,
-        sync_every: int | None = None,
-        compile: bool = False,
-        cuda_graphs: bool | None = None,
-    ) -> None:
+    def __init__(self, model: AudioLM, builder: SequenceBuilder, **settings: Unpack[RunnerSettings]) -> None:
+        max_batch, prefill_chunk = settings.get("max_batch", 16), settings.get("prefill_chunk", 256)
+        sync_every, cuda_graphs = settings.get("sync_every"), settings.get("cuda_graphs")
+        compile = settings.get("compile", False)
         if max_batch < 1 or prefill_chunk < 1:
             raise GenerationError("max_batch and prefill_chunk must be at least 1")
         on_gpu = model.device.type == "cuda"
         if cuda_graphs and not on_gpu:
             raise GenerationError(f"the model is on {model.device}: CUDA graphs need it on a CUDA device")
         self.model, self.builder = model, builder
-        self.max_batch, self.prefill_chunk, self.cache_dtype = max_batch, prefill_chunk, cache_dtype
+        self.max_batch, self.prefill_chunk = max_batch, prefill_chunk
+        self.cache_dtype = settings.get("cache_dtype")
         self.sync_every = sync_every if sync_every is not None else (8 if on_gpu else 1)
         self.cuda_graphs = (compile and on_gpu) if cuda_graphs is None else cuda_graphs
         self.compiled = compile
@@ -81,6 +87,10 @@ class ModelRunner:
             if not on_gpu:
                 model.depth.store_heads_by_id()
             self.model_step, self._read = (_compiled(each, model.device) for each in (model.step, model.depth.read))
+
+    def threads(self) -> AbstractContextManager[None]:
+        """On how many threads of the CPU the steps of this model run; see `uniaudio2.devices.threads_for`."""
+        return threads_for(self.model.config.backbone.width, self.model.device)
 
     @property
     def fixed_shapes(self) -> bool:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, resample
 from uniaudio2.data.manifest import Example
+from uniaudio2.data.recogniser import REMEDY, has_whisper, hear, whisper_name
 from uniaudio2.data.sources import CAPTIONS
 from uniaudio2.eval.audio_metrics import median_f0_hz, timbre
 from uniaudio2.eval.classifier import NearestClip, SoundClassifier
 from uniaudio2.eval.context import Clip, Context, EvaluationError, recording_of
 from uniaudio2.eval.listener import Listener
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.text_metrics import Cluster, Rate, accuracy, mean, score_texts
+from uniaudio2.eval.text_metrics import Cluster, Rate, accuracy, mean, score_texts, simplified
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
@@ -32,11 +33,13 @@ LISTENER = "pocketsphinx, choice of one in ten sentences"
 
 
 def tts(context: Context) -> Result:
-    """Unseen sentences: our own recogniser and an independent one, beside both on the voice that was learned from.
+    """Unseen sentences: our own recogniser and independent ones, beside them the voice that was learned from.
 
-    The learned-from (source) voice is flite's slt in English and espeak-ng's in Mandarin and Cantonese; its rows are
-    left out where the program is not installed.
+    The learned-from (source) voice is hibari's in English, Kokoro's in Mandarin and espeak-ng's in Cantonese; its rows
+    are left out where the program is not installed. Whisper judges where it is at hand (`uniaudio2.data.recogniser`).
     """
+    if not has_whisper():
+        context.notes.append(f"No figure by Whisper. {REMEDY}")
     figures: list[Figure] = []
     items: list[dict[str, Any]] = []
     for language in context.languages:
@@ -122,6 +125,7 @@ def _readings(
             figures.append(
                 Figure.of(f"{name} by own recogniser", rate, unit="%", group=group, target=target, judge=OWN)
             )
+        figures += _by_whisper(context, sentences, language, waves, group, items, system)
         seconds = [wave.shape[-1] / SAMPLE_RATE for wave in waves]
         length = Figure("seconds per sentence, mean", statistics.mean(seconds), count=len(seconds), unit="s",
                         group=group)  # fmt: skip
@@ -138,6 +142,28 @@ def _readings(
         for row, ok in zip(items, right, strict=True):
             row[f"{system}: listener"] = ok
     return figures, items
+
+
+def _by_whisper(
+    context: Context,
+    sentences: Sequence[str],
+    language: str,
+    waves: Sequence[Tensor],
+    group: str,
+    items: Sequence[dict[str, Any]],
+    system: str,
+) -> list[Figure]:
+    """Errors of what Whisper hears in the waves, where it is at hand; Chinese in simplified script."""
+    if language == "yue" or not has_whisper():  # Whisper base writes Cantonese as Mandarin
+        return []
+    found = [simplified(hear(wave, language), language) for wave in context.track(waves, f"{language}: Whisper")]
+    wanted = [simplified(text, language) for text in sentences]
+    scores = score_texts(wanted, found, language=language, normaliser="whisper", seed=context.seed)
+    for row, text in zip(items, found, strict=True):
+        row[f"{system}: Whisper"] = text
+    name, rate = ("WER", scores.wer) if language == "en" else ("CER", scores.cer)
+    target = ("<= 10 %" if language == "en" else "<= 15 %") if system == OURS else ""
+    return [Figure.of(f"{name} by Whisper", rate, unit="%", group=group, target=target, judge=whisper_name())]
 
 
 def source_voice(sentences: Sequence[str], language: str) -> list[Tensor] | None:

@@ -7,12 +7,14 @@ those are what a figure speaks about (``clusters``). Knows nothing about models.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,20 @@ def whisper(text: str, language: str = "en") -> str:
     if language == "en":
         return EnglishTextNormalizer()(text)
     return BasicTextNormalizer()(text).replace(" ", "")
+
+
+def simplified(text: str, language: str) -> str:
+    """Chinese in simplified script, so that a recogniser's choice of script is no error; other texts as they are."""
+    return text if language == "en" else _to_simplified().normalize(text)
+
+
+@functools.cache
+def _to_simplified() -> Any:
+    from wetext import Normalizer
+
+    return Normalizer(
+        lang="zh", operator="tn", traditional_to_simple=True, remove_erhua=False, full_to_half=True
+    )
 
 
 NORMALISERS: dict[str, Callable[[str, str], str]] = {"simple": simple, "whisper": whisper}

@@ -187,7 +187,7 @@ def load_weights(
         stored, passing = open_tensors(path), open_tensors(path, keep=False)
     except TensorFileError as error:
         raise CheckpointError(str(error)) from None
-    tensors = {name: tensor for name, tensor in stored.items() if not _is_scale(name, stored)}
+    tensors = {name: tensor for name, tensor in stored.items() if not is_scale(name, stored)}
     expected = model.state_dict(keep_vars=True)
     check_keys(
         {name: tuple(t.shape) for name, t in expected.items()},
@@ -229,7 +229,8 @@ def check_value(value: Tensor, expected: Tensor, name: str) -> None:
         raise CheckpointError(f"{name} holds NaN or infinite values: the file is damaged, or its training diverged")
 
 
-def _is_scale(name: str, stored: Mapping[str, LazyTensor]) -> bool:
+def is_scale(name: str, stored: Mapping[str, LazyTensor]) -> bool:
+    """Whether a tensor of a file only scales the int8 tensor of its name."""
     owner = stored.get(name.removesuffix(SCALE_SUFFIX)) if name.endswith(SCALE_SUFFIX) else None
     return owner is not None and owner.dtype == torch.int8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uniaudio2.data.synth.heard import Heard
 from uniaudio2.data.synth.real import Recordings
 from uniaudio2.data.synth.renderer import Renderer
 from uniaudio2.data.synth.sound import Mixtures, Sounds
@@ -9,6 +10,11 @@ from uniaudio2.data.synth.speech import Speech
 
 SPEECH_SETS = ("fsdd", "keywords", "coffee_commands", "read_english", "read_chinese")
 SOUND_SETS = ("esc10", "sonic_pi", "librosa_clips")
+PEOPLE_SETS = (
+    "keywords", "read_english", "read_chinese", "speechocean", "librispeech_text", "vctk_p239", "aishell_pair",
+    "speech_commands",
+)  # fmt: skip
+HEARD_SOUND_SETS = (*SOUND_SETS, "effects")
 
 
 def _beside(first_sentence: int, *, words: int = 0, **hours: float) -> Speech:
@@ -69,6 +75,28 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
             dev_sentences={"en": 400, "zh": 100},
             held_out_engines=("kokoro",),
             seen_engines=("kokoro",),
+        ),
+    ),
+    # People: real recordings with text, one natural voice for hours, and engines of other kinds beside.
+    "nano_people": (
+        Speech(
+            {
+                "hibari": 7.0, "flite_slt": 0.7, "flite_rms": 0.7, "flite_kal16": 0.5, "festival_kal": 0.5,
+                "espeak_en": 3.0, "zh_house": 0.3, "zh_many": 2.5, "yue_house": 0.7, "yue_many": 1.7,
+            },
+            words=2000,
+        ),
+        Recordings(PEOPLE_SETS + HEARD_SOUND_SETS),
+        Sounds(40.0),
+        Mixtures(60.0, ("esc10",)),
+    ),
+    # Real voices without transcripts, with what Whisper hears in them.
+    "nano_heard": (Heard(("librispeech_voices", "coffee_commands")),),
+    # The natural voices that nano speaks with beside the house voice: one Mandarin woman for an hour, and all others.
+    "nano_natural": (
+        Speech(
+            {"kokoro_zh_house": 1.2, "kokoro_en": 0.8, "kokoro_zh": 0.4, "kokoro_en_pairs": 0.5},
+            dev_sentences={"en": 400, "zh": 100}, speak_dev=False, first_sentence=9000,
         ),
     ),
     "pilot": (

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
+from uniaudio2.codec.encoder import file_of
 from uniaudio2.codec.experts import Expert
 from uniaudio2.codec.loss import SpectralLoss
 from uniaudio2.codes import SAMPLE_RATE, UNIT
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
-from uniaudio2.tensors import load_tensors, save_tensors
+from uniaudio2.storage.load import is_scale, read_stored
+from uniaudio2.tensors import open_tensors, save_tensors
 from uniaudio2.train.codec.clips import ClipConfig, ClipSampler
 from uniaudio2.train.config import TrainConfig, TrainingError
 from uniaudio2.train.identity import fingerprint, flat_config
@@ -119,9 +121,13 @@ class CodecStage(ABC):
         return out
 
     def export_part(self, out_dir: Path, module: nn.Module, prefix: str) -> None:
-        """Write one part's tensors as ``out_dir/<stage>.safetensors`` under the codec's key names."""
+        """Write one part's tensors as ``out_dir/<stage>.safetensors`` under the codec's key names.
+
+        A finished encoder inside of it is left out: its weights are a file of their own.
+        """
         out_dir.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{prefix}{name}": value for name, value in module.state_dict().items()}
+        state = module.state_dict()
+        tensors = {f"{prefix}{name}": value for name, value in state.items() if file_of(module, name) is None}
         save_tensors(out_dir / f"{self.name}.safetensors", tensors)
 
 
@@ -181,11 +187,12 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
     for file in files:
         if not Path(file).is_file():
             raise TrainingError(f"{file} is not there: run the earlier stage that exports it first")
-        tensors = load_tensors(file)
+        stored = open_tensors(file)
+        tensors = {name: read_stored(name, stored) for name in stored if not is_scale(name, stored)}
         for name, value in tensors.items():
             if name not in own or own[name].shape != value.shape:
                 raise TrainingError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
-        codec.load_state_dict(tensors, strict=False)
+        codec.load_state_dict({name: value.to(own[name].dtype) for name, value in tensors.items()}, strict=False)
         loaded |= tensors.keys()
     return loaded
 

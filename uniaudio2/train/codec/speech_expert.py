@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uniaudio2.codec.codec import ReasoningCodec
+from uniaudio2.codec.experts import Expert, SpeechExpert, WhisperExpert
 from uniaudio2.codes import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
@@ -71,14 +72,16 @@ def warp_mel(mel: Tensor, factors: Tensor, f_max: float, *, f_min: float = 20.0)
 class SpeechExpertConfig(CodecStageConfig):
     """Stage ``speech_expert``.
 
-    Choice: ``anchor`` keeps the features near those at the start, on clips by engines whose voices the expert knew
-    before: new voices are learned while what was built on the expert (codes, language model) still fits it.
+    Choice: ``anchor`` keeps the features near those at the start, or near those of another codec's expert, on clips by
+    engines whose voices that expert knew: new voices are learned, or another encoder takes over, while what was built
+    on the expert (codes, language model) still fits it.
     """
 
     stage: Literal["speech_expert"] = "speech_expert"
     min_count: int = 30  # phones with fewer uses in the corpus are left out of the inventory
     head_from: str | None = None  # export folder of an earlier run, whose inventory and head go on
     anchor: float = 0.0  # weight of the distance to the features at the start
+    anchor_model: str | None = None  # model folder, or the name of a shipped one, whose codec's features those are
     anchor_engines: tuple[str, ...] = ("espeak-ng", "flite", "festival")
 
 
@@ -114,7 +117,7 @@ class SpeechExpertStage(CodecStage):
         if folder:
             self.model["head"].load_state_dict(load_tensors(folder / HEAD_FILE))
         self.anchor, self.anchor_engines = config.anchor, frozenset(config.anchor_engines)
-        self.before = copy.deepcopy(expert).requires_grad_(False).eval() if config.anchor else None
+        self.before = _anchor(config, expert) if config.anchor else None
 
     def has_labels(self, example: Example) -> bool:
         """Phones must be known."""
@@ -135,7 +138,7 @@ class SpeechExpertStage(CodecStage):
     def log_probs(self, audio: Tensor) -> Tensor:
         """(B, 1, N) -> log-probabilities (B, 2 T, V)."""
         expert: Any = self.model["part"]
-        return self._head(expert.hidden_states(expert.mel(audio))[-1])
+        return self._head(expert.hidden_states(expert.frames(audio))[-1])
 
     def _head(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> log-probabilities (B, 2 T, V)."""
@@ -169,25 +172,25 @@ class SpeechExpertStage(CodecStage):
             known: Clips that are anchored, (B,).
 
         Returns:
-            Log-probabilities (B, 2 T, V), and the distance from the features that the expert began with, over clips
-            with their own tract; it sees no stripes. None without an anchor or such clips.
+            Log-probabilities (B, 2 T, V), and the distance from the features that the expert is anchored to, over
+            clips with their own tract; they see no stripes. None without an anchor or such clips.
         """
         expert: Any = self.model["part"]
-        device = audio.device
-        warped = torch.rand(len(audio), device=device) < self.warped_share
-        drawn = torch.empty(len(audio), device=device).uniform_(*self.tract_lengths)
-        mel = warp_mel(expert.mel(audio), torch.where(warped, drawn, 1.0), expert.config.f_max_hz)
-        before, anchored = None, known & ~warped
-        if self.before is not None and bool(anchored.any()):
-            with torch.no_grad():
-                before = self.before.hidden_states(mel[anchored])
-        states = expert.hidden_states(_with_stripes(mel))
-        distance = None
-        if before is not None:
-            # The two layers that `SpeechExpert` hands on.
-            parts = [(states[i][anchored].float(), before[i].float()) for i in (len(states) // 2, len(states) - 1)]
-            distance = torch.stack([F.mse_loss(now, was) / was.var() for now, was in parts]).mean()
-        return self._head(states[-1]), distance
+        frames = expert.frames(audio)
+        own = torch.ones_like(known)
+        if not isinstance(expert, WhisperExpert):  # which has heard vocal tracts enough
+            own = torch.rand(len(audio), device=audio.device) >= self.warped_share
+            drawn = torch.empty(len(audio), device=audio.device).uniform_(*self.tract_lengths)
+            frames = warp_mel(frames, torch.where(own, 1.0, drawn), expert.config.f_max_hz)
+        states = expert.hidden_states(_with_stripes(frames))
+        anchored = known & own
+        if self.before is None or not bool(anchored.any()):
+            return self._head(states[-1]), None
+        with torch.no_grad():
+            before = self.before(audio[anchored])
+        now = expert.features([state[anchored] for state in states])
+        parts = [F.mse_loss(now[role].float(), was.float()) / was.float().var() for role, was in before.items()]
+        return self._head(states[-1]), torch.stack(parts).mean()
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Phoneme error rate on dev clips, by source."""
@@ -223,6 +226,23 @@ def _with_stripes(mel: Tensor) -> Tensor:
 
 def _draw(limit: int, rows: int, like: Tensor) -> Tensor:
     return torch.randint(0, limit, (rows, 1), device=like.device)
+
+
+def _anchor(config: SpeechExpertConfig, expert: Expert) -> SpeechExpert:
+    """The expert whose features are to be kept: as it is now, or another codec's.
+
+    Raises:
+        TrainingError: If that codec's expert gives features of other widths.
+    """
+    if config.anchor_model is None:
+        return copy.deepcopy(expert).requires_grad_(False).eval()  # pyright: ignore[reportReturnType]
+    codec = ReasoningCodec.from_pretrained(config.anchor_model)
+    other = codec.encoders[codec.roles["phone"][0]]
+    if not isinstance(other, SpeechExpert) or other.feature_info != expert.feature_info:
+        raise TrainingError(
+            f"{config.anchor_model}: its expert gives other features than the one that is to be trained"
+        )
+    return other.float().freeze()
 
 
 def _phones_of(folder: Path) -> list[str]:

@@ -42,6 +42,7 @@ bm_george bm_lewis
 """
 _MANDARIN = "zf_xiaobei zf_xiaoni zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
 _NAMES = {"en": _ENGLISH.split(), "zh": _MANDARIN.split()}
+_HOUSE = "zf_xiaoxiao"
 _HELD_OUT = {"en": ("af_sarah", "am_michael", "bm_george"), "zh": ("zf_xiaoyi", "zm_yunxi")}
 
 
@@ -113,6 +114,7 @@ class _Engine:
             for name, kept in ((f"kokoro_{language}", single), (f"kokoro_{language}_pairs", pairs)):
                 voices = tuple(Voice(self.name, voice, language) for voice in kept)
                 groups[name] = VoiceGroup(language, voices, clips_per_unit=24)
+        groups["kokoro_zh_house"] = VoiceGroup("zh", (Voice(self.name, _HOUSE, "zh"),), clips_per_unit=24)
         return groups
 
     def held_out(self, language: str) -> tuple[Voice, ...]:
