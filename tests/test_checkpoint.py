@@ -71,7 +71,10 @@ def test_everything_comes_back(folder: Path, codec: ReasoningCodec, lm: AudioLM,
     for ours, theirs in ((loaded.codec, codec), (loaded.lm, lm), (loaded.text_decoder, decoder)):
         assert_equal(ours, theirs)
         assert not ours.training and ours.config == theirs.config  # type: ignore[union-attr]
-    files = {"MODEL_CARD.md", "codec.safetensors", "config.yaml", "lm.safetensors", "text_decoder.safetensors"}
+    files = {"MODEL_CARD.md", "config.yaml", "lm.safetensors", "text_decoder.safetensors"}
+    files |= {
+        f"codec{end}" for end in (".safetensors.index.json", "-00001-of-00001.safetensors", "-whisper.safetensors")
+    }
     assert {path.name for path in folder.iterdir()} == files | {"tokenizer.json"}
 
 
@@ -178,6 +181,19 @@ def test_parts_are_merged_into_a_folder(tmp_path: Path, codec: ReasoningCodec, l
         _ = open_folder(tmp_path).tokenizer
     with pytest.raises(CheckpointError, match="cannot save a Linear"):
         save_pretrained(nn.Linear(2, 2), tmp_path)
+
+
+def test_a_finished_encoder_keeps_a_file_of_its_own_that_never_changes(tmp_path: Path, codec: ReasoningCodec) -> None:
+    first = save_parts(tmp_path / "first", codec=codec, dtype="int8")
+    loaded = load_codec(first)
+    with torch.no_grad():
+        next(iter(loaded.reasoning.parameters())).add_(1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    second = save_parts(tmp_path / "second", codec=loaded, dtype="int8")
+    files = [folder / "codec-whisper.safetensors" for folder in (first, second)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    names = set(open_tensors(files[0]))
+    assert names and all(".whisper." in name for name in names)
+    assert not names & set(open_tensors(first / "codec-00001-of-00001.safetensors"))
 
 
 def test_a_whole_model_object_is_saved(tmp_path: Path, codec: ReasoningCodec, lm: AudioLM, folder: Path) -> None:

@@ -140,12 +140,3 @@ def test_every_module_imports_without_extras(run_python: Callable[..., subproces
         f"for name in {names!r}: importlib.import_module(name)"
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_threads_wait_without_spinning(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    code = "import os; os.environ.pop('OMP_WAIT_POLICY', None); import uniaudio2; print(os.environ['OMP_WAIT_POLICY'])"
-    assert run_python(code).stdout.strip() == "PASSIVE"
-    chosen = (
-        "import os; os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'; import uniaudio2; print(os.environ['OMP_WAIT_POLICY'])"
-    )
-    assert run_python(chosen).stdout.strip() == "ACTIVE"

@@ -27,9 +27,10 @@ exit 0
     ("fails", "code", "last", "never"),
     [
         ("", 0, "assemble", "nothing"),
-        ("speech_expert", 3, "train autoencoder", "train sound_expert"),
+        ("speech_expert", 3, "train speech_expert", "train sound_expert"),
+        ("sound_expert", 3, "train autoencoder", "train reasoning"),
         ("prepare", 4, "prepare", "train lm_1"),
-        ("lm_3_1", 3, "train lm_3", "train.seed=2"),
+        ("lm_3_1", 3, "train lm_3", "--language-model"),
     ],
 )
 def test_a_stage_that_fails_in_the_background_ends_the_recipe(

@@ -206,8 +206,8 @@ def save_parts(
         raise CheckpointError(f"{folder}: cannot be made ({error.strerror})") from None
     for part, model in parts.items():
         if model is not None:
-            apart = {name: file for name in model.state_dict() if (file := file_of(model, name))}
             packed = pack_weights(model, dtype)
+            apart = {name: file for name in packed if (file := file_of(model, name))}
             save_tensors(folder / f"{part}.safetensors", packed, metadata={"format": "pt"}, apart=apart)
     if tokenizer is not None:
         _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)

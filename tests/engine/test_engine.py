@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from tests.engine.support import GREEDY, LIMITS, builder, ids_of, inputs, mixed_requests, model, request
+from uniaudio2.devices import threads_for
 from uniaudio2.engine import Engine, GenerationError, GenerationRequest, SamplingConfig, StreamEvent
+from uniaudio2.engine.session import Generation
 from uniaudio2.lm import AudioLM
 from uniaudio2.lm.quantize import quantize_weights
 from uniaudio2.tasks import TASKS
@@ -301,3 +303,20 @@ def test_nothing_is_handed_in_when_one_request_cannot_be_served() -> None:
         engine.submit([request("asr"), request("asr", limits={"text": (1, 5000)})])
     assert not engine._orders
     assert engine.generate([]) == []
+
+
+def test_a_small_model_steps_on_one_thread_and_leaves_torchs_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    before, step = torch.get_num_threads(), Generation.step
+    monkeypatch.setattr(Generation, "step", lambda self: (seen.append(torch.get_num_threads()), step(self))[1])
+    torch.set_num_threads(2)
+    try:
+        Engine(model(), builder()).generate([request("asr")])
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+        with threads_for(4096, torch.device("cpu")):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(RuntimeError), threads_for(64, torch.device("cpu")):
+            raise RuntimeError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

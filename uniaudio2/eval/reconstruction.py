@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codes import AudioCodes
+from uniaudio2.data.recogniser import has_whisper, hear, whisper_name
 from uniaudio2.eval.audio_metrics import (
     SOUND_METRICS,
     SPEECH_METRICS,
@@ -25,7 +26,7 @@ from uniaudio2.eval.audio_metrics import (
 from uniaudio2.eval.context import Clip, Context, EvaluationError
 from uniaudio2.eval.report import Figure
 from uniaudio2.eval.subject import HasAutoencoder, HasStreams
-from uniaudio2.eval.text_metrics import mean
+from uniaudio2.eval.text_metrics import mean, score_texts, simplified
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
@@ -48,6 +49,7 @@ class Recording:
         audio: Original, (1, N) at 24 kHz.
         cluster: Speaker, or recording that a sound was cut from; clips of one speaker may be chained.
         peers: Reconstructions by other systems, by name.
+        language: What is spoken, where it is known.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Recording:
     audio: Tensor
     cluster: str = ""
     peers: dict[str, Tensor] | None = None
+    language: str | None = None
 
 
 def codec(context: Context) -> Result:
@@ -72,7 +75,8 @@ def codec_data(context: Context, data: str) -> Result:
 
 
 def _recording(clip: Clip, group: str, kind: str) -> Recording:
-    return Recording(clip.example.id, group, kind, clip.load(), str(clip.cluster or ""))
+    own = clip.example
+    return Recording(own.id, group, kind, clip.load(), str(clip.cluster or ""), language=own.language)
 
 
 def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
@@ -97,7 +101,8 @@ def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
             scores = reconstruction_scores(one.audio, estimate, kind=one.kind)
             row = {"group": one.group, "system": system, "id": one.id, "kind": one.kind, "cluster": one.cluster}
             items.append({**row, **scores})
-    return _figures(items, context) + _code_figures(context, codes), items
+    words = _words_changed(context, recordings, decoded)
+    return _figures(items, context) + words + _code_figures(context, codes), items
 
 
 def gather(context: Context) -> list[Recording]:
@@ -199,6 +204,30 @@ def _figures(items: Sequence[dict[str, Any]], context: Context) -> list[Figure]:
                 unit = "Hz" if name == "bandwidth_hz" else UNITS.get(name, "")
                 target = TARGETS.get((system, group, name), "")
                 figures.append(Figure.of(name, rate, unit=unit, group=f"{group}: {system}", target=target))
+    return figures
+
+
+def _words_changed(
+    context: Context, recordings: Sequence[Recording], decoded: Mapping[str, Mapping[str, Tensor]]
+) -> list[Figure]:
+    """Errors of what Whisper hears in decoded speech against what it hears in the original; none without Whisper."""
+    spoken = [one for one in recordings if one.kind == "speech" and one.language in ("en", "zh")]
+    if not spoken or not has_whisper():
+        return []
+    texts = {one.id: hear(one.audio, str(one.language)) for one in context.track(spoken, "Whisper on originals")}
+    figures: list[Figure] = []
+    for system, waves in decoded.items():
+        groups: dict[tuple[str, str], list[Recording]] = {}
+        for one in spoken:
+            if one.id in waves and texts[one.id].strip():
+                groups.setdefault((one.group, str(one.language)), []).append(one)
+        for (group, language), own in groups.items():
+            heard = [hear(waves[one.id], language) for one in context.track(own, f"Whisper on {system}")]
+            pairs = [[simplified(text, language) for text in side] for side in ([texts[one.id] for one in own], heard)]
+            scores = score_texts(*pairs, language=language, normaliser="whisper", seed=context.seed)
+            name, rate = ("words", scores.wer) if language == "en" else ("characters", scores.cer)
+            figures.append(Figure.of(f"{name} changed, by Whisper", rate, unit="%", group=f"{group}: {system}",
+                                     judge=whisper_name()))  # fmt: skip
     return figures
 
 

@@ -62,9 +62,7 @@ def simplified(text: str, language: str) -> str:
 def _to_simplified() -> Any:
     from wetext import Normalizer
 
-    return Normalizer(
-        lang="zh", operator="tn", traditional_to_simple=True, remove_erhua=False, full_to_half=True
-    )
+    return Normalizer(lang="zh", operator="tn", traditional_to_simple=True, remove_erhua=False, full_to_half=True)
 
 
 NORMALISERS: dict[str, Callable[[str, str], str]] = {"simple": simple, "whisper": whisper}

@@ -148,10 +148,11 @@ def assemble(
 def _whole_codec(preset: str, parts: Sequence[Path | str], *, rounded: bool) -> ReasoningCodec:
     """A codec of the parts that its stages exported."""
     model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
-    missing = set(model.state_dict()) - codec.load_parts(model, parts)
+    loaded = codec.load_parts(model, parts)
+    model = without_training_parts(model)
+    missing = set(model.state_dict()) - loaded
     if missing:
         raise UserError(f"no part holds {sorted(missing)[0]} and {len(missing) - 1} more: give every stage's export")
-    model = without_training_parts(model)
     if rounded:
         round_codebooks(model)
     return model

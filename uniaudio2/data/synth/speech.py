@@ -22,8 +22,8 @@ from uniaudio2.data.synth.voices import Voice, Wave, engine, synthesise, voice_g
 from uniaudio2.errors import UserError
 
 HOUSE_VOICES = {
-    "en": Voice("flite", "slt"),
-    "zh": Voice("espeak-ng", "cmn", "zh", 50, 160),
+    "en": Voice("hibari", "heart"),
+    "zh": Voice("kokoro", "zf_xiaoxiao", "zh"),
     "yue": Voice("espeak-ng", "yue", "yue", 50, 160),
 }
 """The voice that speaks when none is asked for."""
