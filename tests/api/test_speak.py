@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.api.support import noise, tune
+from uniaudio2.api.speak import louder
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.engine import derive_seed
 from uniaudio2.errors import UserError
@@ -174,3 +175,27 @@ def test_speech_is_refused_at_once(model, options, message):
 def test_an_unknown_sampling_argument_is_named(model):
     with pytest.raises(TypeError, match="unknown sampling argument 'top_q'"):
         model.speak("hello", top_q=0.5)
+
+
+def test_times_of_sentences_are_those_in_the_audio(model):
+    spoken = model.speak("One two. Three four. Five.", seed=5)
+    starts, ends = zip(*spoken.times_s, strict=True)
+    assert starts[0] == 0 and ends[-1] == pytest.approx(spoken.duration_s)
+    assert all(start < end for start, end in spoken.times_s)
+    for end, start, sentence in zip(ends, starts[1:], spoken.sentences, strict=False):
+        assert start - end == pytest.approx(sentence.pause_after_s)
+        assert not spoken.audio[0, round(end * SAMPLE_RATE) + 1 : round(start * SAMPLE_RATE) - 1].any()
+    segments = spoken.to_dict()["segments"]
+    assert [part["text"] for part in segments] == [sentence.text for sentence in spoken.sentences]
+
+
+def test_louder_speech_is_the_same_speech_and_never_clips(model, monkeypatch):
+    tune(monkeypatch, model, speech_gain_db=0.0)
+    plain = model.speak("One two. Three.", seed=3).audio
+    tune(monkeypatch, model, speech_gain_db=6.0)
+    loud = model.speak("One two. Three.", seed=3).audio
+    small = plain.abs() * 10 ** (6 / 20) < 0.9
+    torch.testing.assert_close(loud[small], plain[small] * 10 ** (6 / 20))
+    assert float(louder(100 * torch.randn(1, 500), 12.0).abs().max()) <= 1.0
+    streamed = torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1)
+    torch.testing.assert_close(streamed, model.speak("One two. Three.", seed=3, best_of=1, batch_size=1).audio)

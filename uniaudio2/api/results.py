@@ -95,14 +95,17 @@ class AudioResult:
 
 @dataclass(frozen=True)
 class SpeechResult(AudioResult):
-    """Generated speech; one entry of ``sentences`` and of ``codes`` for each piece spoken."""
+    """Generated speech; one entry of ``sentences``, ``times_s`` and ``codes`` for each piece spoken."""
 
     sentences: tuple[Sentence, ...] = ()
+    times_s: tuple[tuple[float, float], ...] = ()  # where each starts and ends, without the pause behind it
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         languages = sorted({sentence.language for sentence in self.sentences})
-        return {**super().to_dict(), "language": "+".join(languages), "sentences": len(self.sentences)}
+        spoken = zip(self.sentences, self.times_s, strict=True)
+        segments = [Segment(start, end, sentence.text).to_dict() for sentence, (start, end) in spoken]
+        return {**super().to_dict(), "language": "+".join(languages), "segments": segments}
 
 
 def join_texts(texts: Sequence[str]) -> str:

@@ -70,6 +70,7 @@ class GenerationConfig:
     max_sentence_s: float = 7.0  # longer sentences are spoken in parts
     speech_time: tuple[float, float] = (0.4, 2.2)  # least and most of the usual speaking time
     speech_more_s: float = 1.0  # and so much more
+    speech_gain_db: float = 0.0  # speech is made louder by this than what was learned from; peaks are rounded off
     sound_time_s: tuple[float, float] = (0.8, 10.0)  # shortest and longest sound of free length
 
     def __post_init__(self) -> None:
@@ -86,6 +87,7 @@ class GenerationConfig:
         for name in ("text_tokens_more", "max_text_tokens"):
             check_number(name, getattr(self, name), 1, whole=True)
         check_number("speech_more_s", self.speech_more_s, 0.0)
+        check_number("speech_gain_db", self.speech_gain_db, -40.0, 40.0)
         for name in ("speech_time", "sound_time_s"):
             least, most = getattr(self, name)
             check_number(f"{name}: the least", least, 0.0)

@@ -5,6 +5,7 @@ Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from uniaudio2.api.request import (
 )
 from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
-from uniaudio2.audio import SAMPLE_RATE, AudioError
+from uniaudio2.audio import SAMPLE_RATE, AudioError, limit
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
@@ -82,12 +83,16 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
     """A text read aloud, sentence by sentence in one voice; see `UniAudio2.speak`."""
     sentences = plan(core, text, language)
     parts = list(speak_parts(core, sentences, how))
+    ends = list(itertools.accumulate(audio.shape[-1] / SAMPLE_RATE for audio, _ in parts))
+    last = len(parts) - 1
+    pauses = [0.0 if number == last else sentence.pause_after_s for number, sentence in enumerate(sentences)]
     return SpeechResult(
         audio=torch.cat([audio for audio, _ in parts], dim=-1),
         text=text,
         seed=seed_of(how.sampling),
         codes=tuple(codes for _, codes in parts),
         sentences=tuple(sentences),
+        times_s=tuple((start, end - pause) for start, end, pause in zip([0.0, *ends], ends, pauses, strict=False)),
     )
 
 
@@ -114,7 +119,7 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
             waves = [core.decode(codes, seed=derive_seed(seed, number), steps=how.steps) for codes in mine]
             best = best_heard(core, waves, ask)
             pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
-            yield _with_pause(waves[best], pause_s), mine[best]
+            yield _with_pause(louder(waves[best], core.facts.generation.speech_gain_db), pause_s), mine[best]
 
 
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
@@ -126,7 +131,7 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
     if how.attempts > 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
         return
-    fade = round(FADE_S * SAMPLE_RATE)
+    fade, gain_db = round(FADE_S * SAMPLE_RATE), core.facts.generation.speech_gain_db
     for number, sentence in enumerate(sentences):
         seed = derive_seed(seed_of(how.sampling), number)
         request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
@@ -138,11 +143,11 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
                 if event.codes is None:
                     continue
                 codes = AudioCodes.of({event.kind: event.codes[None]}, core.codec.streams)
-                rest = torch.cat((rest, decoding.push(codes)[0].cpu()), dim=-1)
+                rest = torch.cat((rest, louder(decoding.push(codes)[0].cpu(), gain_db)), dim=-1)
                 if rest.shape[-1] > fade:
                     yield rest[:, :-fade]
                     rest = rest[:, -fade:]
-        rest = torch.cat((rest, decoding.finish()[0].cpu()), dim=-1)
+        rest = torch.cat((rest, louder(decoding.finish()[0].cpu(), gain_db)), dim=-1)
         yield _with_pause(rest, 0.0 if number == len(sentences) - 1 else sentence.pause_after_s)
 
 
@@ -229,6 +234,11 @@ def spoken(core: Core, text: str, language: str) -> str:
     if not words:
         raise TextError(f"there is nothing to say in {text[:40]!r}: give at least one word")
     return words
+
+
+def louder(audio: Tensor, gain_db: float) -> Tensor:
+    """A waveform made louder, sample by sample, so that pieces of a stream fit; peaks are bent below full scale."""
+    return limit(audio * 10 ** (gain_db / 20)) if gain_db else audio
 
 
 def _with_pause(audio: Tensor, pause_s: float) -> Tensor:
