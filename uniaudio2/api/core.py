@@ -26,6 +26,7 @@ from uniaudio2.engine import Engine
 from uniaudio2.errors import UserError
 from uniaudio2.lm.quantize import QUANTIZED_TYPES, QuantizedLinear, quantize_weights
 from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.storage.voices import NamedVoice, read_voices
 from uniaudio2.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Core:
         self.facts = facts or ModelFacts(name=name)
         self._compile, self._engine, self._making = compile, cast("Engine | None", None), threading.Lock()
         self._process = os.getpid()
+        self.voices: dict[str, NamedVoice] = read_voices(folder)
+        """Voices that come with the model, by name."""
 
     @classmethod
     def from_pretrained(

@@ -135,7 +135,8 @@ class UniAudio2(Core):
 
         Args:
             text: Up to 100 000 characters.
-            voice: About 3 s of the voice to speak with; None is the house voice of the language.
+            voice: About 3 s of the voice to speak with, or the name of one of ``voices``; None is the house voice of
+                the language.
             language: ``en``, ``zh`` or ``yue``; None finds out, sentence by sentence.
             sample_rate: Rate of ``voice`` where it is given as samples, Hz.
             batch_size: Sentences worked on together.

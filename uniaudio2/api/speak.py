@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -75,8 +76,22 @@ class Speaking:
         check_decoding(steps, sampling.get("seed"))
         if best_of is None:
             best_of = 1 if greedy else config.speech_attempts  # greedy attempts would all be the same
-        prompt = None if voice is None else voice_prompt(core, load_waveform(voice, sample_rate))
+        prompt = None if voice is None else voice_prompt(core, load_waveform(_recording(core, voice), sample_rate))
         return cls(best_of, prompt, batch_size, steps, sampling)
+
+
+def _recording(core: Core, voice: AudioInput) -> AudioInput:
+    """What a voice sounds like: the recording of a named voice, unless a file has its name, or what was given.
+
+    Raises:
+        AudioError: If a single word is neither a voice nor a file.
+    """
+    if not isinstance(voice, str) or voice == "-" or Path(voice).exists() or "/" in voice or "." in voice:
+        return voice
+    if voice not in core.voices:
+        known = f"its voices are {', '.join(core.voices)}" if core.voices else "it comes with none"
+        raise AudioError(f"{voice}: neither a file nor a voice of {core.name}; {known}")
+    return core.voices[voice].recording
 
 
 def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechResult:

@@ -11,10 +11,12 @@ import click
 
 from uniaudio2.batch import STANDARD_STREAM, InputError, check_output_file, check_output_folder, check_readable
 from uniaudio2.cli.options import MODEL_OPTIONS, Number, Options, count, takes
-from uniaudio2.cli.output import Batch, report_made
+from uniaudio2.cli.output import Batch, emit, report_made, say
 from uniaudio2.formats import WRITABLE_AUDIO
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from uniaudio2.api.model import UniAudio2
     from uniaudio2.api.results import AudioResult
 
@@ -31,7 +33,11 @@ output_option = click.option(
 @click.command()
 @text_argument
 @output_option
-@click.option("--voice", type=Path, metavar="WAV", help="About 3 s of the voice to speak with.")
+@click.option(
+    "--voice",
+    metavar="NAME|WAV",
+    help="A voice that `uniaudio2 voices` lists, or about 3 s of the voice to speak with.",
+)
 @lines_option
 @click.option(
     "--best-of", type=count(1, 64), metavar="N",
@@ -39,7 +45,7 @@ output_option = click.option(
 )  # fmt: skip
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
-    text: str | None, output: str, voice: Path | None, lines: Path | None, best_of: int | None, *, options: Options
+    text: str | None, output: str, voice: str | None, lines: Path | None, best_of: int | None, *, options: Options
 ) -> None:
     """Read a text aloud.
 
@@ -48,11 +54,7 @@ def speak(
     from uniaudio2.speech_text import plan_speech
 
     texts = _texts(text, lines)
-    prompt = None
-    if voice is not None:
-        from uniaudio2.audio import read_audio
-
-        prompt = read_audio(voice)
+    prompt = None if voice is None else _voice(voice, options.model)
 
     def check(one: str) -> None:
         sentences = plan_speech(one, options.language)
@@ -64,6 +66,42 @@ def speak(
         )
 
     _make(texts, output, lines is not None, "speech", options, check, call)
+
+
+def _voice(voice: str, model: str | None) -> "Tensor":
+    """The waveform of a file, or of a voice that comes with the model; found out before the model loads."""
+    from uniaudio2.audio import read_audio
+    from uniaudio2.storage.folder import open_folder
+    from uniaudio2.storage.voices import read_voices
+
+    if voice != STANDARD_STREAM and not Path(voice).exists() and "/" not in voice:
+        known = read_voices(open_folder(model).path)
+        if voice in known:
+            return read_audio(known[voice].recording)
+        if "." not in voice:
+            raise InputError(f"--voice {voice}: neither a file nor a voice of the model; `uniaudio2 voices` lists them")
+    return read_audio(voice)
+
+
+@click.command()
+@takes("model", "as_json")
+def voices(*, options: Options) -> None:
+    """List the voices that come with the model.
+
+    Each is a recording of three seconds; `uniaudio2 speak --voice NAME` speaks with it.
+    """
+    from uniaudio2.storage.folder import open_folder
+    from uniaudio2.storage.voices import read_voices
+
+    found = read_voices(open_folder(options.model).path)
+    for one in found.values():
+        record = {"name": one.name, "language": one.language, "gender": one.gender, "about": one.about}
+        if options.as_json:
+            emit({**record, "recording": str(one.recording), "licence": one.licence})
+        else:
+            print("\t".join(record.values()))
+    if not found:
+        say("this model comes with no voices; speak --voice takes a recording of about 3 s")
 
 
 @click.group()
