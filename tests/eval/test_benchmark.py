@@ -50,6 +50,19 @@ def test_read_english_keeps_the_known_voice_apart(data_root, fake):
     assert report.figure("WER", "all").value == pytest.approx(2 / 7)
 
 
+def test_words_where_nobody_speaks_are_counted_by_the_minute(data_root, add_set, fake):
+    beds = [(f"bed{i}", 10.0 + i, 100, {"label": "room", "split": split}) for i, split in enumerate(("dev", "train"))]
+    add_set("ambience", beds)
+    quiet = evaluate("asr", data="nothing", model=fake(), data_root=data_root)
+    assert quiet.figure("words a minute").value == 0 and quiet.figure("pieces without a word").value == 1
+    heard = evaluate(
+        "asr", data="nothing", model=fake({11 * 24000: "alexa \u4f60\u597d", 240000: "yes no"}), data_root=data_root
+    )
+    minutes = 6 * (10 + 11 + 10) / 60
+    assert heard.figure("listened to").value == pytest.approx(minutes)
+    assert heard.figure("words a minute").value == pytest.approx((6 * 3 + 12 * 2) / minutes)
+
+
 def test_held_out_speech_by_engine(data_root, corpus, fake):
     answers = {e.audio().shape[-1]: e.text for e in read_manifest(corpus)}
     subject = fake(answers)
@@ -178,7 +191,7 @@ def test_mistakes_are_named_before_anything_is_loaded():
 
     with pytest.raises(EvaluationError, match="did you mean asr"):
         evaluate("asrr", model=never)
-    with pytest.raises(EvaluationError, match="choose fsdd, keywords, read_english, synth-heldout, the path"):
+    with pytest.raises(EvaluationError, match="choose fsdd, keywords, read_english, synth-heldout, nothing, the path"):
         evaluate("asr", data="nope", model=never)
     with pytest.raises(EvaluationError, match="limit must be at least 1"):
         evaluate("asr", data="fsdd", model=never, limit=0)

@@ -71,6 +71,8 @@ EVALUATIONS: tuple[Evaluation, ...] = (
                understanding.asr_read_english, TEXT, True),
     Evaluation("asr", "synth-heldout", "unseen sentences by unseen synthetic voices: en, zh, yue, by engine and voice",
                understanding.asr_synth_held_out, TEXT, True),
+    Evaluation("asr", "nothing", "an hour without speech: words that are written down all the same",
+               understanding.asr_nothing, "count of words"),
     Evaluation("tts", "sentences", "unseen sentences: own recogniser and an independent one, beside the source voice",
                generation.tts, f"{generation.OWN}; {generation.LISTENER}", True),
     Evaluation("tts", "voices", "voice prompts of left-out voices: nearest voice and pitch", generation.tts_voices,

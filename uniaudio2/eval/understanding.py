@@ -194,6 +194,38 @@ def asr_data(context: Context, data: str) -> Result:
     return asr_sentences(context, clips, groups, {})
 
 
+_WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")  # a Chinese character counts as one
+
+QUIETER_DB = (0, -6, -12, -18, -24, -30)
+"""Levels at which nothing is listened to."""
+
+
+def asr_nothing(context: Context) -> Result:
+    """Words written down where nobody speaks: beds of ambience at six levels, and white noise, an hour in all."""
+    clips = context.sample(context.real("ambience") + context.real("ambience", "train"))
+    sources = {clip.example.id: clip.load() for clip in clips}
+    generator = torch.Generator().manual_seed(context.seed)
+    for number in range(max(1, len(clips) // 5)):
+        sources[f"noise {number}"] = 0.1 * torch.randn(1, 10 * SAMPLE_RATE, generator=generator)
+    words: dict[str, int] = {}
+    rows: list[dict[str, Any]] = []
+    seconds = 0.0
+    for name, wave in context.track(list(sources.items()), "listening to nothing"):
+        waves = [wave * 10 ** (level / 20) for level in QUIETER_DB]
+        texts = context.subject.transcribe(waves, language=None, seed=context.seed)
+        words[name] = sum(len(_WORD.findall(text)) for text in texts)
+        seconds += len(waves) * wave.shape[-1] / SAMPLE_RATE
+        rows += [{"id": name, "level": level, "found": text} for level, text in zip(QUIETER_DB, texts, strict=True)]
+    minutes = seconds / 60
+    silent = accuracy([not row["found"].strip() for row in rows], clusters=[row["id"] for row in rows])
+    figures = [
+        Figure("words a minute", sum(words.values()) / minutes, count=len(rows), target="<= 1"),
+        Figure.of("pieces without a word", silent, unit="%"),
+        Figure("listened to", minutes, count=len(rows), unit="min"),
+    ]
+    return figures, rows
+
+
 # ------------------------------------------------------------------------------------------------------- captions
 
 
