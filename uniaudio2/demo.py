@@ -8,6 +8,7 @@ import html
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from uniaudio2.audio import SAMPLE_RATE, read_audio, write_audio
 from uniaudio2.codec.mel import LogMel
+from uniaudio2.eval.text_metrics import classes_named
 from uniaudio2.files import replacing, write_text
+from uniaudio2.speech_text import is_han
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -156,14 +159,18 @@ _STOP_WORDS = frozenset(
 
 
 def same_meaning(expected: str, got: str) -> bool:
-    """Whether two captions share a telling word (``dog`` in "a dog barking" and "a barking dog")."""
+    """Whether two captions name the same classes of sound, no more and no fewer.
+
+    Where the expected caption names no class that is known, a telling word in common decides (``piano`` in "a piano").
+    """
 
     def stems(text: str) -> set[str]:
         """Words without endings, and without those that tell nothing."""
         words = (word for word in words_of(text).split() if word not in _STOP_WORDS)
         return {re.sub(r"(ing|ling|s|es|ed)$", "", word) for word in words}
 
-    return bool(stems(expected) & stems(got))
+    classes = classes_named(expected)
+    return classes == classes_named(got) if classes else bool(stems(expected) & stems(got))
 
 
 def spectrogram_png(audio: "Tensor", path: Path) -> None:
@@ -329,16 +336,34 @@ def run_demo(
 # ------------------------------------------------------------------------------------------------- the page
 
 
-def _data_url(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+def _data_url(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _compressed(wav: Path) -> bytes:
+    """A file as mp3, which every browser plays, an eighth of its size."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp3"
+        write_audio(file, read_audio(wav))
+        return file.read_bytes()
 
 
 def _clip_html(clip: Clip) -> str:
+    name = f"{clip.title}, {clip.wav.stem}"
     return (
         f"<figure><figcaption>{html.escape(clip.title)}<span>{clip.duration_s:.2f} s</span></figcaption>"
-        f'<img alt="log-mel spectrogram of {clip.duration_s:.2f} s" src="{_data_url(clip.picture, "image/png")}">'
-        f'<audio controls preload="metadata" src="{_data_url(clip.wav, "audio/wav")}"></audio></figure>'
+        f'<div class="axes"><span>12 kHz</span><span>0</span>'
+        f'<img alt="log-mel spectrogram of {clip.duration_s:.2f} s, 0 to 12 kHz" '
+        f'src="{_data_url(clip.picture.read_bytes(), "image/png")}"></div>'
+        f'<audio controls preload="metadata" aria-label="{html.escape(name)}" '
+        f'src="{_data_url(_compressed(clip.wav), "audio/mpeg")}"></audio></figure>'
     )
+
+
+def _text_html(text: str) -> str:
+    """A text, with its language where it is not the page's."""
+    written = html.escape(text)
+    return f'<span lang="zh">{written}</span>' if any(is_han(char) for char in text) else written
 
 
 _LONG_TEXT = 45  # characters; longer items take a whole row
@@ -359,13 +384,13 @@ def _mark(kind: str, title: str, sign: str) -> str:
 def _item_html(item: DemoItem) -> str:
     first, second = _LABELS[item.section]
     mark = {True: _mark("yes", "as expected", "✓"), False: _mark("no", "not as expected", "✗"), None: ""}
-    got = html.escape(item.got) if item.got else "<i>nothing</i>"
+    got = _text_html(item.got) if item.got else "<i>nothing</i>"
     note = f'<p class="note">{html.escape(item.note)}</p>' if item.note else ""
     clips = "".join(_clip_html(clip) for clip in item.clips)
     wide = " wide" if len(item.clips) > 1 else " full" if len(item.expected) > _LONG_TEXT else ""
     return (
         f'<article class="card{wide}" id="{html.escape(item.name)}"><div class="clips">{clips}</div>'
-        f"<dl><dt>{first}</dt><dd>{html.escape(item.expected)}</dd>"
+        f"<dl><dt>{first}</dt><dd>{_text_html(item.expected)}</dd>"
         f"<dt>{second}</dt><dd>{got} {mark[item.right]}</dd></dl>"
         f'<p class="time">{item.time_s:.2f} s of work, real-time factor {item.real_time_factor:.2f}</p>{note}</article>'
     )
@@ -388,14 +413,16 @@ h2{font-size:1.35rem;margin:2.8rem 0 .1rem}
 .facts li{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:9px 15px;min-width:8.5rem}
 .facts b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}
 .facts span{color:var(--soft);font-size:.84rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:16px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:16px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:16px;padding:16px;min-width:0}
 .wide{grid-column:span 2}.full{grid-column:1/-1}
 @media(max-width:680px){.wide{grid-column:auto}}
-.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:14px}
+.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(230px,100%),1fr));gap:14px}
 figure{margin:0;min-width:0}
 figcaption{display:flex;justify-content:space-between;font-size:.8rem;color:var(--soft);margin-bottom:5px}
 img{display:block;width:100%;height:104px;border-radius:9px;background:#000004;object-fit:fill}
+.axes{position:relative}.axes span{position:absolute;left:5px;top:3px;font-size:.66rem;color:#fffc}
+.axes span+span{top:auto;bottom:3px}
 audio{display:block;width:100%;height:38px;margin-top:9px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 12px;margin:13px 0 0}
 dt{color:var(--soft);font-size:.86rem;padding-top:.1rem}
@@ -405,6 +432,11 @@ dd{margin:0;overflow-wrap:anywhere}
 .note{margin-top:2px}
 footer{margin-top:3rem;color:var(--soft);font-size:.86rem;border-top:1px solid var(--line);padding-top:1rem}
 """
+
+
+_SCRIPT = """
+addEventListener("play",e=>document.querySelectorAll("audio").forEach(a=>a!==e.target&&a.pause()),true)
+"""  # one player at a time
 
 
 def render_page(report: DemoReport) -> str:
@@ -434,5 +466,6 @@ def render_page(report: DemoReport) -> str:
         f'<ul class="facts">{fact_list}</ul></header>{"".join(body)}'
         "<footer>Voices are synthetic. Pictures are log-mel spectrograms, 0 to 12 kHz, low tones at the bottom. "
         "Recordings: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark (Apache-2.0), LJ Speech "
-        "and LibriVox (public domain), ESC-10 sounds (CC0).</footer></main></body></html>\n"
+        "and LibriVox (public domain), ESC-10 sounds (CC0).</footer></main>"
+        f"<script>{_SCRIPT}</script></body></html>\n"
     )
