@@ -11,7 +11,8 @@ from tests.tiny_model import make_tiny_model
 from uniaudio2.api.model import UniAudio2
 from uniaudio2.audio import read_audio
 from uniaudio2.cli import execute
-from uniaudio2.demo import DemoItem, load_recordings, render_page, run_demo, same_meaning, words_of
+from uniaudio2.demo import load_recordings, run_demo, same_meaning, words_of
+from uniaudio2.demo_page import DemoItem, render_page
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ LEVELS = [
     {"codec", "lm", "sequence_types", "sequence", "voice_activity"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
-    {"eval", "server", "doctor", "bench", "demo"},
+    {"eval", "server", "doctor", "bench", "demo", "demo_page"},
     {"cli"},
     {"__main__", "__init__"},
 ]
