@@ -278,3 +278,20 @@ def test_clips_cut_from_one_recording_are_one_unit():
     sound = Example("esc10-4-125929-B", "x", 1.0, kind="sound")
     assert Clip(sound, lambda: None).cluster == "esc10-4-125929"
     assert Clip(Example("a-B", "x", 1.0, speaker="s"), lambda: None).cluster == "s"
+
+
+def test_whisper_judges_where_it_is_at_hand(data_root, corpus, fake, tmp_path, monkeypatch):
+    def hear(wave, language, **_):
+        return "The Red River" if language == "en" else "\u4eca\u5929\u6c23"
+
+    for module in (generation, reconstruction):
+        monkeypatch.setattr(module, "has_whisper", lambda: True)
+        monkeypatch.setattr(module, "hear", hear)
+        monkeypatch.setattr(module, "whisper_name", lambda: "an ear")
+    report = evaluate("tts", model=fake(), data_root=data_root, limit=2, languages=["zh", "yue"])
+    figure = report.figure("CER by Whisper", "zh, spoken by the model")
+    assert figure.judge == "an ear" and figure.count == 2
+    assert not [one for one in report.figures if one.name.endswith("by Whisper") and one.group.startswith("yue")]
+    report = evaluate("codec", model=fake(), data_root=data_root, corpus=corpus, limit=2)
+    changed = [one for one in report.figures if one.name == "words changed, by Whisper"]
+    assert changed and all(one.value == 0 for one in changed)

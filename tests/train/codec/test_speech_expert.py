@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.train.codec.toy import config, same
+from uniaudio2.checkpoint import save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.tensors import load_tensors, save_tensors
@@ -98,3 +99,33 @@ def test_the_stage_trains_the_encoder_that_gives_phones(corpus: Path, tmp_path: 
     codec.roles = {"phone": ("finished", "phone")}
     with pytest.raises(TrainingError, match="'finished', which gives 'phone', is a finished one"):
         trainable_encoder(codec, "phone")
+
+
+def test_an_expert_takes_over_from_another_codecs(corpus: Path, tmp_path: Path) -> None:
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+    folder = save_parts(tmp_path / "model", codec=codec, dtype="int8")
+    settings: Any = config(
+        "speech_expert", corpus, tmp_path, anchor=0.5, anchor_model=str(folder), anchor_engines=("tone",)
+    )
+    stage: Any = build_stage(settings)
+    stage.model.train()
+    first = [float(logs["anchor"]) for step in range(8) if "anchor" in (logs := stage.loss(stage.batch(step, 0), 0)[1])]
+    assert min(first) > 0.1  # fresh weights are not the other expert's
+    assert not any(parameter.requires_grad for parameter in stage.before.parameters())
+    wide = load_config(CodecConfig, preset_path("codec", "tiny"), ["encoders.whisper_expert.width=32"])
+    save_parts(tmp_path / "wide", codec=ReasoningCodec(wide))
+    settings = config("speech_expert", corpus, tmp_path, anchor=0.5, anchor_model=str(tmp_path / "wide"))
+    with pytest.raises(TrainingError, match="gives other features"):
+        build_stage(settings)
+
+
+def test_parts_of_8_bits_are_read_and_finished_encoders_stay_out_of_exports(corpus: Path, tmp_path: Path) -> None:
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+    whisper = save_parts(tmp_path / "model", codec=codec, dtype="int8") / "codec-whisper.safetensors"
+    stage: Any = build_stage(config("speech_expert", corpus, tmp_path, parts=(str(whisper),)))
+    name = "encoder.layers.0.fc1.weight"
+    ours, theirs = stage.model["part"].whisper.state_dict()[name], codec.encoders["whisper_expert"].whisper.state_dict()
+    assert float((ours - theirs[name]).abs().max()) < 0.01 * float(theirs[name].abs().max())
+    stage.export(tmp_path / "out")
+    exported = load_tensors(tmp_path / "out" / "speech_expert.safetensors")
+    assert exported and not any(".whisper." in key for key in exported)
