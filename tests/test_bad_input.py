@@ -248,10 +248,10 @@ def broken_model(kind, model, tmp_path):
     elif kind == "no weights":
         (folder / "lm.safetensors").unlink()
     elif kind == "truncated weights":
-        data = (folder / "codec.safetensors").read_bytes()
-        (folder / "codec.safetensors").write_bytes(data[: len(data) // 2])
+        data = (folder / "codec-00001-of-00001.safetensors").read_bytes()
+        (folder / "codec-00001-of-00001.safetensors").write_bytes(data[: len(data) // 2])
     elif kind == "a pickle":
-        (folder / "codec.safetensors").write_bytes(pickle.dumps(os.system))
+        (folder / "codec-00001-of-00001.safetensors").write_bytes(pickle.dumps(os.system))
     elif kind == "no tokenizer":
         (folder / "tokenizer.json").unlink()
     elif kind == "text as tokenizer":
@@ -265,8 +265,8 @@ KINDS = {
     "no config": "config.yaml",
     "broken config": "config.yaml",
     "no weights": "lm.safetensors",
-    "truncated weights": "codec.safetensors",
-    "a pickle": "codec.safetensors",
+    "truncated weights": "codec-00001-of-00001.safetensors",
+    "a pickle": "codec-00001-of-00001.safetensors",
     "no tokenizer": "tokenizer.json",
     "text as tokenizer": "tokenizer.json",
 }

@@ -317,7 +317,7 @@ def test_check_keys_is_silent_when_all_fits() -> None:
 
 @pytest.mark.skipif(not (DEFAULT_FOLDER / "config.yaml").is_file(), reason="no shipped model in this tree yet")
 def test_the_shipped_model_loads_and_is_small() -> None:
-    assert sum(file.stat().st_size for file in DEFAULT_FOLDER.rglob("*") if file.is_file()) <= 28_000_000
+    assert sum(file.stat().st_size for file in DEFAULT_FOLDER.rglob("*") if file.is_file()) <= 48_000_000
     loaded = load_pretrained()
     assert loaded.tokenizer.is_file()
     assert (DEFAULT_FOLDER / "MODEL_CARD.md").is_file()

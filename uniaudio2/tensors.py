@@ -129,7 +129,10 @@ def _open_index(path: Path, keep: bool) -> dict[str, LazyTensor]:
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise TensorFileError(f"{path}: names a shard outside its folder ({shard!r}); fetch it again")
         found = _open_one(path.parent / shard, keep)
-        tensors.update({name: found[name] for name in found if weight_map.get(name) == shard})
+        stray = [name for name in found if name not in weight_map]
+        if stray:
+            raise TensorFileError(f"{path}: does not name {len(stray)} tensors of {shard}, first {stray[0]!r}")
+        tensors.update({name: found[name] for name in found if weight_map[name] == shard})
     lost = [name for name in weight_map if name not in tensors]
     if lost:
         raise TensorFileError(f"{path}: {len(lost)} tensors are not in their shards, first {lost[0]!r}")
