@@ -742,7 +742,11 @@ def some(damages: dict[str, Damage], every: int) -> dict[str, Damage]:
 
 
 LISTS: dict[tuple[str, str], dict[str, Damage]] = {
-    ("model", "codec-00001-of-00001.safetensors"): NOT_THE_FILE | CUT | HEADER_LIES | WRONG_WEIGHTS | {"pipe": pipe, "gone": gone},
+    ("model", "codec-00001-of-00001.safetensors"): NOT_THE_FILE
+    | CUT
+    | HEADER_LIES
+    | WRONG_WEIGHTS
+    | {"pipe": pipe, "gone": gone},
     ("model", "lm.safetensors"): WRONG_WEIGHTS | some(HEADER_LIES, 6) | some(NOT_THE_FILE, 4),
     ("model", "config.yaml"): MODEL_CONFIG,
     ("model", "tokenizer.json"): TOKENIZER,

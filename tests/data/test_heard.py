@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
     lines = []
     for number, text in enumerate((None, None, "known words")):
         soundfile.write(folder / f"{number}.wav", 0.1 * np.ones(24000 - 2400 * number), 24000)
-        lines.append({"id": str(number), "path": f"{number}.wav", "split": "train", "duration": 1.0 - 0.1 * number, "text": text,
-                      "language": "en", "speaker": f"s{number}", "attribution": "readers"})  # fmt: skip
+        line = {"id": str(number), "path": f"{number}.wav", "split": "train", "duration": 1.0 - 0.1 * number}
+        lines.append({**line, "text": text, "language": "en", "speaker": f"s{number}", "attribution": "readers"})
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
 

@@ -45,7 +45,11 @@ def assert_device_makes_no_difference(make: Any, monkeypatch: pytest.MonkeyPatch
     found = [row for row in found if row["step"] != 2 or "loss" in row]  # the first part's last evaluation
     assert [row.keys() for row in found] == [row.keys() for row in wanted]
     for row, other in zip(found, wanted, strict=True):
-        assert row == pytest.approx(other, rel=2e-3, abs=1e-5)
+        # Rounding moves a vector now and then to another entry of the last codebooks.
+        shares = {name for name in row if name.startswith("perplexity/")}
+        plain, wanted_plain = ({name: one[name] for name in one if name not in shares} for one in (row, other))
+        assert plain == pytest.approx(wanted_plain, rel=2e-3, abs=1e-5)
+        assert [row[name] for name in shares] == pytest.approx([other[name] for name in shares], rel=0.1)
 
 
 @pytest.mark.parametrize("stage", CODEC_STAGES)

@@ -10,6 +10,7 @@ import torch
 
 from tests.train.codec.toy import config, make_corpus
 from uniaudio2.checkpoint import load_codec, load_lm, load_text_decoder, save_parts
+from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import ConfigError, load_config, preset_path
 from uniaudio2.lm import AudioLM, LMConfig
 from uniaudio2.train.codec import CODEC_STAGES, load_parts
@@ -24,7 +25,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_stages_in_order_make_a_codec(corpus: Path, tmp_path: Path) -> None:
-    parts: list[str] = []
+    finished = save_parts(
+        tmp_path / "finished", codec=ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+    )
+    parts = [str(finished / "codec-whisper.safetensors")]
     for stage in CODEC_STAGES:
         result = run_stage(config(stage, corpus, tmp_path, parts=tuple(parts)), log=lambda line: None)
         assert result.finished
