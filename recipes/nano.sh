@@ -60,15 +60,12 @@ two=("${one[@]}" train.accumulate=2)
 pair="torchrun --standalone --nproc-per-node 2 -m uniaudio2"
 shares="clips.shares={hibari: 0.7, espeak-ng: 0.9, festival: 1.5, librispeech_text: 2.0, speechocean: 0.5, keywords: 0.4, "
 shares+="speech_commands: 1.2, vctk_p239: 0.7, zh: 1.2, read_english: 1.5}"
-# Whisper base's encoder is finished; `uniaudio2 convert whisper` made this file.
-whisper="$(dirname "$0")/../uniaudio2/weights/nano/codec-whisper.safetensors"
-
-LAUNCH=$pair stage speech_expert 13 "${two[@]}" "$shares" train.lr=2e-3 train.warmup_steps=80 train.decay_fraction=0.5 \
-  "parts=[$whisper]"
+# Whisper base's encoder below the phoneme expert is finished; its weights are the package's.
+LAUNCH=$pair stage speech_expert 13 "${two[@]}" "$shares" train.lr=2e-3 train.warmup_steps=80 train.decay_fraction=0.5
 background stage sound_expert 22 "${one[@]}" train.decay_fraction=0.5
 stage autoencoder 52 "${one[@]}" train.decay_fraction=0.5 clips.augment_probability=0.1 clips.speed_probability=0
 together
-experts=$whisper,$(part speech_expert),$(part sound_expert)
+experts=$(part speech_expert),$(part sound_expert)
 
 # First without codebooks: what the queries gather is decided here. Then with them.
 RUN=reasoning_continuous LAUNCH=$pair stage reasoning 22 "${two[@]}" "$shares" clips.sound_weight=4 \
@@ -86,7 +83,7 @@ RUN=flow_decoder stage reconstruction 17 "${one[@]}" freeze_codes=true train.lr=
   train.warmup_steps=30 "parts=[$experts,$(part autoencoder),$(part reasoning),$(part reconstruction)]"
 together
 
-parts=("$whisper" "$(part speech_expert)" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)"
+parts=("$(part speech_expert)" "$(part sound_expert)" "$(part autoencoder_decoder autoencoder)"
   "$(part reasoning)" "$(part flow_decoder reconstruction)")
 uniaudio2 assemble "$model" --text-decoder "$work/reasoning/export" "${parts[@]/#/--part=}"
 

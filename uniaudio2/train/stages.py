@@ -148,7 +148,7 @@ def assemble(
 def _whole_codec(preset: str, parts: Sequence[Path | str], *, rounded: bool) -> ReasoningCodec:
     """A codec of the parts that its stages exported."""
     model = ReasoningCodec(load_config(CodecConfig, preset_path("codec", preset)))
-    loaded = codec.load_parts(model, parts)
+    loaded = codec.load_finished(model, codec.load_parts(model, parts))
     model = without_training_parts(model)
     missing = set(model.state_dict()) - loaded
     if missing:

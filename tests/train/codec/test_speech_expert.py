@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.train.codec.toy import config, same
-from uniaudio2.checkpoint import save_parts
+from uniaudio2.checkpoint import load_codec, save_parts
 from uniaudio2.codec.codec import CodecConfig, ReasoningCodec
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.train.codec import build_stage
-from uniaudio2.train.codec.base import trainable_encoder
+from uniaudio2.train.codec.base import load_finished, trainable_encoder
 from uniaudio2.train.codec.speech_expert import SpeechExpertStage
 from uniaudio2.train.config import TrainingError
 from uniaudio2.train.stages import run_stage
@@ -129,3 +129,14 @@ def test_parts_of_8_bits_are_read_and_finished_encoders_stay_out_of_exports(corp
     stage.export(tmp_path / "out")
     exported = load_tensors(tmp_path / "out" / "speech_expert.safetensors")
     assert exported and not any(".whisper." in key for key in exported)
+
+
+def test_a_finished_encoder_comes_from_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    codec = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "nano")))
+    filled = load_finished(codec, set())
+    assert filled and all(".whisper." in name for name in filled) and not caplog.text
+    shipped = load_codec().state_dict()
+    assert all(torch.equal(codec.state_dict()[name], shipped[name]) for name in filled)
+    assert load_finished(codec, set(codec.state_dict())) == set(codec.state_dict())
+    tiny = ReasoningCodec(load_config(CodecConfig, preset_path("codec", "tiny")))
+    assert load_finished(tiny, set()) == set() and "'whisper' has random weights" in caplog.text

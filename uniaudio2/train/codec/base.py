@@ -5,6 +5,7 @@ Shapes: ``B`` batch, ``N`` samples.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,11 +25,14 @@ from uniaudio2.codes import SAMPLE_RATE, UNIT
 from uniaudio2.data.corpus import Corpus
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.storage.folder import DEFAULT_FOLDER
 from uniaudio2.storage.load import is_scale, read_stored
 from uniaudio2.tensors import open_tensors, save_tensors
 from uniaudio2.train.codec.clips import ClipConfig, ClipSampler
 from uniaudio2.train.config import TrainConfig, TrainingError
 from uniaudio2.train.identity import fingerprint, flat_config
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +198,30 @@ def load_parts(codec: nn.Module, files: Iterable[str | Path]) -> set[str]:
                 raise TrainingError(f"{file}: {name} {tuple(value.shape)} does not fit the codec preset")
         codec.load_state_dict({name: value.to(own[name].dtype) for name, value in tensors.items()}, strict=False)
         loaded |= tensors.keys()
+    return loaded
+
+
+def load_finished(codec: nn.Module, loaded: set[str]) -> set[str]:
+    """Fill the finished encoders that no part holds with the package's own weights of them.
+
+    Args:
+        codec: With encoders whose weights are files of their own, or without.
+        loaded: Names of the tensors that parts gave.
+
+    Returns:
+        Those names and the ones filled here.
+    """
+    missing = {name: file for name in codec.state_dict() if name not in loaded and (file := file_of(codec, name))}
+    for file in set(missing.values()):
+        path = DEFAULT_FOLDER / f"codec-{file}.safetensors"
+        stored = open_tensors(path) if path.is_file() else {}
+        own = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items() if missing.get(name) == file}
+        if all(name in stored and stored[name].shape == shape for name, shape in own.items()):
+            loaded = loaded | load_parts(codec, [path])
+        else:
+            _LOG.warning(
+                "the encoder '%s' has random weights: its sizes are not the package's, name its file in parts", file
+            )
     return loaded
 
 
