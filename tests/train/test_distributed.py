@@ -44,7 +44,11 @@ def run_rank(rank: int, size: int, port: int, folder: str, steps: int, trouble: 
     }
     settings = config(Path(folder), steps=steps, accumulate=4, ema_decay=0.5, decay_fraction=0.0)
     try:
-        Trainer(settings, Watched(rank, trouble), log=lambda line: None).run()
+        trainer = Trainer(settings, Watched(rank, trouble), log=lambda line: None)
+        try:
+            trainer.run()
+        finally:
+            assert not torch.distributed.is_initialized()  # what outlives the run may abort the process at its end
     except Exception as error:
         Path(folder, f"error{rank}").write_text(str(error))
         raise SystemExit(3) from None

@@ -52,6 +52,14 @@ class ProcessGroup:
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
 
+    def leave(self) -> None:
+        """Part from the other processes; alone or not yet joined, nothing is done.
+
+        Without it the threads of the group outlive the interpreter, which now and then aborts a finished process.
+        """
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
     def micro_steps(self, accumulate: int) -> range:
         """Micro-steps of one optimiser step of ``accumulate`` that fall to this process."""
         return range(self.rank, accumulate, self.size)

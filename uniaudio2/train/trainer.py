@@ -333,6 +333,7 @@ class Trainer:
                 return self._loop(batches, stop, report)
         finally:
             batches.close()
+            self.group.leave()
 
     def _check_packages(self) -> None:
         """See that everything that is imported later is there before the first step."""
