@@ -11,7 +11,7 @@ import difflib
 
 from uniaudio2.errors import UserError
 from uniaudio2.tasks.row import Form, Part, Task, audio_parts
-from uniaudio2.tasks.training import HeldOut, Sentence, Text, Training
+from uniaudio2.tasks.training import Audio, HeldOut, Sentence, Text, Training, Voice
 
 
 def _text(value: str, tag: str | None = None) -> Part:
@@ -79,6 +79,11 @@ _TASKS = (
         ),
         _AUDIO,
         (_TRANSCRIPTION,),
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={"audio": Audio("dysarthric", says="text"), "transcription": Text("text")},
+        ),
     ),
     Task(
         "lyric_recognition",
@@ -177,6 +182,12 @@ _TASKS = (
         (_CAPTION, _TRANSCRIPTION),
         _AUDIO,
         guidance=True,
+        length="spoken",
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={"transcription": Text("text", respelled=True), "audio": Audio("styled", says="text")},
+        ),
     ),
     Task(
         "prompt_instruct_tts",
@@ -188,6 +199,17 @@ _TASKS = (
         ),
         (_VOICE, _CAPTION, _TRANSCRIPTION),
         _AUDIO,
+        length="spoken",
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={
+                "voice": Voice("reference"),
+                "caption": Text("style"),
+                "transcription": Text("text", respelled=True),
+                "audio": Audio("styled", says="text"),
+            },
+        ),
     ),
     Task(
         "tta",
@@ -232,6 +254,12 @@ _TASKS = (
         ),
         (_text("instruction"), *audio_parts("source")),
         audio_parts("target"),
+        length="copied",
+        training=Training(
+            score="nats",
+            kinds=("speech",),
+            values={"source": Audio("plain", says="text"), "target": Audio("styled", says="text")},
+        ),
     ),
     Task(
         "speech_denoise",
@@ -239,6 +267,9 @@ _TASKS = (
         ("Remove the noise from this recording.", "Clean up the speech.", "Keep the voice and drop the noise."),
         audio_parts("source"),
         audio_parts("target"),
+        training=Training(
+            score="nats", kinds=("speech",), values={"source": Audio("noisy"), "target": Audio("clean", says="text")}
+        ),
     ),
     Task(
         "speech_ss",
@@ -250,6 +281,7 @@ _TASKS = (
         ),
         audio_parts("mixture"),
         (*audio_parts("first"), *audio_parts("second")),
+        training=Training(score="nats", kinds=("speech",)),  # first: who starts first
     ),
     Task(
         "music_ss",
@@ -293,7 +325,7 @@ _TASKS = (
     ),
     Task("audio_only", "", (), (), _AUDIO, training=Training(score="nats")),
     Task("text_only", "", (), (), (_text("text"),), training=Training(score="nats", values={"text": Sentence()})),
-    # The two rows below are named in the paper without a published format; these formats are ours.
+    # The rows below are named in the paper without a published format; these formats are ours.
     Task(
         "prompted_song",
         "song",
@@ -313,6 +345,31 @@ _TASKS = (
         (_CAPTION, _TRANSCRIPTION),
         _AUDIO,
         guidance=True,
+        training=Training(
+            score="wer",
+            kinds=("speech",),
+            values={"transcription": Text("text", respelled=True), "audio": Audio("scene", says="text")},
+        ),
+    ),
+    Task(
+        "voice_conversion",
+        "convert",
+        (
+            "Say this recording again with the voice that comes first.",
+            "Give the speech the voice of the first clip.",
+            "Change who speaks; keep the words and their timing.",
+        ),
+        (_VOICE, *audio_parts("source")),
+        audio_parts("target"),
+        training=Training(
+            score="nats",
+            kinds=("speech",),
+            values={
+                "voice": Voice("reference"),
+                "source": Audio("spoken", says="text"),
+                "target": Audio("converted", says="text"),
+            },
+        ),
     ),
 )
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from uniaudio2.data.synth.backgrounds import Noisy, Scenes
+from uniaudio2.data.synth.dysarthria import Dysarthria
 from uniaudio2.data.synth.heard import Heard
+from uniaudio2.data.synth.overlap import Overlaps
 from uniaudio2.data.synth.real import Recordings
 from uniaudio2.data.synth.renderer import Renderer
 from uniaudio2.data.synth.sound import Mixtures, Sounds
 from uniaudio2.data.synth.speech import Speech
+from uniaudio2.data.synth.styles import Styles
 
 SPEECH_SETS = (
     "keywords", "read_english", "read_chinese", "speechocean", "librispeech_text", "vctk_p239", "aishell_pair",
@@ -44,6 +48,8 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
     "nano_natural": (_beside(12000, kokoro_en=0.8, kokoro_zh=0.4, kokoro_en_pairs=0.5),),
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": (Recordings(("esc10",)), Mixtures(120.0, ("esc10",), licensed=0.9, seed=2)),
+    # Speech by description, edits, conversion, impaired speech, speech with sounds, noise and two speakers.
+    "nano_speech_tasks": (Styles(), Dysarthria(), Scenes(), Noisy(), Overlaps()),
     "pilot": (
         Speech(_PILOT_HOURS, words=60, dev_sentences={"en": 20, "zh": 6, "yue": 6}),
         Recordings(SPEECH_SETS + SOUND_SETS, limit=12),
