@@ -62,7 +62,7 @@ class NoiseTask:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class SpokenScenes:
     """Speech with a described sound: numbers of examples, and real sets of sounds."""
 
     train: int = 240
@@ -72,7 +72,7 @@ class Scenes:
     def plan(self, material: Material, seed: int) -> dict[str, Group]:
         """A group for each split; half of the sounds are recordings."""
         return {
-            f"scenes_{split}": Group(list(self._tasks(material, split, count, seed)), 60)
+            f"scenes_{split}": Group(list(self._tasks(material, split, count, seed)), 30)
             for split, count in (("train", self.train), ("dev", self.dev))
         }
 
@@ -126,7 +126,7 @@ def _scene(task: SceneTask, wave: Wave, phones: str, rng: np.random.Generator) -
         engine=f"{spoken.name}, mixture",
         licence=f"{spoken.licence} + {task.sound.licence if real else LICENCE}",
         attribution=task.sound.attribution if real else None,
-        source="synth_scene",
+        source="synth_spoken_scene",
     )
     return example, {"scene": out.astype(np.float32)}
 
@@ -143,7 +143,7 @@ class Noisy:
     def plan(self, material: Material, seed: int) -> dict[str, Group]:
         """A group for each split; half of the speech is recorded."""
         return {
-            f"noisy_{split}": Group(list(self._tasks(material, split, count, seed)), 60)
+            f"noisy_{split}": Group(list(self._tasks(material, split, count, seed)), 30)
             for split, count in (("train", self.train), ("dev", self.dev))
         }
 

@@ -46,7 +46,7 @@ class Dysarthria:
     def plan(self, material: Material, seed: int) -> dict[str, Group]:
         """A group for each split."""
         return {
-            f"dysarthric_{split}": Group(list(_plan(material, count, split, seed)), 40)
+            f"dysarthric_{split}": Group(list(_plan(material, count, split, seed)), 20)
             for split, count in (("train", self.train), ("dev", self.dev))
         }
 

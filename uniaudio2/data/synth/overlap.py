@@ -45,7 +45,7 @@ class Overlaps:
     def plan(self, material: Material, seed: int) -> dict[str, Group]:
         """A group for each split."""
         return {
-            f"overlap_{split}": Group(list(self._tasks(material, split, count, seed)), 60)
+            f"overlap_{split}": Group(list(self._tasks(material, split, count, seed)), 30)
             for split, count in (("train", self.train), ("dev", self.dev))
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uniaudio2.data.synth.backgrounds import Noisy, Scenes
+from uniaudio2.data.synth.backgrounds import Noisy, SpokenScenes
 from uniaudio2.data.synth.dysarthria import Dysarthria
 from uniaudio2.data.synth.heard import Heard
 from uniaudio2.data.synth.overlap import Overlaps
@@ -49,7 +49,7 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": (Recordings(("esc10",)), Mixtures(120.0, ("esc10",), licensed=0.9, seed=2)),
     # Speech by description, edits, conversion, impaired speech, speech with sounds, noise and two speakers.
-    "nano_speech_tasks": (Styles(), Dysarthria(), Scenes(), Noisy(), Overlaps()),
+    "nano_speech_tasks": (Styles(), Dysarthria(), SpokenScenes(), Noisy(), Overlaps()),
     "pilot": (
         Speech(_PILOT_HOURS, words=60, dev_sentences={"en": 20, "zh": 6, "yue": 6}),
         Recordings(SPEECH_SETS + SOUND_SETS, limit=12),

@@ -112,9 +112,9 @@ class Styles:
         groups: dict[str, Group] = {}
         for split, counts in (("train", self.train), ("dev", self.dev)):
             tasks = [task for lang, n in counts for task in _plan_styles(material, lang, n, split, seed)]
-            groups[f"styles_{split}"] = Group(tasks, 40)
+            groups[f"styles_{split}"] = Group(tasks, 20)
         for split, count in self.conversions:
-            groups[f"conversion_{split}"] = Group(list(_plan_conversions(material, count, split, seed)), 40)
+            groups[f"conversion_{split}"] = Group(list(_plan_conversions(material, count, split, seed)), 20)
         return groups
 
     @staticmethod
