@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from uniaudio2.data.synth.heard import Heard
+from uniaudio2.data.synth.music import Music
+from uniaudio2.data.synth.questions import Questions
 from uniaudio2.data.synth.real import Recordings
 from uniaudio2.data.synth.renderer import Renderer
+from uniaudio2.data.synth.scenes import Scenes
+from uniaudio2.data.synth.songs import Songs
 from uniaudio2.data.synth.sound import Mixtures, Sounds
 from uniaudio2.data.synth.speech import Speech
+from uniaudio2.data.synth.turns import Conversations
+from uniaudio2.data.synth.world import World
 
 SPEECH_SETS = (
     "keywords", "read_english", "read_chinese", "speechocean", "librispeech_text", "vctk_p239", "aishell_pair",
@@ -44,6 +50,15 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
     "nano_natural": (_beside(12000, kokoro_en=0.8, kokoro_zh=0.4, kokoro_en_pairs=0.5),),
     # Two real sounds at once, and the real sounds themselves.
     "nano_mixtures": (Recordings(("esc10",)), Mixtures(120.0, ("esc10",), licensed=0.9, seed=2)),
+    # Scenes, music, songs, questions about sounds, questions about a closed world, conversations.
+    "nano_scene_tasks": (
+        Scenes(270, 30),
+        Music(240, 30),
+        Songs(130, 24),
+        Questions(60, 8),
+        World(400, 40),
+        Conversations(250, 30),
+    ),
     "pilot": (
         Speech(_PILOT_HOURS, words=60, dev_sentences={"en": 20, "zh": 6, "yue": 6}),
         Recordings(SPEECH_SETS + SOUND_SETS, limit=12),
