@@ -7,12 +7,12 @@ from uniaudio2.data.synth.music import Music
 from uniaudio2.data.synth.questions import Questions
 from uniaudio2.data.synth.real import Recordings
 from uniaudio2.data.synth.renderer import Renderer
+from uniaudio2.data.synth.replies import Replies
 from uniaudio2.data.synth.scenes import Scenes
 from uniaudio2.data.synth.songs import Songs
 from uniaudio2.data.synth.sound import Mixtures, Sounds
 from uniaudio2.data.synth.speech import Speech
 from uniaudio2.data.synth.turns import Conversations
-from uniaudio2.data.synth.world import World
 
 SPEECH_SETS = (
     "keywords", "read_english", "read_chinese", "speechocean", "librispeech_text", "vctk_p239", "aishell_pair",
@@ -56,7 +56,7 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
         Music(240, 30),
         Songs(130, 24),
         Questions(60, 8),
-        World(400, 40),
+        Replies(400, 40),
         Conversations(250, 30),
     ),
     "pilot": (

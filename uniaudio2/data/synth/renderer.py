@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from uniaudio2.audio import SAMPLE_RATE
-from uniaudio2.data.example import Recording
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.sources import SETS, read_set
 from uniaudio2.data.synth.sentences import TEXT_SOURCES, Sentence, has_sentences, load_sentences
@@ -27,35 +23,7 @@ from uniaudio2.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 Clip = tuple[Example, Wave]
-"""An example whose ``path`` and ``start`` are placeholders, and its samples at 24 kHz.
-
-Of an example with several audios (see `several`) these are all of its samples, one audio after another."""
-
-
-def several(example: Example, waves: Mapping[str, Wave]) -> Clip:
-    """A clip with audios by name, in order; one named ``audio`` is the example's own."""
-    at, audios = 0, {}
-    for name, wave in waves.items():
-        audios[name] = Recording("-", wave.size / SAMPLE_RATE, at / SAMPLE_RATE)
-        at += wave.size
-    own = audios.pop("audio", None)
-    if own is None:
-        example = replace(example, path="", start=0.0, audios=audios)
-    else:
-        example = replace(example, path="-", duration=own.duration, start=own.start, audios=audios)
-    return example, np.concatenate(list(waves.values()))
-
-
-def placed(clip: Clip, path: str, at: int) -> Example:
-    """The example of a clip whose samples start at sample ``at`` of a file."""
-    example, wave = clip
-    first = at / SAMPLE_RATE
-    if not example.audios:
-        return replace(example, path=path, start=first, duration=wave.size / SAMPLE_RATE)
-    audios = {name: replace(one, path=path, start=first + one.start) for name, one in example.audios.items()}
-    if not example.path:
-        return replace(example, audios=audios)
-    return replace(example, path=path, start=first + example.start, audios=audios)
+"""An example whose ``path`` and ``start`` are placeholders, and its samples at 24 kHz."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ after every few units, so that a partial corpus can be used; units are ordered s
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -23,7 +24,7 @@ from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.manifest import Example, example_from_json, write_manifest
 from uniaudio2.data.sources import data_root_if_any
 from uniaudio2.data.synth.presets import PRESETS
-from uniaudio2.data.synth.renderer import Group, Material, Renderer, placed
+from uniaudio2.data.synth.renderer import Group, Material, Renderer
 from uniaudio2.data.synth.voices import Wave
 from uniaudio2.errors import UserError
 from uniaudio2.files import replacing, write_text
@@ -58,14 +59,14 @@ def plan_units(preset: Sequence[Renderer], material: Material, *, seed: int = 0)
         material: Where sentences, recordings and voices come from; notes what is missing.
         seed: Seed of every choice.
     """
-    ordered: list[tuple[float, str, Unit]] = []
+    placed: list[tuple[float, str, Unit]] = []
     for part in preset:
         for name, group in part.plan(material, seed).items():
             pieces = _cut(group)
             for i, tasks in enumerate(pieces):
                 unit = Unit(f"{name}-{i:03d}", seed, type(part), tasks)
-                ordered.append(((i + 0.5) / len(pieces), unit.name, unit))
-    return [unit for _, _, unit in sorted(ordered, key=lambda item: item[:2])]
+                placed.append(((i + 0.5) / len(pieces), unit.name, unit))
+    return [unit for _, _, unit in sorted(placed, key=lambda item: item[:2])]
 
 
 def _cut(group: Group) -> list[tuple[Any, ...]]:
@@ -84,9 +85,15 @@ def render_unit(unit: Unit, out_dir: Path) -> int:
     pieces: list[Wave] = []
     lines: list[dict[str, object]] = []
     position = 0
-    for clip in unit.renderer.render(unit.tasks, unit.seed):
-        wave = clip[1]
-        lines.append(placed(clip, f"shards/{unit.name}.wav", position).to_json())
+    for example, wave in unit.renderer.render(unit.tasks, unit.seed):
+        placed = dataclasses.replace(
+            example,
+            path=f"shards/{unit.name}.wav",
+            start=position / SAMPLE_RATE,
+            duration=wave.size / SAMPLE_RATE,
+            root=out_dir,
+        )
+        lines.append(placed.to_json())
         pieces += [wave, gap]
         position += wave.size + gap.size
     if not pieces:

@@ -18,7 +18,7 @@ from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.synth import dsp, soundfont
 from uniaudio2.data.synth.engines.espeak import phonemes
-from uniaudio2.data.synth.renderer import Clip, Group, Material, several
+from uniaudio2.data.synth.renderer import Clip, Group, Material
 from uniaudio2.data.synth.soundfont import Note
 from uniaudio2.data.synth.vocoder import FRAME_S, world
 from uniaudio2.data.synth.voices import SynthesiserMissing, Voice, Wave, engine, synthesise
@@ -222,7 +222,7 @@ def render_song(task: SongTask, seed: int) -> Clip:
         licence=f"{engine(task.voice.engine).licence}; {soundfont.LICENCE}",
         source="synth_song",
     )
-    return several(example, {"audio": vocals + accompaniment, "vocals": vocals, "accompaniment": accompaniment})
+    return example, {"audio": vocals + accompaniment, "vocals": vocals, "accompaniment": accompaniment}
 
 
 @dataclass(frozen=True)

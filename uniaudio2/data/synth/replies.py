@@ -14,13 +14,13 @@ from uniaudio2.data.manifest import Example
 from uniaudio2.data.synth import dsp
 from uniaudio2.data.synth.engines.espeak import phonemes, restart_espeak
 from uniaudio2.data.synth.facts import Question, questions
-from uniaudio2.data.synth.renderer import Clip, Group, Material, several
+from uniaudio2.data.synth.renderer import Clip, Group, Material
 from uniaudio2.data.synth.speech import HOUSE_VOICES
 from uniaudio2.data.synth.voices import Voice, Wave, engine, synthesise, voice_group
 
 
 @dataclass(frozen=True)
-class WorldTask:
+class ReplyTask:
     """A question and who asks it."""
 
     id: str
@@ -29,7 +29,7 @@ class WorldTask:
     split: str = "train"
 
 
-def plan_world(train: int, seed: int, *, dev: int = 0) -> list[WorldTask]:
+def plan_replies(train: int, seed: int, *, dev: int = 0) -> list[ReplyTask]:
     """Questions for train, then for dev: in wordings and voices that train has not, about the same facts.
 
     Choice: four of ten by the house voice, which is the clearest, the others by voices of several engines.
@@ -38,7 +38,7 @@ def plan_world(train: int, seed: int, *, dev: int = 0) -> list[WorldTask]:
     many = [voice for name in ("flite_slt", "flite_rms", "flite_kal16") for voice in voice_group(name).voices]
     espeak, natural = voice_group("espeak_en").voices, voice_group("kokoro_en").voices
     unseen = [voice for name in ("kokoro", "flite", "espeak-ng") for voice in engine(name).held_out("en")]
-    tasks: list[WorldTask] = []
+    tasks: list[ReplyTask] = []
     for split, count in (("train", train), ("dev", dev)):
         asked = questions(held_out=split == "dev")
         rng.shuffle(asked)
@@ -50,7 +50,7 @@ def plan_world(train: int, seed: int, *, dev: int = 0) -> list[WorldTask]:
                 voice = replace(HOUSE_VOICES["en"], rate=rng.randint(150, 200))
             else:
                 voice = rng.choice(many if draw < 0.68 else espeak if draw < 0.95 else natural)
-            tasks.append(WorldTask(f"world-{len(tasks):05d}", voice, asked[index % len(asked)], split))
+            tasks.append(ReplyTask(f"world-{len(tasks):05d}", voice, asked[index % len(asked)], split))
     return tasks
 
 
@@ -60,7 +60,7 @@ def _reply(text: str) -> Wave:
     return dsp.finish(*synthesise([text + "."], HOUSE_VOICES["en"])[0])
 
 
-def render_world(tasks: Sequence[WorldTask], seed: int) -> list[Clip]:
+def render_replies(tasks: Sequence[ReplyTask], seed: int) -> list[Clip]:
     """Questions with their spoken replies; those that a voice cannot say are left out."""
     restart_espeak(seed + 1)
     clips: list[Clip] = []
@@ -83,12 +83,12 @@ def render_world(tasks: Sequence[WorldTask], seed: int) -> list[Clip]:
             licence=engine(task.voice.engine).licence,
             source="synth_world",
         )
-        clips.append(several(example, {"request": request, "reply": dsp.set_level(replied, -23.0)}))
+        clips.append((example, {"request": request, "reply": dsp.set_level(replied, -23.0)}))
     return clips
 
 
 @dataclass(frozen=True)
-class World:
+class Replies:
     """Questions for train and for dev."""
 
     questions: int
@@ -96,13 +96,13 @@ class World:
 
     def plan(self, material: Material, seed: int) -> dict[str, Group]:
         """One group, by voices that speak here."""
-        tasks = plan_world(self.questions, seed, dev=self.dev)
+        tasks = plan_replies(self.questions, seed, dev=self.dev)
         speaks = {voice: material.speaks(voice) for voice in dict.fromkeys(task.voice for task in tasks)}
         if not material.speaks(HOUSE_VOICES["en"]):
             return {}
         return {"world": Group([task for task in tasks if speaks[task.voice]], 60)}
 
     @staticmethod
-    def render(tasks: Sequence[WorldTask], seed: int) -> list[Clip]:
-        """See `render_world`."""
-        return render_world(tasks, seed)
+    def render(tasks: Sequence[ReplyTask], seed: int) -> list[Clip]:
+        """See `render_replies`."""
+        return render_replies(tasks, seed)
