@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +22,9 @@ from uniaudio2.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
-Clip = tuple[Example, Wave]
-"""An example whose ``path`` and ``start`` are placeholders, and its samples at 24 kHz."""
+Clip = tuple[Example, Wave | Mapping[str, Wave]]
+"""An example whose ``path``, ``start`` and ``audios`` are placeholders, and its samples at 24 kHz: those of its one
+audio, or of each of several by name."""
 
 
 @dataclass(frozen=True)
