@@ -71,7 +71,9 @@ def compose(task: MusicTask, rng: np.random.Generator) -> list[Note]:
         bar = at // (2 * task.metre)
         if at % (2 * task.metre) == 0:  # a bar starts on a note of its chord
             root = CHORDS[task.mode][bar % 4]
-            degree = min((root + step + octave for step in (0, 2, 4) for octave in (-7, 0, 7)), key=lambda d: abs(d - degree))
+            degree = min(
+                (root + step + octave for step in (0, 2, 4) for octave in (-7, 0, 7)), key=lambda d: abs(d - degree)
+            )
         else:
             degree = int(np.clip(degree + rng.choice([-2, -1, 1, 2]), -3, 9))
         notes.append(Note(program, key(degree), at * beat / 2, length * beat / 2 * 0.92, 100))

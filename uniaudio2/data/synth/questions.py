@@ -137,7 +137,9 @@ def plan_questions(
     for split, count in (("train", each), ("dev", dev)):
         given = recordings.get(split, {})
         sounds = by_label(given.get("sounds", ()))
-        genders = {answer: [e for e in given.get("speakers", ()) if gender(e) == answer] for answer in ("a man", "a woman")}
+        genders = {
+            answer: [e for e in given.get("speakers", ()) if gender(e) == answer] for answer in ("a man", "a woman")
+        }
         spoken = {code: [e for e in given.get("languages", ()) if e.language == code] for code in LANGUAGES}
         names = [name for name in NAMES if name in CLASSES or sounds.get(name)]
         for index in range(count):

@@ -106,9 +106,7 @@ def render_unit(unit: Unit, out_dir: Path) -> int:
 def _placed(example: Example, places: dict[str, Recording]) -> Example:
     """An example with the places of its audios; one named ``audio`` is its recording."""
     if own := places.pop("audio", None):
-        return dataclasses.replace(
-            example, path=own.path, duration=own.duration, start=own.start, audios=places
-        )
+        return dataclasses.replace(example, path=own.path, duration=own.duration, start=own.start, audios=places)
     return dataclasses.replace(example, path="", duration=0.0, start=0.0, audios=places)
 
 

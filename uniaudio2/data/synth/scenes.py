@@ -148,7 +148,11 @@ def plan_scenes(
             sounds: list[Sound] = []
             for label in labels:
                 real = known.get(label, ())
-                taken = real[int(rng.integers(len(real)))] if real and (label not in CLASSES or rng.random() < 0.6) else None
+                taken = (
+                    real[int(rng.integers(len(real)))]
+                    if real and (label not in CLASSES or rng.random() < 0.6)
+                    else None
+                )
                 sounds.append(Sound(label, taken))
             tasks.append(SceneTask(f"scene-{len(tasks):05d}", tuple(sounds), together, split))
             count -= 1

@@ -1,7 +1,7 @@
 """Short songs: spoken words put on the notes of a tune with WORLD, over a simple accompaniment.
 
-Each word is spoken alone, analysed into pitch, envelope and aperiodicity, its vowel stretched to the length of the note,
-and synthesised at the note's pitch.
+Each word is spoken alone, analysed into pitch, envelope and aperiodicity, its vowel stretched to the length of the
+note, and synthesised at the note's pitch.
 """
 
 from __future__ import annotations
@@ -107,10 +107,15 @@ def plan_songs(songs: int, seed: int, *, dev: int = 0) -> list[SongTask]:
         tonic = SINGERS[voice] + int(rng.integers(0, 4))
         tasks.append(
             SongTask(
-                f"song-{index:05d}", voice, next(left[voice.language]), int(rng.integers(len(TUNES))), tonic,
-                round(float(rng.uniform(0.36, 0.46)), 3), int(rng.choice([0, 24])),
+                f"song-{index:05d}",
+                voice,
+                next(left[voice.language]),
+                int(rng.integers(len(TUNES))),
+                tonic,
+                round(float(rng.uniform(0.36, 0.46)), 3),
+                int(rng.choice([0, 24])),
                 "train" if index < songs else "dev",
-            )  # fmt: skip
+            )
         )
     return tasks
 
