@@ -91,6 +91,7 @@ _TASKS = (
         ("Write down the words of this song.", "What lyrics are sung here?", "Transcribe the singing."),
         _AUDIO,
         (_LYRIC,),
+        training=Training(score="wer", kinds=("music",)),
     ),
     Task(
         "audio_caption",
@@ -111,6 +112,7 @@ _TASKS = (
         ("Describe this piece of music.", "What kind of music is this?", "Give a caption of the music."),
         _AUDIO,
         (_CAPTION,),
+        training=Training(score="nats", kinds=("music",), values={"caption": Text("music_caption")}),
     ),
     Task(
         "audio_understanding",
@@ -122,6 +124,7 @@ _TASKS = (
         ),
         (_text("question"), *_AUDIO),
         (_text("answer"),),
+        training=Training(score="exact"),
     ),
     Task(
         "speech_s2t",
@@ -133,6 +136,11 @@ _TASKS = (
         ),
         _AUDIO,
         (_text("answer"),),
+        training=Training(
+            score="exact",
+            kinds=("speech",),
+            values={"audio": Audio("request", says="text"), "answer": Text("reply")},
+        ),
     ),
     Task(
         "speech_s2s",
@@ -140,6 +148,20 @@ _TASKS = (
         ("Listen to the speaker and reply aloud.", "Answer the spoken request in speech.", "Speak a reply."),
         audio_parts("source"),
         audio_parts("target"),
+        training=Training(
+            score="nats",
+            kinds=("speech",),
+            values={"source": Audio("request", says="text"), "target": Audio("reply")},
+        ),
+    ),
+    # Who speaks when: "1 0.0 1.4; 2 1.6 3.0" is speaker, start and end in seconds. The paper has no such row.
+    Task(
+        "diarization",
+        "speakers",
+        ("Who speaks when in this recording?", "Give the turns of each speaker with times.", "Find who talks when."),
+        _AUDIO,
+        (_text("turns"),),
+        training=Training(score="nats", kinds=("speech",)),
     ),
     Task(
         "tts",
@@ -235,6 +257,8 @@ _TASKS = (
         _AUDIO,
         guidance=True,
         kind="sound",
+        length="sound",
+        training=Training(score="nats", kinds=("music",), values={"caption": Text("music_caption")}),
     ),
     Task(
         "lts",
@@ -243,6 +267,7 @@ _TASKS = (
         (_LYRIC,),
         _AUDIO,
         guidance=True,
+        training=Training(score="nats", kinds=("music",)),
     ),
     Task(
         "speech_edit",
@@ -294,6 +319,11 @@ _TASKS = (
         audio_parts("mixture"),
         (*audio_parts("first"), *audio_parts("second")),
         kind="sound",
+        training=Training(
+            score="nats",
+            kinds=("music",),
+            values={"mixture": Audio("audio"), "first": Audio("vocals"), "second": Audio("accompaniment")},
+        ),
     ),
     Task(
         "reason_to_semantic",

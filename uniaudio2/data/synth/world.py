@@ -6,16 +6,13 @@ CheapTrick, aperiodicity by D4C. Shapes: F frames of 5 ms, K frequencies from 0 
 
 from __future__ import annotations
 
-import functools
-import importlib.machinery
-import importlib.util
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.data.synth import vocoder
 from uniaudio2.data.synth.renderer import Material
 from uniaudio2.data.synth.voices import SynthesiserMissing, Wave
 from uniaudio2.errors import UserError
@@ -27,27 +24,10 @@ FLOOR_HZ, CEILING_HZ = 65.0, 620.0
 Array = NDArray[np.float64]
 
 
-@functools.cache
-def load_pyworld() -> ModuleType:
-    """The package's compiled module; raises `SynthesiserMissing` where it is not installed.
-
-    It is loaded from its file: the package around it asks setuptools for its own version, in a way that setuptools 82
-    has no more.
-    """
-    package = importlib.util.find_spec("pyworld")
-    folders = package.submodule_search_locations if package is not None else None
-    spec = importlib.machinery.PathFinder.find_spec("pyworld.pyworld", folders) if folders else None
-    if spec is None or spec.loader is None:
-        raise SynthesiserMissing("changing speech needs pyworld: `pip install pyworld`")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def has_pyworld(material: Material) -> bool:
     """Whether speech can be changed here."""
     try:
-        load_pyworld()
+        vocoder.world()
     except SynthesiserMissing as error:
         material.left_out[str(error)] = None
         return False
@@ -83,7 +63,7 @@ def analyse(wave: Wave) -> World:
     """
     if wave.size < SAMPLE_RATE // 10:
         raise UserError("speech shorter than 0.1 s cannot be changed")
-    pyworld = load_pyworld()
+    pyworld = vocoder.world()
     samples = np.ascontiguousarray(wave, np.float64)
     f0, times = pyworld.dio(samples, SAMPLE_RATE, f0_floor=FLOOR_HZ, f0_ceil=CEILING_HZ, frame_period=FRAME_MS)
     f0 = pyworld.stonemask(samples, f0, times, SAMPLE_RATE)
@@ -95,7 +75,7 @@ def synthesise(parts: World) -> Wave:
     """Put the parts together: samples (N,) at 24 kHz."""
     f0, envelope, aperiodicity = (np.ascontiguousarray(x, np.float64) for x in (parts.f0, parts.envelope,
                                                                                 parts.aperiodicity))  # fmt: skip
-    return load_pyworld().synthesize(f0, envelope, aperiodicity, SAMPLE_RATE, FRAME_MS).astype(np.float32)
+    return vocoder.world().synthesize(f0, envelope, aperiodicity, SAMPLE_RATE, FRAME_MS).astype(np.float32)
 
 
 def with_pitch(parts: World, factor: float, spread: float = 1.0) -> World:
