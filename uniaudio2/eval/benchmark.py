@@ -18,9 +18,20 @@ from typing import Any, Unpack
 
 from uniaudio2.api.request import Sampling
 from uniaudio2.data.sources import find_data_root
-from uniaudio2.eval import answers, generation, musical, reconstruction, scenes, speed, understanding
+from uniaudio2.eval import (
+    answers,
+    generation,
+    musical,
+    reconstruction,
+    repaired,
+    scenes,
+    speed,
+    styled,
+    understanding,
+)
 from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
 from uniaudio2.eval.report import Figure, Report
+from uniaudio2.eval.style_judge import JUDGE
 from uniaudio2.eval.subject import Effort, PipelineSubject, Subject
 from uniaudio2.eval.text_metrics import get_normaliser
 
@@ -105,11 +116,19 @@ ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
     "lyric_recognition": (musical.lyrics, TEXT),
     "lts": (musical.songs, "Whisper; WORLD"),
     "music_ss": (musical.music_separation, "distances to the stems"),
+    "instruct_tts": (styled.instruct, f"{JUDGE}; Whisper"),
+    "prompt_instruct_tts": (styled.prompt_instruct, f"{JUDGE}; Whisper"),
+    "speech_edit": (styled.edit, f"{JUDGE}; Whisper"),
+    "voice_conversion": (styled.conversion, "distance of mel-cepstra; Whisper"),
+    "d_asr": (repaired.impaired, TEXT),
+    "speech_with_sound": (repaired.with_sound, "Whisper; a classifier of sounds"),
+    "speech_denoise": (repaired.denoised, "STOI; Whisper"),
+    "speech_ss": (repaired.separated, "STOI; Whisper"),
     "codec": (reconstruction.codec_data, DISTANCES),
 }
 """What runs on any manifest or set of recordings, by task, and its judge."""
 
-ANSWERED = ("audio_understanding", "speech_s2t")
+ANSWERED = ("audio_understanding", "speech_s2t", "d_asr")
 """Tasks whose answers are compared as normalised texts."""
 
 TASKS = tuple(dict.fromkeys([*(item.task for item in EVALUATIONS), *ON_DATA]))
