@@ -67,8 +67,8 @@ def test_forms_are_rows_with_their_optional_values() -> None:
     assert names == ["asr", "tts", "tts+voice", "audio_caption", "tta", "text_only", "audio_only"]
     assert get_form("tts_voice") == get_form("tts+voice") and get_form("tts+voice").values[0] == "voice"
     assert [part.value for part in get_form("tts").inputs] == ["transcription"]
-    with pytest.raises(UserError, match="'speech_denoise' has no training in the task table; those that can be"):
-        get_form("speech_denoise")
+    with pytest.raises(UserError, match="'semantic_copy' has no training in the task table; those that can be"):
+        get_form("semantic_copy")
     with pytest.raises(UserError, match="no value 'sound' to train"):
         replace(TASKS["asr"], training=Training(score="wer", values={"sound": Text("text")}))
 
