@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uniaudio2.audio import SAMPLE_RATE
+from tests.speech_corpus import make_corpus, vowels
 from uniaudio2.data.manifest import read_manifest, validate
-from uniaudio2.data.synth import backgrounds, dysarthria, overlap, presets, run, spoken, style_words, styles, world
+from uniaudio2.data.synth import dysarthria, spoken, style_words, styles, world
 from uniaudio2.data.synth.renderer import Material
 from uniaudio2.data.synth.vocoder import world as pyworld
 from uniaudio2.data.synth.voices import SynthesiserMissing
@@ -27,16 +27,6 @@ def _pyworld() -> None:
         pyworld()
     except SynthesiserMissing as error:
         pytest.skip(str(error))
-
-
-def vowels(hz: float, seconds: float = 1.6) -> np.ndarray:
-    """Syllables of a lively buzz with two resonances."""
-    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    f0 = hz * 2 ** (0.25 * np.sin(2 * np.pi * 1.3 * t))
-    phase = 2 * np.pi * np.cumsum(f0) / SAMPLE_RATE
-    wave = sum(np.cos(k * phase) / k * (1 + 2 * np.exp(-(((k * hz - 700) / 300) ** 2))) for k in range(1, 24))
-    gate = np.clip(1.3 + 1.5 * np.sin(2 * np.pi * 3 * t), 0.03, 1)
-    return (0.05 * wave * gate).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -109,37 +99,13 @@ def high_share(wave: np.ndarray) -> float:
     return float(power[len(power) // 4 :].sum() / power.sum())
 
 
-SMALL = (
-    styles.Styles((("en", 18),), (("en", 2),), (("train", 2), ("dev", 2))),
-    dysarthria.Dysarthria(2, 2),
-    backgrounds.SpokenScenes(2, 2),
-    backgrounds.Noisy(2, 2),
-    overlap.Overlaps(3, 2),
-)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small corpus whose voices are buzzes, made without a data folder."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(presets.PRESETS, "small", SMALL)
-
-    def speak(said, seed):
-        return [vowels(100 + 10 * (len(sentence.text) % 12), 1.2) for sentence, _ in said]
-
-    for module in (styles, dysarthria, backgrounds, overlap):
-        patch.setattr(module, "speak_all", speak)
-    for module in (styles, dysarthria, backgrounds):
-        patch.setattr(module, "phones_of", lambda *_: "a b")
-    patch.setattr(Material, "speaks", lambda *_: True)
     out = tmp_path_factory.mktemp("corpus")
-    try:
-        run.synthesise(out, preset="small", workers=0, data_root=out, available=True)
-        first = (out / "shards" / "styles_train-000.wav").read_bytes()
-        run.synthesise(out, preset="small", workers=0, data_root=out, available=True, resume=False)
-        assert first == (out / "shards" / "styles_train-000.wav").read_bytes()
-    finally:
-        patch.undo()
+    make_corpus(out)
+    first = (out / "shards" / "styles_train-000.wav").read_bytes()
+    make_corpus(out, resume=False)
+    assert first == (out / "shards" / "styles_train-000.wav").read_bytes()
     return out
 
 
