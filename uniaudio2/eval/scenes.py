@@ -14,7 +14,10 @@ from uniaudio2.eval.understanding import captions_data
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
-_PLAIN = set("a an the of in on to it is sound sounds someone person people by at old loud repeated goes off".split())
+_PLAIN = {
+    "a", "an", "the", "of", "in", "on", "to", "it", "is", "sound", "sounds", "someone", "person", "people", "by", "at",
+    "old", "loud", "repeated", "goes", "off",
+}  # fmt: skip
 
 
 def scene_words() -> dict[str, tuple[str, ...]]:
