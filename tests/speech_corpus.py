@@ -31,7 +31,7 @@ def vowels(hz: float, seconds: float = 1.6) -> np.ndarray:
 
 
 def make_corpus(out: Path, *, resume: bool = True) -> Path:
-    """Make the corpus in a folder; its manifest."""
+    """Make the corpus in a folder."""
     patch = pytest.MonkeyPatch()
     patch.setitem(presets.PRESETS, "small", SMALL)
 
@@ -44,6 +44,6 @@ def make_corpus(out: Path, *, resume: bool = True) -> Path:
         patch.setattr(module, "phones_of", lambda *_: "a b")
     patch.setattr(Material, "speaks", lambda *_: True)
     try:
-        return run.synthesise(out, preset="small", workers=0, resume=resume, data_root=out, available=True)
+        return run.synthesise(out, preset="small", workers=0, resume=resume, data_root=out, available=True).parent
     finally:
         patch.undo()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.data.recogniser import hear, whisper_name
-from uniaudio2.eval.context import Context
+from uniaudio2.eval.context import Context, EvaluationError
 from uniaudio2.eval.diarization import diarization_error, read_turns
 from uniaudio2.eval.held_out import answers, commonest, held_out
 from uniaudio2.eval.report import Figure
@@ -137,7 +137,9 @@ def facts(context: Context) -> Result:
     from uniaudio2.data.synth.facts import TOPICS
     from uniaudio2.lm import LMLossConfig, lm_losses
 
-    model = getattr(context.subject, "model", context.subject)
+    model: Any = getattr(context.subject, "model", None)
+    if model is None:
+        raise EvaluationError(f"model {context.subject.name!r} tells no likelihoods of texts")
     items: list[dict[str, Any]] = []
     for topic in context.track(TOPICS, "facts"):
         choices = list(dict.fromkeys(topic.answers.values()))

@@ -188,10 +188,10 @@ def songs(context: Context, data: str) -> Result:
 
 
 def pitch_error(audio: Tensor, notes: int) -> float:
-    """Median distance of a song's pitch from a tune of so many notes, semitones; the best of the tunes.
+    """How far a song's notes are from a tune of so many notes, semitones: the mean over notes, of the nearest tune.
 
-    The tune is laid over the voiced stretch, its last note twice as long; key and octave are free. NaN where nothing
-    is voiced. A voice that holds one pitch is about two semitones off.
+    The tune is laid over the voiced stretch, its last note twice as long; the pitch of a note is its median. Key and
+    octave are free. NaN where nothing is voiced.
     """
     wave = audio[0].double().numpy()
     pitch, times = world().dio(wave, SAMPLE_RATE, f0_floor=80.0, f0_ceil=700.0)
@@ -202,11 +202,12 @@ def pitch_error(audio: Tensor, notes: int) -> float:
     track = 12 * np.log2(pitch[voiced] / 440)
     place = (times[voiced] - times[first]) / max(times[last] - times[first], 1e-6) * (notes + 1)
     number = np.minimum(place.astype(int), notes - 1)
+    sung = {note: float(np.median(track[number == note])) for note in range(notes) if (number == note).any()}
     best = math.inf
     for tune in range(len(TUNES)):
-        off = track - np.array(melody(notes, tune, 0))[number]
-        off = off - np.median(off)
-        best = min(best, float(np.median(np.abs(off))))
+        keys = melody(notes, tune, 0)
+        off = np.array([pitch - keys[note] for note, pitch in sung.items()])
+        best = min(best, float(np.abs(off - np.median(off)).mean()))
     return best
 
 

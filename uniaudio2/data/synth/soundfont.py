@@ -22,6 +22,7 @@ from uniaudio2.data.synth.voices import SynthesiserMissing, Wave
 ENVIRONMENT_VARIABLE = "UNIAUDIO2_SOUNDFONT"
 DEFAULT_FILE = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 LICENCE = "notes composed by this package; FluidR3 GM soundfont by Frank Wen (MIT)"
+_WARNING = 2  # FLUID_WARN in fluidsynth/log.h
 DRUMS = -1
 """In place of a program: the drum kit, whose keys are its instruments."""
 
@@ -56,22 +57,40 @@ def render(notes: Sequence[Note], num_samples: int) -> Wave:
 
 
 class _Player:
-    """FluidSynth with a soundfont loaded, which takes a second: one a process."""
+    """FluidSynth with a soundfont loaded, which takes a second: one a process.
+
+    Every piece gets a synthesiser of its own, which the soundfont is handed to: a reset leaves sound of the last one.
+    """
 
     def __init__(self, library: ctypes.CDLL, file: Path) -> None:
         self._lib = library
-        for name in ("new_fluid_settings", "new_fluid_synth"):
+        library.fluid_set_log_function(_WARNING, None, None)  # that a fresh synthesiser has no soundfont yet
+        for name in ("new_fluid_settings", "new_fluid_synth", "fluid_synth_get_sfont_by_id"):
             getattr(library, name).restype = ctypes.c_void_p
-        settings = ctypes.c_void_p(library.new_fluid_settings())
-        library.fluid_settings_setnum(settings, b"synth.sample-rate", ctypes.c_double(SAMPLE_RATE))
+        self._settings = ctypes.c_void_p(library.new_fluid_settings())
+        library.fluid_settings_setnum(self._settings, b"synth.sample-rate", ctypes.c_double(SAMPLE_RATE))
         for name in (b"synth.reverb.active", b"synth.chorus.active"):
-            library.fluid_settings_setint(settings, name, 0)
-        self._synth = ctypes.c_void_p(library.new_fluid_synth(settings))
-        if library.fluid_synth_sfload(self._synth, str(file).encode(), 1) < 0:
+            library.fluid_settings_setint(self._settings, name, 0)
+        self._synth = self._new()
+        number = library.fluid_synth_sfload(self._synth, str(file).encode(), 1)
+        if number < 0:
             raise SynthesiserMissing(f"{file} is no soundfont that FluidSynth reads")
+        self._font = ctypes.c_void_p(library.fluid_synth_get_sfont_by_id(self._synth, number))
+
+    def _new(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self._lib.new_fluid_synth(self._settings))
+
+    def _renew(self) -> None:
+        """A fresh synthesiser with the same soundfont."""
+        fresh = self._new()
+        self._lib.fluid_synth_remove_sfont(self._synth, self._font)
+        self._lib.fluid_synth_add_sfont(fresh, self._font)
+        self._lib.delete_fluid_synth(self._synth)
+        self._synth = fresh
+        self._lib.fluid_synth_program_reset(self._synth)
 
     def play(self, notes: Sequence[Note], num_samples: int) -> Wave:
-        self._lib.fluid_synth_system_reset(self._synth)
+        self._renew()
         channels: dict[int, int] = {DRUMS: 9}
         for program in dict.fromkeys(note.program for note in notes if note.program != DRUMS):
             channels[program] = next(c for c in range(16) if c not in channels.values())
