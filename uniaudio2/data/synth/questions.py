@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -116,72 +117,74 @@ def gender(example: Example) -> str | None:
     return {"m": "a man", "f": "a woman"}.get(str(label.get("gender")))
 
 
-def plan_questions(
-    each: int, recordings: Mapping[str, Mapping[str, Sequence[Example]]], seed: int, *, dev: int = 0
-) -> list[QuestionTask]:
+Given = Mapping[str, Sequence[Example]]
+"""``sounds``, ``speakers`` or ``languages`` → recordings."""
+
+
+def plan_questions(each: int, recordings: Mapping[str, Given], seed: int, *, dev: int = 0) -> list[QuestionTask]:
     """Questions of every kind in turn, ``each`` of a kind for train, then ``dev`` of a kind for dev.
 
     Args:
         each: Training questions of every kind.
-        recordings: Split → ``sounds``, ``speakers`` or ``languages`` → recordings.
+        recordings: Split → what recordings it has; a kind of question without recordings is left out.
         seed: Seed of every choice.
         dev: Dev questions of every kind.
     """
     rng = np.random.default_rng([seed, 25])
     tasks: list[QuestionTask] = []
-
-    def one(items: Sequence[Example]) -> Example:
-        """Any of them."""
-        return items[int(rng.integers(len(items)))]
-
     for split, count in (("train", each), ("dev", dev)):
-        given = recordings.get(split, {})
-        sounds = by_label(given.get("sounds", ()))
-        genders = {
-            answer: [e for e in given.get("speakers", ()) if gender(e) == answer] for answer in ("a man", "a woman")
-        }
-        spoken = {code: [e for e in given.get("languages", ()) if e.language == code] for code in LANGUAGES}
-        names = [name for name in NAMES if name in CLASSES or sounds.get(name)]
+        planner = _Planner(recordings.get(split, {}), rng, seed)
         for index in range(count):
             for kind, wordings in WORDINGS.items():
                 question = str(rng.choice(wordings))
-                values: dict[str, object] = {}
-                if kind == "count":
-                    counted = str(rng.choice(["beep", "knock", "drum hit"]))
-                    question, answer = question.format(counted), NUMBERS[int(rng.integers(5))]
-                    values["counted"] = counted
-                elif kind == "first":
-                    chosen = [str(name) for name in rng.choice(names, 2, replace=False)]
-                    answer = NAMES[chosen[0]]
-                    values["sounds"] = tuple(
-                        Sound(name, one(sounds[name]) if sounds.get(name) else None) for name in chosen
-                    )
-                elif kind == "instrument":
-                    piece = music.plan_music(1, seed + 1 + len(tasks), prefix=f"q{len(tasks)}")[0]
-                    answer = list(music.INSTRUMENTS)[index % len(music.INSTRUMENTS)]
-                    changed = {"instrument": answer, "drums": False, "seconds": 2.5, "caption": ""}
-                    values["piece"] = music.MusicTask(**{**piece.__dict__, **changed})
-                elif kind == "gender":
-                    answer = str(rng.choice(["a man", "a woman"]))
-                    if not genders[answer]:
-                        continue
-                    values["recording"] = one(genders[answer])
-                elif kind == "speech":
-                    answer = str(rng.choice(["yes", "no"]))
-                    pool = given.get("languages" if answer == "yes" else "sounds", ())
-                    if not pool:
-                        continue
-                    values["recording"] = one(pool)
-                else:
-                    code = str(rng.choice([code for code in LANGUAGES if spoken[code]] or ["-"]))
-                    if code == "-":
-                        continue
-                    answer = LANGUAGES[code]
-                    values["recording"] = one(spoken[code])
-                tasks.append(
-                    QuestionTask(f"question-{len(tasks):05d}", kind, question, answer, split=split, **values)  # pyright: ignore[reportArgumentType]
-                )
+                planned = planner.plan(kind, index, len(tasks))
+                if planned is not None:
+                    answer, values = planned
+                    question = question.format(values.get("counted"))
+                    name = f"question-{len(tasks):05d}"
+                    tasks.append(QuestionTask(name, kind, question, answer, split=split, **values))
     return tasks
+
+
+class _Planner:
+    """Draws what a question is about: the answer, and the fields of its task."""
+
+    def __init__(self, given: Given, rng: np.random.Generator, seed: int) -> None:
+        self._given, self._rng, self._seed = given, rng, seed
+        self._sounds = by_label(given.get("sounds", ()))
+        self._names = [name for name in NAMES if name in CLASSES or self._sounds.get(name)]
+
+    def plan(self, kind: str, index: int, number: int) -> tuple[str, dict[str, Any]] | None:
+        """A question of some kind, the ``index``-th of it and the ``number``-th of all; None without recordings."""
+        rng, given = self._rng, self._given
+        if kind == "count":
+            counted = str(rng.choice(["beep", "knock", "drum hit"]))
+            return NUMBERS[int(rng.integers(5))], {"counted": counted}
+        if kind == "first":
+            chosen = [str(name) for name in rng.choice(self._names, 2, replace=False)]
+            sounds = tuple(Sound(name, self._one(self._sounds.get(name, ()))) for name in chosen)
+            return NAMES[chosen[0]], {"sounds": sounds}
+        if kind == "instrument":
+            piece = music.plan_music(1, self._seed + 1 + number, prefix=f"q{number}")[0]
+            answer = list(music.INSTRUMENTS)[index % len(music.INSTRUMENTS)]
+            return answer, {"piece": replace(piece, instrument=answer, drums=False, seconds=2.5, caption="")}
+        if kind == "gender":
+            answer = str(rng.choice(["a man", "a woman"]))
+            pool = [e for e in given.get("speakers", ()) if gender(e) == answer]
+        elif kind == "speech":
+            answer = str(rng.choice(["yes", "no"]))
+            pool = given.get("languages" if answer == "yes" else "sounds", ())
+        else:
+            there = {example.language for example in given.get("languages", ())}
+            code = str(rng.choice([code for code in LANGUAGES if code in there] or ["-"]))
+            answer = LANGUAGES.get(code, "")
+            pool = [e for e in given.get("languages", ()) if e.language == code]
+        recording = self._one(pool)
+        return (answer, {"recording": recording}) if recording is not None else None
+
+    def _one(self, items: Sequence[Example]) -> Example | None:
+        """Any of them; None if there is none."""
+        return items[int(self._rng.integers(len(items)))] if items else None
 
 
 @dataclass(frozen=True)
