@@ -21,6 +21,7 @@ from uniaudio2.data.synth.renderer import Clip, Group, Material
 from uniaudio2.data.synth.sound import LICENCE
 from uniaudio2.data.synth.spoken import (
     Spoken,
+    joined,
     phones_of,
     plan_spoken,
     speak_all,
@@ -28,7 +29,7 @@ from uniaudio2.data.synth.spoken import (
     task_sentences,
     training_voices,
 )
-from uniaudio2.data.synth.voices import Wave, engine
+from uniaudio2.data.synth.voices import Wave
 
 _WITH = (
     "{sound}|{sound} in the background|with {sound} in the background|someone speaks while there is {sound}|"
@@ -108,24 +109,23 @@ def _scene(task: SceneTask, wave: Wave, phones: str, rng: np.random.Generator) -
     out = np.pad(dsp.set_level(wave, -24.0), (lead, tail))
     out = out + dsp.set_level(sound, -24.0 - rng.uniform(3.0, 9.0))
     out = dsp.set_level(dsp.fade(out, 0.03), -23.0 + rng.normal(0, 1))
-    real = not isinstance(task.sound, str)
-    phrases = task.sound.captions if real else CLASSES[task.sound].phrases
+    real = task.sound if isinstance(task.sound, Example) else None
+    phrases = CLASSES[task.sound].phrases if isinstance(task.sound, str) else task.sound.captions
     captions = [str(rng.choice(_WITH.split("|"))).format(sound=rng.choice(phrases)) for _ in range(8)]
     captions = [str(phrases[0]), *dict.fromkeys(captions)]
-    spoken = engine(task.spoken.voice.engine)
     example = Example(
         id=task.id,
         audios={"scene": Recording("-", out.size / SAMPLE_RATE)},
         split=task.split,
-        text=task.spoken.sentence.text,
+        text=task.spoken.text,
         phonemes=phones,
         language="en",
-        label=task.sound.label if real else task.sound,
+        label=task.sound if isinstance(task.sound, str) else task.sound.label,
         caption=captions[0],
         captions=tuple(captions[1:]),
-        engine=f"{spoken.name}, mixture",
-        licence=f"{spoken.licence} + {task.sound.licence if real else LICENCE}",
-        attribution=task.sound.attribution if real else None,
+        engine=f"{task.spoken.engine}, mixture",
+        licence=joined((task.spoken.licence, real.licence if real else LICENCE), " + "),
+        attribution=real.attribution if real else None,
         source="synth_spoken_scene",
     )
     return example, {"scene": out.astype(np.float32)}
@@ -187,20 +187,17 @@ def _noisy(task: NoiseTask, wave: Wave, rng: np.random.Generator) -> Clip:
     noisy = heard + noise * level * 10 ** (-task.snr_db / 20)
     peak = max(1.0, float(np.abs(noisy).max()) / 0.95)  # both scaled alike
     waves = {"noisy": (noisy / peak).astype(np.float32), "clean": (clean / peak).astype(np.float32)}
-    real = isinstance(task.speech, Example)
-    sound = task.background if isinstance(task.background, Example) else None
-    licences = [task.speech.licence if real else engine(task.speech.voice.engine).licence, sound and sound.licence]
-    credits = [task.speech.attribution if real else None, sound and sound.attribution]
+    parts = [task.speech, *([task.background] if isinstance(task.background, Example) else [])]
     example = Example(
         id=task.id,
         audios={name: Recording("-", each.size / SAMPLE_RATE) for name, each in waves.items()},
         split=task.split,
-        text=None if real else task.speech.sentence.text,
+        text=task.speech.text if isinstance(task.speech, Spoken) else None,
         language="en",
         label=f"{task.snr_db} dB{', room' if task.room else ''}",
-        engine="mixture" if real else f"{task.speech.voice.engine}, mixture",
-        licence=" + ".join(each for each in licences if each),
-        attribution="; ".join(each for each in credits if each) or None,
+        engine=f"{task.speech.engine}, mixture" if isinstance(task.speech, Spoken) else "mixture",
+        licence=joined((part.licence for part in parts), " + "),
+        attribution=joined((part.attribution for part in parts), "; "),
         source="synth_noisy",
     )
     return example, waves

@@ -16,8 +16,8 @@ from uniaudio2.data.example import Recording
 from uniaudio2.data.manifest import Example
 from uniaudio2.data.synth import dsp
 from uniaudio2.data.synth.renderer import Clip, Group, Material
-from uniaudio2.data.synth.spoken import Spoken, plan_spoken, speak_all, stretches
-from uniaudio2.data.synth.voices import Wave, engine
+from uniaudio2.data.synth.spoken import Spoken, joined, plan_spoken, speak_all, stretches
+from uniaudio2.data.synth.voices import Wave
 
 Speech = Spoken | Example
 
@@ -82,11 +82,6 @@ def _render(task: OverlapTask, first: Wave, second: Wave) -> Clip:
     peak = max(1.0, float(np.abs(mixture).max()) / 0.95)  # all scaled alike
     waves = {name: (wave / peak).astype(np.float32) for name, wave in {"mixture": mixture, **parts}.items()}
     people = {"first": task.first, "second": task.second}
-    texts = {name: each.sentence.text if isinstance(each, Spoken) else each.text for name, each in people.items()}
-    credits = [each.attribution for each in people.values() if isinstance(each, Example) and each.attribution]
-    licences = [
-        each.licence if isinstance(each, Example) else engine(each.voice.engine).licence for each in people.values()
-    ]
     example = Example(
         id=task.id,
         audios={name: Recording("-", wave.size / SAMPLE_RATE) for name, wave in waves.items()},
@@ -94,9 +89,9 @@ def _render(task: OverlapTask, first: Wave, second: Wave) -> Clip:
         language="en",
         label=" and ".join(str(each.speaker) for each in people.values()),
         engine="mixture",
-        licence=" + ".join(dict.fromkeys(each for each in licences if each)),
-        attribution="; ".join(dict.fromkeys(credits)) or None,
+        licence=joined((each.licence for each in people.values()), " + "),
+        attribution=joined((each.attribution for each in people.values()), "; "),
         source="synth_overlap",
-        texts={f"said_{name}": text for name, text in texts.items() if text},
+        texts={f"said_{name}": each.text for name, each in people.items() if each.text},
     )
     return example, waves

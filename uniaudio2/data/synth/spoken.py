@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from uniaudio2.audio import SAMPLE_RATE
@@ -31,7 +31,7 @@ LONGEST_STRETCH_S = 3.4
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sentence and who is to say it."""
+    """A sentence and who is to say it; it names itself as a recording (an `Example`) does."""
 
     sentence: Sentence
     voice: Voice
@@ -40,6 +40,31 @@ class Spoken:
     def speaker(self) -> str:
         """Name of the speaker in manifests."""
         return self.voice.speaker
+
+    @property
+    def text(self) -> str:
+        """What is said."""
+        return self.sentence.text
+
+    @property
+    def engine(self) -> str:
+        """Who makes it."""
+        return self.voice.engine
+
+    @property
+    def licence(self) -> str:
+        """What the engine's makers ask for."""
+        return engine(self.voice.engine).licence
+
+    @property
+    def attribution(self) -> str | None:
+        """Nobody is to be credited."""
+        return None
+
+
+def joined(values: Iterable[str | None], between: str) -> str | None:
+    """Licences or credits of all that went into a clip, each once; None if there are none."""
+    return between.join(dict.fromkeys(value for value in values if value)) or None
 
 
 def task_sentences(material: Material, language: str, split: str, seed: int, part: str) -> list[Sentence]:
