@@ -164,11 +164,13 @@ class UniAudio2(Core):
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
-        With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
-        comes whole, with its pause. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
-        What cannot be used is refused at once. Closing the iterator stops what is being made.
+        Unless ``best_of`` says otherwise, one attempt is made at a sentence, and its beginning is heard before its end is made: first a quarter of a second,
+        then ever longer pieces. With ``best_of`` above 1 the best attempt comes whole, with its pause. Joined, the
+        pieces are what `speak` gives with the same seed, ``best_of`` and ``batch_size=1``: to the bit for several
+        attempts, and for one with the same codes and length, but decoded in shorter windows (log-mel distance at most .1,
+        STOI at least .9). What cannot be used is refused at once. Closing the iterator stops what is being made.
         """
-        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling)
+        how = Speaking.of(self, voice, sample_rate, 1, steps, 1 if best_of is None else best_of, sampling)
         return stream_parts(self, plan(self, text, language), how)
 
     def generate_sound(

@@ -41,6 +41,9 @@ from uniaudio2.text import TextError, normalise_text
 
 MIN_SOUND_S = 0.2
 FADE_S = 0.005
+# Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. Fewer are heard
+# no sooner on a processor that needs a quarter of real time for a frame, and leave less time to make the next window.
+FIRST_CODES = 6
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,11 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
 
 
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
-    """Waveforms (1, n) as soon as they can be heard; joined they are those of `speak_parts`, one by one.
+    """Waveforms (1, n) as soon as they can be heard; joined they are nearly those of `speak_parts`, one by one.
 
-    A single attempt at a sentence is heard while it is made, window by window of the codec. Of several attempts the
-    best is heard, once all are whole.
+    A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short,
+    so that codes are heard that later ones would have sounded a little different. Of several attempts the best is
+    heard, once all are whole.
     """
     if how.attempts > 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
@@ -150,7 +154,9 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
     for number, sentence in enumerate(sentences):
         seed = derive_seed(seed_of(how.sampling), number)
         request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
-        decoding = core.codec.decoder_session(steps=how.steps, generator=torch.Generator().manual_seed(seed))
+        decoding = core.codec.decoder_session(
+            steps=how.steps, generator=torch.Generator().manual_seed(seed), first_codes=FIRST_CODES
+        )
         # Held back: the end is faded, once it is known to be the end.
         rest = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
         with closing(core.engine.stream(request)) as events:
