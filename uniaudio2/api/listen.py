@@ -24,7 +24,7 @@ from uniaudio2.codes import AudioCodes
 from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
-from uniaudio2.voice_activity import cut, find_speech, speech_share
+from uniaudio2.voice_activity import Speech, cut, find_speech, speech_share
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
@@ -104,36 +104,41 @@ def describe(
     )
     held = how.batch_size * (1 if progress else BATCHES_HELD)
     while group := list(islice(pieces, held)):
-        heard = _hear(core, [chunk.audio for _, chunk in group], how, sampling)
+        heard = hear(core, [chunk.audio for _, chunk in group], how, sampling)
         for (row, chunk), one in zip(group, heard, strict=True):
             piece = Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one)
             found[row].append(piece)
             if progress:
                 progress(row, piece)
-    return [_joined(recording, parts, how) for recording, parts in zip(recordings, found, strict=True)]
+    return [joined(recording.duration_s, parts, how) for recording, parts in zip(recordings, found, strict=True)]
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """A piece of a recording that is worked on at once, and where in it something is to be heard, in samples."""
 
     start: int
     end: int
     audio: Tensor  # (1, n), with a margin around
 
+    @classmethod
+    def within(cls, speech: Speech, offset: int, audio: Tensor) -> Chunk:
+        """A piece of a stretch of speech, from that sample of it on."""
+        start = speech.first + offset
+        return cls(max(start, speech.start), max(start, min(start + audio.shape[-1], speech.end)), audio)
 
-def _divide(recording: Recording, max_s: float, threshold: float | None) -> Iterator[_Chunk]:
+
+def _divide(recording: Recording, max_s: float, threshold: float | None) -> Iterator[Chunk]:
     """Pieces of at most ``max_s``, cut at pauses; with a threshold only where somebody speaks."""
     if threshold is None:
         for start, audio in chunks_at_pauses(recording.blocks(), max_s):
-            yield _Chunk(start, start + audio.shape[-1], audio)
+            yield Chunk(start, start + audio.shape[-1], audio)
         return
     for speech, blocks in cut(recording.blocks(), find_speech(recording, threshold)):
         for offset, audio in chunks_at_pauses(blocks, max_s):
-            start, end = speech.first + offset, speech.first + offset + audio.shape[-1]
-            yield _Chunk(max(start, speech.start), max(start, min(end, speech.end)), audio)
+            yield Chunk.within(speech, offset, audio)
 
 
-def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> TextResult:
+def joined(duration_s: float, pieces: Sequence[Segment], how: Listening) -> TextResult:
     """One result of all pieces of a recording; captions are each said once."""
     segments = tuple(piece for piece in pieces if piece.text)
     said = [segment.text for segment in segments]
@@ -146,9 +151,9 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
     return TextResult(
         text,
         segments,
-        recording.duration_s,
+        duration_s,
         language,
-        *_scores(pieces, recording.duration_s),
+        *_scores(pieces, duration_s),
     )
 
 
@@ -172,7 +177,7 @@ def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None,
     return mean, min(1.0, max(0.0, 1.0 - speech_s / duration_s))
 
 
-def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
+def hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
     """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
     config = core.facts.generation
     most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold

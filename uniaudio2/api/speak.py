@@ -41,8 +41,8 @@ from uniaudio2.text import TextError, normalise_text
 
 MIN_SOUND_S = 0.2
 FADE_S = 0.005
-# Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. Fewer are heard
-# no sooner on a processor that needs a quarter of real time for a frame, and leave less time to make the next window.
+# Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. What is
+# heard then lasts until the next window is there, as long as a frame takes at most a third of its time.
 FIRST_CODES = 6
 
 
@@ -143,9 +143,8 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
     """Waveforms (1, n) as soon as they can be heard; joined they are nearly those of `speak_parts`, one by one.
 
-    A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short,
-    so that codes are heard that later ones would have sounded a little different. Of several attempts the best is
-    heard, once all are whole.
+    A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short
+    and know little of what follows. Of several attempts the best is heard, once all are whole.
     """
     if how.attempts > 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
