@@ -1,5 +1,6 @@
 """Audio files and plain waveform arithmetic. Knows nothing about codecs or models."""
 
+from uniaudio2.audio.pipe import PipeReader, PipeWriter
 from uniaudio2.audio.read import HELD_S, Recording, open_audio, read_audio
 from uniaudio2.audio.wave import (
     LIMIT_CEILING,
@@ -24,6 +25,8 @@ __all__ = [
     "AudioError",
     "AudioWriter",
     "PauseCutter",
+    "PipeReader",
+    "PipeWriter",
     "Recording",
     "chunks_at_pauses",
     "limit",
