@@ -199,3 +199,16 @@ def test_louder_speech_is_the_same_speech_and_never_clips(model, monkeypatch):
     assert float(louder(100 * torch.randn(1, 500), 12.0).abs().max()) <= 1.0
     streamed = torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1)
     torch.testing.assert_close(streamed, model.speak("One two. Three.", seed=3, best_of=1, batch_size=1).audio)
+
+
+def test_another_speed_is_the_same_speech_in_another_time(model):
+    text = "Hello there. How are you?"
+    usual, quick = (model.speak(text, seed=3, batch_size=1, speed=speed) for speed in (1.0, 1.6))
+    assert all(torch.equal(a.reasoning, b.reasoning) for a, b in zip(usual.codes, quick.codes, strict=True))
+    assert quick.duration_s == pytest.approx(usual.duration_s / 1.6, abs=0.001)
+    for (start, end), (first, last) in zip(usual.times_s, quick.times_s, strict=True):
+        assert (first, last) == pytest.approx((start / 1.6, end / 1.6), abs=0.001)
+    assert torch.equal(torch.cat(list(model.stream(text, seed=3, speed=1.6)), dim=-1), quick.audio)
+    for speed in (0.49, 2.01, float("nan")):
+        with pytest.raises(ValueError, match="speed must be"):
+            model.speak("hello", speed=speed)

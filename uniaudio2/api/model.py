@@ -129,6 +129,7 @@ class UniAudio2(Core):
         batch_size: int = 8,
         steps: int | None = None,
         best_of: int | None = None,
+        speed: float = 1.0,
         **sampling: Unpack[Sampling],
     ) -> SpeechResult:
         """Read a text aloud, sentence by sentence in one voice.
@@ -143,12 +144,13 @@ class UniAudio2(Core):
             steps: Of the decoder that makes the wave.
             best_of: Attempts per sentence, of which the one is kept in which the model itself hears the text best;
                 None takes the model's own number (nano: 4), 1 is quickest.
+            speed: 0.5 (half as fast) to 2, at the same pitch; ``times_s`` are those of the result.
             **sampling: See the class.
 
         Raises:
             ValueError: If there is nothing to say, or the language, the voice or an option cannot be used.
         """
-        how = Speaking.of(self, voice, sample_rate, batch_size, steps, best_of, sampling)
+        how = Speaking.of(self, voice, sample_rate, batch_size, steps, best_of, sampling, speed)
         return speak(self, text, language, how)
 
     def stream(
@@ -160,15 +162,16 @@ class UniAudio2(Core):
         sample_rate: int = SAMPLE_RATE,
         steps: int | None = None,
         best_of: int | None = None,
+        speed: float = 1.0,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
         With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
-        comes whole, with its pause. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
+        comes whole, with its pause, and so does a sentence at another ``speed``. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
         What cannot be used is refused at once. Closing the iterator stops what is being made.
         """
-        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling)
+        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling, speed)
         return stream_parts(self, plan(self, text, language), how)
 
     def generate_sound(

@@ -30,7 +30,7 @@ from uniaudio2.api.request import (
 )
 from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
-from uniaudio2.audio import SAMPLE_RATE, AudioError, limit
+from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_speed, limit
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
@@ -56,6 +56,7 @@ class Speaking:
     batch_size: int
     steps: int | None
     sampling: Sampling
+    speed: float = 1.0
 
     @classmethod
     def of(
@@ -67,17 +68,19 @@ class Speaking:
         steps: int | None,
         best_of: int | None,
         sampling: Sampling,
+        speed: float = 1.0,
     ) -> Speaking:
         """From what the user gave."""
         config = core.facts.generation
         greedy = drawing(config.speech, sampling).greedy
         check_optional("best_of", best_of, 1, MOST_ATTEMPTS, whole=True)
         check_number("batch_size", batch_size, 1, whole=True)
+        check_number("speed", speed, SLOWEST, FASTEST)
         check_decoding(steps, sampling.get("seed"))
         if best_of is None:
             best_of = 1 if greedy else config.speech_attempts  # greedy attempts would all be the same
         prompt = None if voice is None else voice_prompt(core, load_waveform(_recording(core, voice), sample_rate))
-        return cls(best_of, prompt, batch_size, steps, sampling)
+        return cls(best_of, prompt, batch_size, steps, sampling, speed)
 
 
 def _recording(core: Core, voice: AudioInput) -> AudioInput:
@@ -100,7 +103,9 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
     parts = list(speak_parts(core, sentences, how))
     ends = list(itertools.accumulate(audio.shape[-1] / SAMPLE_RATE for audio, _ in parts))
     last = len(parts) - 1
-    pauses = [0.0 if number == last else sentence.pause_after_s for number, sentence in enumerate(sentences)]
+    pauses = [
+        0.0 if number == last else sentence.pause_after_s / how.speed for number, sentence in enumerate(sentences)
+    ]
     return SpeechResult(
         audio=torch.cat([audio for audio, _ in parts], dim=-1),
         text=text,
@@ -133,17 +138,18 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
             mine, made = made[: how.attempts], made[how.attempts :]
             waves = [core.decode(codes, seed=derive_seed(seed, number), steps=how.steps) for codes in mine]
             best = best_heard(core, waves, ask)
-            pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
-            yield _with_pause(louder(waves[best], core.facts.generation.speech_gain_db), pause_s), mine[best]
+            pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s / how.speed
+            wave = louder(change_speed(waves[best], how.speed), core.facts.generation.speech_gain_db)
+            yield _with_pause(wave, pause_s), mine[best]
 
 
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
     """Waveforms (1, n) as soon as they can be heard; joined they are those of `speak_parts`, one by one.
 
     A single attempt at a sentence is heard while it is made, window by window of the codec. Of several attempts the
-    best is heard, once all are whole.
+    best is heard, once all are whole; so is a sentence at another speed.
     """
-    if how.attempts > 1:
+    if how.attempts > 1 or how.speed != 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
         return
     fade, gain_db = round(FADE_S * SAMPLE_RATE), core.facts.generation.speech_gain_db
