@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uniaudio2.api.core import Core
 from uniaudio2.api.inputs import level_dbfs
-from uniaudio2.api.request import GREEDY, Ask, Effort, Heard, Sampling, check_sampling, generate, search, text_limits
+from uniaudio2.api.request import GREEDY, SPOKEN, Ask, Effort, Heard, Sampling, check_sampling, generate, search, text_limits
 from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
@@ -83,7 +83,7 @@ def listens(row: Task) -> str | None:
     names = {part.value for part in row.inputs}
     value = row.outputs[0].value
     one_recording = kinds == ["audio"] and len(names) == 1
-    return value if one_recording and value in ("transcription", "lyric", "caption") else None
+    return value if one_recording and value in (*SPOKEN, "caption") else None
 
 
 def describe(
