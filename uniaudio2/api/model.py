@@ -50,6 +50,7 @@ class UniAudio2(Core):
         batch_size: int = 8,
         beams: int | None = None,
         shifts: int | None = None,
+        word_timestamps: bool = False,
         progress: Progress | None = None,
         **sampling: Unpack[Sampling],
     ) -> TextResult | list[TextResult]:
@@ -57,13 +58,15 @@ class UniAudio2(Core):
 
         Args:
             audio: A file, or samples; or a list of them, worked on together. Long recordings are divided at pauses.
-            language: ``en``, ``zh`` or ``yue``; None lets the model find out.
+            language: ``en``, ``zh`` or ``yue``, in whose script the text is then; None lets the model find out, anew
+                where the language changes at a pause.
             sample_rate: Rate of samples given as such, Hz.
             max_chunk_s: Longest piece worked on at once; None takes the model's own.
             batch_size: Pieces worked on together.
             beams: Hypotheses that are followed at once; None takes the model's own number (nano: 4), 1 is quickest.
             shifts: Shifted encodings of each piece, for one text that suits all (test-time augmentation); None takes
                 the model's own number (nano: 3), 1 is quickest.
+            word_timestamps: Give every segment its ``words`` with times, see `words.time_words`.
             progress: Called for every piece as soon as it is finished, see `listen.Progress`.
             **sampling: A transcript that is drawn is one draw, without beams and shifts.
 
@@ -77,7 +80,8 @@ class UniAudio2(Core):
         row = get_task("yue_asr" if code == "yue" else "asr")
         effort = search_effort(self.facts.generation, beams, shifts, sampling)
         chunk_s = self.facts.generation.max_chunk_s if max_chunk_s is None else max_chunk_s
-        return self._describe(audio, sample_rate, Listening(row, code, chunk_s, batch_size, effort), sampling, progress)
+        how = Listening(row, code, chunk_s, batch_size, effort, words=word_timestamps)
+        return self._describe(audio, sample_rate, how, sampling, progress)
 
     @overload
     def caption(self, audio: AudioInput, **options: Unpack[CaptionOptions]) -> TextResult: ...
@@ -168,8 +172,9 @@ class UniAudio2(Core):
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
         With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
-        comes whole, with its pause, and so does a sentence at another ``speed``. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
-        What cannot be used is refused at once. Closing the iterator stops what is being made.
+        comes whole, with its pause, and so does a sentence at another ``speed``. Joined, the pieces are what `speak`
+        gives with the same seed and ``batch_size=1``. What cannot be used is refused at once. Closing the
+        iterator stops what is being made.
         """
         how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling, speed)
         return stream_parts(self, plan(self, text, language), how)

@@ -24,7 +24,6 @@ from uniaudio2.errors import UserError
 from uniaudio2.sequence import Prompt, SequenceBuilder
 from uniaudio2.tasks import Task, get_task
 
-
 SPOKEN = ("transcription", "lyric")
 """Values that hold what a voice says."""
 
