@@ -212,3 +212,15 @@ def test_another_speed_is_the_same_speech_in_another_time(model):
     for speed in (0.49, 2.01, float("nan")):
         with pytest.raises(ValueError, match="speed must be"):
             model.speak("hello", speed=speed)
+
+
+def test_a_sound_that_was_not_learned_is_said_to_be_unknown(model, monkeypatch, caplog):
+    tune(monkeypatch, model, sounds=("dog", "bark", "rain"))
+    model.generate_sound("Dogs barking", duration_s=0.3)
+    assert not caplog.records
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert "'a trumpet': model tiny learned no such sound, only: dog, bark, rain" in caplog.text
+    caplog.clear()
+    tune(monkeypatch, model, sounds=None)
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert not caplog.records

@@ -6,6 +6,7 @@ Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from uniaudio2.lm.loss import text_nats
 from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
 from uniaudio2.text import TextError, normalise_text
+
+logger = logging.getLogger(__name__)
 
 MIN_SOUND_S = 0.2
 FADE_S = 0.005
@@ -217,12 +220,20 @@ def generate_sound(
         check_number("duration_s", duration_s, MIN_SOUND_S)
         limits = Limits(min_audio_s=duration_s, max_audio_s=duration_s, exact=True)
     words = spoken(core, check_description(text), "en")
+    warn_of_unknown(core, words)
     codes = cast(AudioCodes, generate(core, [Ask("tta", {"caption": words}, None, limits)], sampling)[0]["audio"])
     if duration_s is not None:
         wanted = min(round(duration_s * SAMPLE_RATE), codes.covered_samples)
         codes = AudioCodes.of(codes.streams, codes.hops, wanted, sample_rate=codes.sample_rate)
     seed = seed_of(sampling)
     return AudioResult(core.decode(codes, seed=seed, kind="sound", steps=steps), text, seed, (codes,))
+
+
+def warn_of_unknown(core: Core, description: str) -> None:
+    """Say so where a description, in the form that the model learned, names no sound that it learned."""
+    known = core.facts.generation.sounds
+    if known is not None and not any(word.startswith(known) for word in description.split()):
+        logger.warning("%r: model %s learned no such sound, only: %s", description, core.name, ", ".join(known))
 
 
 def voice_prompt(core: Core, audio: Tensor) -> Tensor:
