@@ -26,8 +26,8 @@ __all__ = ["TAGS", "AudioTokens", "AudioVocabulary", "TextTokenizer", "TextToken
 
 
 _NOT_OF = {"en": re.compile("[\u00e3-\u00e9\u00ef\u00f0]"), "zh": re.compile("[A-Za-z]"), "yue": re.compile("[A-Za-z]")}
-"""What no token of a transcript in a language holds, in the byte alphabet of byte-level BPE, where a byte from 0xA1 on
-is the character of that number: the first bytes of Chinese characters (E3 to E9, EF, F0); Latin letters."""
+"""What no token of a transcript in a language holds, in the byte alphabet of byte-level BPE, where a byte from A1 on is
+the character of that number: the first bytes of Chinese characters; Latin letters."""
 
 
 class TokenizerError(UserError):

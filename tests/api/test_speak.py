@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.api.support import noise, tune
-from uniaudio2.api.speak import louder
+from uniaudio2.api.request import Ask, Limits
+from uniaudio2.api.speak import best_heard, louder
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.engine import derive_seed
 from uniaudio2.errors import UserError
@@ -55,7 +56,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
 
     def heard(lm, tokens, mask, loss_mask):
         tried.append(len(tokens))
-        return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
+        return [100.0 * (number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
     monkeypatch.setattr("uniaudio2.api.speak.text_nats", heard)
     alone = [model.speak("Hello.", best_of=1, seed=derive_seed(2, 0, attempt)) for attempt in range(3)]
@@ -224,3 +225,11 @@ def test_a_sound_that_was_not_learned_is_said_to_be_unknown(model, monkeypatch, 
     tune(monkeypatch, model, sounds=None)
     model.generate_sound("a trumpet", duration_s=0.3)
     assert not caplog.records
+
+
+def test_of_attempts_heard_alike_the_one_of_usual_length_is_kept(model, monkeypatch):
+    ask = Ask("tts", {"transcription": "fifteen letters"}, "en", Limits())  # about a second
+    waves = [noise(seconds) for seconds in (0.5, 1.1, 2.0)]
+    for nats, kept in (([1.0, 1.0, 1.0], 1), ([0.0, 3.0, 3.0], 0), ([3.0, 3.0, 1.0], 2)):
+        monkeypatch.setattr("uniaudio2.api.speak.text_nats", lambda *_, nats=nats: nats)
+        assert best_heard(model, waves, ask) == kept

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from uniaudio2.text import TextError, normalise_text
 logger = logging.getLogger(__name__)
 
 MIN_SOUND_S = 0.2
+LENGTH_WEIGHT = 2.0  # nats a token for a length that is off by a factor of e; chosen on training sentences
 FADE_S = 0.005
 
 
@@ -188,10 +190,11 @@ def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:
 
 
 def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
-    """Which of several attempts at one sentence the model itself hears best: the highest log-likelihood of its text.
+    """Which of several attempts at one sentence is best: the model hears its text in it, and its length is usual.
 
     Choice: it listens to the waves, not to the codes that it has just made, which it hears too well; the
-    log-likelihood tells more than the errors of a transcript.
+    log-likelihood tells more than the errors of a transcript. The length is a judge that shares none of the
+    recogniser's errors: words that were left out or drawn out show in it.
     """
     if len(waves) == 1:
         return 0
@@ -204,7 +207,9 @@ def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
         ]
     ).to(lm.device)
     each = text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
-    return min(range(len(waves)), key=lambda attempt: each[attempt])
+    usual = speaking_time_s(words) * SAMPLE_RATE
+    lengths = [abs(math.log(max(wave.shape[-1], 1) / usual)) for wave in waves]
+    return min(range(len(waves)), key=lambda attempt: each[attempt] + LENGTH_WEIGHT * lengths[attempt])
 
 
 def generate_sound(
