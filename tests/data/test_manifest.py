@@ -196,11 +196,6 @@ def test_validate_finds_missing_short_leaking_and_unlabelled_clips(tmp_path: Pat
 def test_transcripts_as_they_are_spoken() -> None:
     assert as_spoken(example(text="It's 5 pm, Mr. Smith!")).text == "it's five pm mister smith"
     assert as_spoken(example(text="今天5点。", language="zh")).text == "今天五点"
-    for same in (
-        example(text="Bonjour!", language="fr"),
-        example(text=None),
-        example(text="…"),
-        example(language=None),
-    ):
+    for same in (example(text=None), example(text="…"), example(text="Bonjour!", language=None)):
         assert as_spoken(same) == same
     assert as_spoken(example(kind="sound", caption="A dog.", text=None)).caption == "A dog."

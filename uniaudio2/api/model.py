@@ -146,8 +146,8 @@ class UniAudio2(Core):
             sample_rate: Rate of ``voice`` where it is given as samples, Hz.
             batch_size: Sentences worked on together.
             steps: Of the decoder that makes the wave.
-            best_of: Attempts per sentence, of which the one is kept that the model hears best and whose length is usual;
-                None takes the model's own number (nano: 4), 1 is quickest.
+            best_of: Attempts per sentence, of which the one is kept that the model hears best and whose length is
+                usual; None takes the model's own number (nano: 4), 1 is quickest.
             speed: 0.5 (half as fast) to 2, at the same pitch; ``times_s`` are those of the result.
             **sampling: See the class.
 
