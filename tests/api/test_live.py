@@ -49,10 +49,11 @@ def test_pieces_that_come_are_those_of_the_whole(monkeypatch, seed, threshold):
 
     monkeypatch.setattr("uniaudio2.voice_activity.speech_probabilities", probabilities)
     monkeypatch.setattr("uniaudio2.api.live.speech_probabilities", probabilities)
-    expected = list(whole._divide(Recording.of(audio), 4.0, threshold))
-    arrived = list(live.divide(in_blocks(audio, rng), 4.0, threshold))
+    how = Listening(get_task("asr"), "en", 4.0, 1)
+    expected = list(whole._divide(None, Recording.of(audio), how, threshold))  # type: ignore[arg-type]
+    arrived = list(live.divide(None, in_blocks(audio, rng), how, threshold))  # type: ignore[arg-type]
     found = [chunk for one in arrived for chunk in one.finished]
-    assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in expected]
+    assert [(one.start, one.end, one.before) for one in found] == [(one.start, one.end, one.before) for one in expected]
     assert all(torch.equal(one.audio, other.audio) for one, other in zip(found, expected, strict=True))
     assert all(one.present.shape[1] <= round(4.2 * 24_000) for one in arrived)
     # However long the recording, a piece is there as soon as it is certain.

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from uniaudio2.api.core import Core
-from uniaudio2.api.listen import Chunk, Listening, hear, joined
+from uniaudio2.api.listen import Chunk, Listening, chunks_of, hear, joined, segment
 from uniaudio2.api.request import GREEDY, Sampling
 from uniaudio2.api.results import LiveResult, Segment, join_texts
 from uniaudio2.audio import SAMPLE_RATE, AudioError, PauseCutter
-from uniaudio2.voice_activity import KEPT_S, MARGIN_S, SpeechFinder, speech_probabilities
+from uniaudio2.voice_activity import KEPT_S, MARGIN_S, Speech, SpeechFinder, speech_probabilities
 
 LEAST_S = 0.4  # of a piece that is heard before it is finished
 
@@ -41,14 +41,10 @@ def listen(
     """What is said in blocks (1, n) that are still coming; see `UniAudio2.listen`."""
     pieces: list[Segment] = []
     guesses, heard = Guesses(core, how, every_s), 0
-    for arrived in divide(blocks, how.max_chunk_s, core.facts.generation.voice_threshold):
+    for arrived in divide(core, blocks, how, core.facts.generation.voice_threshold):
         heard = arrived.heard
-        fresh = [
-            Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one)
-            for chunk, one in zip(
-                arrived.finished, hear(core, [chunk.audio for chunk in arrived.finished], how, sampling), strict=True
-            )
-        ]
+        found = hear(core, [chunk.audio for chunk in arrived.finished], how, sampling)
+        fresh = [segment(chunk, one, how) for chunk, one in zip(arrived.finished, found, strict=True)]
         if fresh:
             pieces += fresh
             guesses.forget()
@@ -62,35 +58,42 @@ def listen(
     yield LiveResult(result.text, heard / SAMPLE_RATE, result=result)
 
 
-def divide(blocks: Iterable[Tensor], max_s: float, threshold: float | None) -> Iterator[Arrived]:
+def divide(core: Core, blocks: Iterable[Tensor], how: Listening, threshold: float | None) -> Iterator[Arrived]:
     """The pieces of `transcribe` as they come; without a threshold all of the audio is worked on."""
-    tape = _Tape()
     if threshold is None:
-        cutter = PauseCutter(max_s)
-        for block in tape.record(blocks):
-            yield Arrived(_chunks(cutter.push(block)), cutter.waiting, tape.end)
+        cutter = PauseCutter(how.max_chunk_s)
+        for block in blocks:
+            yield Arrived(_chunks(cutter.push(block)), cutter.waiting, cutter.start + cutter.waiting.shape[1])
         last = _chunks(cutter.finish())
         if last:
-            yield Arrived(last, cutter.waiting[:, :0], tape.end)
+            yield Arrived(last, cutter.waiting[:, :0], last[-1].end)
         return
-    finder, cutters = SpeechFinder(threshold), [PauseCutter(max_s)]
+    tape, finder, cutters = _Tape(), SpeechFinder(threshold), [PauseCutter(how.max_chunk_s)]
+
+    def finish(num_samples: int | None) -> list[Chunk]:
+        """Pieces that are finished now."""
+        return [
+            chunk
+            for speech, offset, audio in _finished_parts(tape, finder, cutters, how.max_chunk_s, num_samples)
+            for chunk in chunks_of(core, how, threshold, speech, offset, audio)
+        ]
+
     for probabilities in speech_probabilities(tape.record(blocks)):
         finder.push(probabilities)
-        finished = list(_speech_pieces(tape, finder, cutters, max_s, None))
-        yield Arrived(finished, cutters[-1].waiting, tape.end)
-    finished = list(_speech_pieces(tape, finder, cutters, max_s, tape.end))
-    if finished:
-        yield Arrived(finished, cutters[-1].waiting, tape.end)
+        yield Arrived(finish(None), cutters[-1].waiting, tape.end)
+    last = finish(tape.end)
+    if last:
+        yield Arrived(last, cutters[-1].waiting, tape.end)
 
 
 def _chunks(cut: Iterator[tuple[int, Tensor]]) -> list[Chunk]:
     return [Chunk(start, start + audio.shape[-1], audio) for start, audio in cut]
 
 
-def _speech_pieces(
+def _finished_parts(
     tape: _Tape, finder: SpeechFinder, cutters: list[PauseCutter], max_s: float, num_samples: int | None
-) -> Iterator[Chunk]:
-    """Pieces of stretches of speech that are finished now; the last of ``cutters`` is that of the present stretch.
+) -> Iterator[tuple[Speech, int, Tensor]]:
+    """Parts (1, n) of stretches of speech that are finished now, and where in them; the last cutter is of the present.
 
     An open stretch is cut only as far as somebody has spoken: what follows may turn out not to belong to it.
     """
@@ -100,11 +103,11 @@ def _speech_pieces(
         closed = num_samples is not None or finder.is_closed(number)
         fed = speech.first + cutter.start + cutter.waiting.shape[1]
         for offset, audio in cutter.push(tape.read(fed, speech.last if closed else min(speech.end, tape.end))):
-            yield Chunk.within(speech, offset, audio)
+            yield speech, offset, audio
         if not closed:
             break
         for offset, audio in cutter.finish():
-            yield Chunk.within(speech, offset, audio)
+            yield speech, offset, audio
         cutters.append(PauseCutter(max_s))
     if len(cutters) > len(finder.spans) and finder.heard > KEPT_S * SAMPLE_RATE:
         tape.forget(finder.heard - round(MARGIN_S * SAMPLE_RATE))

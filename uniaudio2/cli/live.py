@@ -49,6 +49,7 @@ def transcribe_live(raw: int | None, options: Options) -> None:
         language=options.language,
         beams=options.beams,
         shifts=options.shifts,
+        word_timestamps=options.timestamps == "words",
         every_s=1.0 if options.as_json or sys.stderr.isatty() else None,
         **options.sampling,
     )
@@ -56,7 +57,7 @@ def transcribe_live(raw: int | None, options: Options) -> None:
         _print_live(result, options.as_json, options.timestamps)
 
 
-def _print_live(result: "LiveResult", as_json: bool, timestamps: bool) -> None:
+def _print_live(result: "LiveResult", as_json: bool, timestamps: str | None) -> None:
     """Finished pieces on standard output, and on a terminal what is being said below them."""
     if as_json:
         emit(result.to_dict())
@@ -65,7 +66,9 @@ def _print_live(result: "LiveResult", as_json: bool, timestamps: bool) -> None:
     if terminal:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     for piece in result.finished:
-        print(f"{STANDARD_STREAM}\t{timed_line(piece) if timestamps else piece.text}", flush=True)
+        timed = piece.words if timestamps == "words" else [piece]
+        for line in map(timed_line, timed) if timestamps else [piece.text]:
+            print(f"{STANDARD_STREAM}\t{line}", flush=True)
     if terminal and (result.agreed or result.guess):
         print(f"{result.agreed} \x1b[2m{result.guess}\x1b[0m"[-110:], end="", file=sys.stderr, flush=True)
 
@@ -101,7 +104,7 @@ def talk(
         say("listening: speak, and pause for a second; Ctrl-C ends")
         for result in model.listen(microphone, language=options.language, **options.sampling):
             if not options.as_json:
-                _print_live(result, False, False)
+                _print_live(result, False, None)
             for piece in result.finished:
                 answer = piece.text if command is None else _ask(command, piece.text)
                 if options.as_json:

@@ -45,6 +45,9 @@ output_option = click.option(
 )  # fmt: skip
 @click.option("--stream", is_flag=True, help="Write while it is made, with -o -: a WAV file, one attempt per sentence.")
 @click.option("--raw", is_flag=True, help="With --stream: bare 16-bit samples at 24 kHz, without a header.")
+@click.option(
+    "--speed", type=Number(0.5, 2), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
+)
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
     text: str | None,
@@ -54,6 +57,7 @@ def speak(
     best_of: int | None,
     stream: bool,
     raw: bool,
+    speed: float,
     *,
     options: Options,
 ) -> None:
@@ -78,14 +82,26 @@ def speak(
         check(texts[0])
         began, model = time.perf_counter(), options.load()
         pieces = model.stream(
-            texts[0], voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+            texts[0],
+            voice=prompt,
+            language=options.language,
+            steps=options.steps,
+            best_of=best_of,
+            speed=speed,
+            **options.sampling,
         )
         _write_stream(pieces, texts[0], raw, options, began)
         return
 
     def call(model: "UniAudio2", one: str) -> "AudioResult":
         return model.speak(
-            one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+            one,
+            voice=prompt,
+            language=options.language,
+            steps=options.steps,
+            best_of=best_of,
+            speed=speed,
+            **options.sampling,
         )
 
     _make(texts, output, lines is not None, "speech", options, check, call)
