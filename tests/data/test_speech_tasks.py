@@ -57,6 +57,7 @@ def test_a_style_moves_what_its_name_says_and_the_judge_hears_it(style: str, par
     plain, made = (manner_of(styles.styled(parts, own, rng)) for own in ((), (style,)))
     assert follows(style, made, plain)
     assert not follows(style, plain, plain)
+    assert not follows(style, manner_of(np.zeros(24000, np.float32)), plain)
 
 
 def manner_of(wave: np.ndarray):

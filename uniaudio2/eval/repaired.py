@@ -23,7 +23,7 @@ from uniaudio2.eval.text_metrics import accuracy, count_errors, get_normaliser, 
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
-GIVEN = "what was given"
+GIVEN, CODED = "what was given", "what was given, through the codec"
 SCENE_JUDGE = "classifier trained on the training scenes alone"
 ENOUGH_TO_LEARN = 50
 """Training clips that a classifier of sounds needs."""
@@ -120,8 +120,11 @@ def _better(
     """STOI, SI-SDR and words of what was made, beside those of what was given, of the codec alone, and of the truth."""
     normalise = get_normaliser("whisper")
     audio = {name: [clip.example.audio(name=name) for clip in clips] for name in (given, wanted)}
-    coded = [context.subject.decode(codes, seed=context.seed) for codes in context.subject.encode(audio[wanted])]
-    systems = {OURS: made, GIVEN: audio[given], "what was to be learned, through the codec": coded}
+    coded = {
+        name: [context.subject.decode(codes, seed=context.seed) for codes in context.subject.encode(audio[name])]
+        for name in (given, wanted)
+    }
+    systems = {OURS: made, GIVEN: audio[given], CODED: coded[given], f"{TRUTH}, through the codec": coded[wanted]}
     items: list[dict[str, Any]] = [{"id": clip.example.id, "about": clip.example.label} for clip in clips]
     scores: dict[str, list[float]] = {}
     figures: list[Figure] = []
@@ -134,8 +137,11 @@ def _better(
         ratios = mean([si_sdr(a, b) for a, b in pairs])
         figures.append(Figure.of("SI-SDR", ratios, unit="dB", group=f"{wanted}, {system}"))
     # Choice: a thousandth is what rounding to 16 bits can do.
-    better = accuracy([a > b + 1e-3 for a, b in zip(scores[OURS], scores[GIVEN], strict=True)])
-    figures.insert(0, Figure.of("STOI better than given", better, unit="%", group=wanted, target=">= 80 %"))
+    # What the model makes has gone through the codec; so has, for a fair question, what was given.
+    for place, (other, name) in enumerate(((GIVEN, "given"), (CODED, "given, both through the codec"))):
+        better = accuracy([a > b + 1e-3 for a, b in zip(scores[OURS], scores[other], strict=True)])
+        target = ">= 80 %" if other == GIVEN else ""
+        figures.insert(place, Figure.of(f"STOI better than {name}", better, unit="%", group=wanted, target=target))
     if not has_whisper():
         return figures, items
     # The words of a recording without a transcript are those that Whisper hears in the clean clip.

@@ -13,6 +13,10 @@ from uniaudio2.eval.speech_analysis import ACTIVE_RANGE_DB, SPEECH_RATE, as_wave
 JUDGE = "pitch by McLeod's method, letters a second, level, share of voiced frames"
 
 
+SILENCE_DB = -60.0
+"""What is softer says nothing."""
+
+
 @dataclass(frozen=True)
 class Manner:
     """A way of speaking.
@@ -62,8 +66,10 @@ def manner(audio: Tensor, text: str) -> Manner:
 def follows(style: str, found: Manner, usual: Manner) -> bool:
     """Whether speech is in a style (see `uniaudio2.data.synth.style_words`), beside the usual way of saying it.
 
-    Choice: the bounds lie about half way between the usual way and what the training data do.
+    Choice: the bounds lie about half way between the usual way and what the training data do. Silence follows nothing.
     """
+    if found.level_db < SILENCE_DB:
+        return False
     higher, livelier = found.pitch_hz / usual.pitch_hz, found.spread / max(usual.spread, 0.1)
     faster, louder = found.rate / usual.rate, found.level_db - usual.level_db
     return {
