@@ -39,6 +39,7 @@ def mimi_config():
     return transformers.MimiConfig(
         num_filters=4, hidden_size=16, codebook_dim=8, vector_quantization_hidden_dimension=8, codebook_size=2048,
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=16,
+        upsample_groups=16,
     )  # fmt: skip
 
 

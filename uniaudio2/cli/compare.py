@@ -98,10 +98,10 @@ def _show(comparison: "object") -> None:
     from uniaudio2.compare.summary import failures, groups
 
     for group in groups(comparison):
-        heads, rows = tables_of(comparison, group, figure)
+        heads, rows = tables_of(comparison, group, lambda cell: figure(cell, interval=False))
         table = Table(title=f"{group.name}, {len(group.clips)} clips", title_justify="left")
         for head in heads:
-            table.add_column(head, overflow="fold")
+            table.add_column(head)
         for row in rows:
             table.add_row(*row)
         Console().print(table)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from uniaudio2.data.benchmarks import read_benchmark
 from uniaudio2.data.example import Example
 from uniaudio2.data.manifest import read_manifest
 from uniaudio2.data.sources import find_data_root, read_set
@@ -24,7 +25,7 @@ def clips_of(
     Args:
         data: A manifest's path, the name of a set below ``root``, or ``NAME=FOLDER`` of a known data set.
         root: Folder of the sets; None looks in the usual places.
-        split: Of the data; None takes test, else dev, else everything.
+        split: Of the data; None takes test, else dev, else everything; of a known data set its first one.
         limit: Most clips, drawn by the seed; None takes all.
         seed: Of the draw.
 
@@ -34,6 +35,8 @@ def clips_of(
     name, _, folder = data.partition("=")
     if name == PAGE:
         clips = _page(Path(folder) if folder else find_data_root(root) / "seed_demo")
+    elif folder:
+        clips = _clips(read_benchmark(name, folder, split))
     elif Path(data).exists():
         clips = _split(read_manifest(data), split, data)
     else:
@@ -50,7 +53,11 @@ def _split(examples: Sequence[Example], split: str | None, data: str) -> list[Cl
     chosen = [example for example in examples if wanted in (None, example.split)]
     if not chosen:
         raise UserError(f"{data}: no clips of split {split!r}; it has {', '.join(sorted(there)) or 'none'}")
-    return [Clip(example, example.audio) for example in chosen]
+    return _clips(chosen)
+
+
+def _clips(examples: Sequence[Example]) -> list[Clip]:
+    return [Clip(example, example.audio) for example in examples]
 
 
 def _page(folder: Path) -> list[Clip]:

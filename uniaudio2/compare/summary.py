@@ -142,7 +142,6 @@ def failures(comparison: Comparison) -> list[str]:
             lines.append(f"{row.spec.label} failed: {row.failures['']}")
         elif row.failures:
             clip, reason = next(iter(row.failures.items()))
-            lines.append(
-                f"{row.spec.label} failed at {len(row.failures)} of {len(comparison.clips)} clips, such as {clip}: {reason}"
-            )
+            some = f"{len(row.failures)} of {len(comparison.clips)} clips"
+            lines.append(f"{row.spec.label} failed at {some}, such as {clip}: {reason}")
     return lines

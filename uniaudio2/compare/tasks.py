@@ -84,6 +84,7 @@ CODEC_METRICS = (
     Metric("stoi", "STOI", "", "higher"),
     Metric("estoi", "ESTOI", "", "higher"),
     Metric("log_mel_l1_7k5", "log-mel L1 to 7.5 kHz"),
+    Metric("log_mel_l1", "log-mel L1"),
     Metric("mr_stft", "MR-STFT"),
     Metric("mcd_db", "MCD", "dB"),
     Metric("f0_semitones", "F0 error", "semitones"),

@@ -16,6 +16,7 @@ from uniaudio2.eval.report import write_json
 from uniaudio2.eval.results import table as markdown_table
 from uniaudio2.files import write_text
 
+ABOUT = "Figures are means over clips, or pooled, with 95 % bootstrap intervals; RTF is seconds of work for a second of audio."
 PLOT_METRICS = ("pesq_wb", "stoi", "log_mel_l1_7k5")
 
 
@@ -54,8 +55,7 @@ def to_markdown(comparison: Comparison, tables: Sequence[Group], *, plot: bool =
     """The report as Markdown."""
     base = comparison.rows[0].spec.label
     lines = [f"# Comparison: {comparison.task.name}, {comparison.data}", "", f"`{comparison.command}`", ""]
-    lines += ["Figures are means over clips, or pooled, with 95 % bootstrap intervals; RTF is seconds of work for a second of "
-              "audio.", ""]  # fmt: skip
+    lines += [ABOUT, ""]
     if comparison.judges:
         lines += [f"Judges: {'; '.join(comparison.judges)}.", ""]
     for table in tables:
@@ -81,7 +81,9 @@ def to_latex(comparison: Comparison, tables: Sequence[Group]) -> str:
         heads, rows = tables_of(comparison, table, lambda cell: figure(cell, interval=False))
         lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         parts.append("\n".join([
-            f"% {table.name}, {len(table.clips)} clips", r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}", r"\toprule",
+            f"% {table.name}, {len(table.clips)} clips",
+            r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
+            r"\toprule",
             " & ".join(map(_tex, heads)) + r" \\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}",
         ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"

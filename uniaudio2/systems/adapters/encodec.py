@@ -24,8 +24,9 @@ class Encodec(TransformersCodec):
 
     card = Card(
         title="EnCodec 24 kHz",
-        licence="MIT (repository)",
+        licence="none stated on its hub page; the code is MIT",
         hub_id="facebook/encodec_24khz",
+        revision="2fa7a29d98a4bf30f4a31de9023fef9726f885e4",
         needs="transformers",
         traps="without a bandwidth transformers takes the lowest",
     )

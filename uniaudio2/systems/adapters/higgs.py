@@ -13,7 +13,7 @@ class Higgs(Xcodec):
 
     card = Card(
         title="Higgs tokenizer",
-        licence="Boson Higgs Audio 2 community licence (terms of its own)",
+        licence="of its own, by Boson AI: see its hub page",
         hub_id="bosonai/higgs-audio-v2-tokenizer",
         needs="transformers, torchaudio",
         traps="without a bandwidth transformers takes the highest; its output is 13.4 ms late, align before scoring",

@@ -24,7 +24,7 @@ class Xcodec(TransformersCodec):
 
     card = Card(
         title="X-Codec",
-        licence="MIT (repository)",
+        licence="see its hub page",
         hub_id="hf-audio/xcodec-hubert-general",
         needs="transformers",
         traps="16 kHz; without a bandwidth transformers takes the highest",
