@@ -7,7 +7,6 @@ import importlib.util
 import pytest
 import torch
 
-from uniaudio2.errors import MissingPackageError, UserError
 from uniaudio2.systems import load_system, parse_systems
 
 # name, settings, sample rate, samples a frame, codebooks, bits a second

@@ -1,7 +1,7 @@
 """Several systems on the same clips: ``compare``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,7 @@ from uniaudio2.cli.output import BatchError, command_line, emit, say
 from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
+    from uniaudio2.compare import Comparison
     from uniaudio2.eval.context import Clip
 
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=count(), metavar="N", help="So many clips, drawn by the seed.")
 @click.option("--judges", metavar="A,B,…", help="Further judges: whisper, dnsmos.  [default: by task]")
 @click.option("--normaliser", default="whisper", show_default=True, help="Of texts: simple or whisper.")
+@click.option("--table", metavar="NAME", help="Of published figures, with 'paper'.  [default: list them]")
 @click.option("--download", is_flag=True, help="Fetch weights that are not here yet.")
 @click.option("--out", "-o", type=Path, metavar="DIR", help="Folder of the report; a comparison in it goes on.")
 @takes("device", "seed", "as_json")
@@ -36,6 +38,7 @@ def compare(
     limit: int | None,
     judges: str | None,
     normaliser: str,
+    table: str | None,
     download: bool,
     out: Path | None,
     *,
@@ -43,11 +46,19 @@ def compare(
 ) -> None:
     """Compare systems on the same clips.
 
-    TASK is codecs, asr or tts; 'list' shows the systems. The first system is what the others are compared with.
+    TASK is codecs, asr or tts. 'list' shows the systems, 'data' the data sets that are known by name, 'paper' published
+    figures, and with --table measures them here. The first system is what the others are compared with.
     Finished clips are kept: the same command goes on where it was stopped.
     """
     if task == "list":
         _list_systems(options.as_json)
+        return
+    if task == "data":
+        _list_data(options.as_json)
+        return
+    wanted = None if judges is None else [name.strip() for name in judges.split(",") if name.strip()]
+    if task == "paper":
+        _paper(table, systems, data_root, out, limit, options, judges=wanted, normaliser=normaliser, download=download)
         return
     from uniaudio2.compare import TASKS
     from uniaudio2.compare import compare as run
@@ -55,7 +66,7 @@ def compare(
     from uniaudio2.systems import parse_systems
 
     if task not in TASKS:
-        raise UserError(f"no comparison of {task!r}; there are {', '.join(TASKS)} and list")
+        raise UserError(f"no comparison of {task!r}; there are {', '.join(TASKS)}, list, data and paper")
     for name, value in (("--systems", systems), ("--data", data), ("-o", out)):
         if value is None:
             raise UserError(f"compare {task} needs {name}")
@@ -68,7 +79,7 @@ def compare(
         data=str(data),
         seed=options.seed,
         normaliser=normaliser,
-        judges=None if judges is None else [name.strip() for name in judges.split(",") if name.strip()],
+        judges=wanted,
         device=str(options.place),
         download=download,
         command=command_line(),
@@ -90,7 +101,7 @@ def _clips(data: str, root: Path | None, split: str | None, limit: int | None, s
     return clips_of(data, root, split=split, limit=limit, seed=seed)
 
 
-def _show(comparison: "object") -> None:
+def _show(comparison: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -107,6 +118,38 @@ def _show(comparison: "object") -> None:
         Console().print(table)
     for note in (*comparison.notes, *failures(comparison)):
         print(note)
+
+
+def _paper(
+    table: str | None, systems: str | None, root: Path | None, out: Path | None, limit: int | None, options: Options,
+    **given: Any,
+) -> None:  # fmt: skip
+    from uniaudio2.compare.paper import listing, run_table
+    from uniaudio2.data.sources import find_data_root
+
+    if table is None:
+        print(listing())
+        return
+    if out is None:
+        raise UserError("compare paper --table needs -o")
+    found = run_table(
+        table, out, root=find_data_root(root), systems=systems, limit=limit, seed=options.seed, say=say,
+        device=str(options.place), command=command_line(), **given,
+    )  # fmt: skip
+    print(found)
+
+
+def _list_data(as_json: bool) -> None:
+    """Every data set that is known by name."""
+    from uniaudio2.data.benchmarks import BENCHMARKS
+
+    for name, own in BENCHMARKS.items():
+        row = {"name": name, **{key: value for key, value in vars(own).items() if key != "layout"}}
+        row["read"] = "its own layout" if own.layout else "manifest.jsonl"
+        if as_json:
+            emit(row)
+        else:
+            print("\t".join([name, own.title, ", ".join(own.splits), own.metric, own.licence, own.where]))
 
 
 def _list_systems(as_json: bool) -> None:

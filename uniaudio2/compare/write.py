@@ -16,7 +16,7 @@ from uniaudio2.eval.report import write_json
 from uniaudio2.eval.results import table as markdown_table
 from uniaudio2.files import write_text
 
-ABOUT = "Figures are means over clips, or pooled, with 95 % bootstrap intervals; RTF is seconds of work for a second of audio."
+ABOUT = "Means over clips, or pooled, with 95 % bootstrap intervals. RTF: seconds of work for a second of audio."
 PLOT_METRICS = ("pesq_wb", "stoi", "log_mel_l1_7k5")
 
 

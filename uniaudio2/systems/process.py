@@ -1,9 +1,9 @@
 """A system that needs an environment of its own, as another program that answers JSON lines.
 
 Its program prints ``{"ready": true, "version": …, "sample_rate": …}`` once it has loaded, then reads requests, one line
-each, and prints one line for each: ``{"id": 3, "task": "asr", "audio": "/tmp/x.wav", …}`` gives ``{"id": 3, "text": …}``,
-``{"id": 3, "audio": FILE}`` or ``{"id": 3, "error": …}``. `uniaudio2.systems.servers` holds such programs; they need
-nothing of this package.
+each, and prints one line for each: ``{"id": 3, "task": "asr", "audio": "/tmp/x.wav", …}`` gives
+``{"id": 3, "text": …}``, ``{"id": 3, "audio": FILE}`` or ``{"id": 3, "error": …}``. `uniaudio2.systems.servers` holds
+such programs; they need nothing of this package.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def musiccaps(root: Path, split: str) -> Iterator[Example]:
 
 
 def mmau(root: Path, split: str) -> Iterator[Example]:
-    """``mmau-SPLIT.json``: questions with choices and, for test-mini, answers; ``audio_id`` is a path below the folder."""
+    """``mmau-SPLIT.json``: questions, choices and, for test-mini, answers; ``audio_id`` is a path below the folder."""
     top = inside(root, f"mmau-{split}.json")
     file = top / f"mmau-{split}.json"
     try:

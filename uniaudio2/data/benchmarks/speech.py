@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -61,8 +62,8 @@ def seed_tts_eval(root: Path, split: str) -> Iterator[Example]:
         spoken = file.parent / (rest[0] if rest else f"wavs/{name}.wav")
         own = recording(root, spoken) if spoken.is_file() else None
         fields = {"path": own.path, "duration": own.duration} if own else {}
-        yield Example(id=name, text=text, language=split, split="test", audios=audios, texts={"prompt_text": prompt_text},
-                      root=root, **fields)  # fmt: skip
+        texts = {"prompt_text": prompt_text}
+        yield Example(id=name, text=text, language=split, split="test", audios=audios, texts=texts, root=root, **fields)
 
 
 def aishell(root: Path, split: str) -> Iterator[Example]:
@@ -114,7 +115,7 @@ def uaspeech(root: Path, split: str) -> Iterator[Example]:
     words: dict[str, str] = {}
     for file in sorted(inside(root, "mlf").glob("mlf/**/*_word.mlf")):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        for name, word in zip(lines, lines[1:], strict=False):
+        for name, word in pairwise(lines):
             if name.startswith('"'):
                 words[Path(name.strip('"')).stem.lstrip("*/")] = word.split()[-1]
     for audio in sorted(root.glob("**/audio/**/*.wav")):
