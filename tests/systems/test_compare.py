@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -151,8 +150,8 @@ def test_lists(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out.strip() == listing().strip()
 
 
-def test_the_reference_page_gives_its_known_figures(tmp_path: Path) -> None:
-    root = Path(os.environ.get("UNIAUDIO2_DATA", "../shared/data"))
+def test_the_reference_page_gives_its_known_figures(tmp_path: Path, shared: Path) -> None:
+    root = shared / "data"
     if not (root / "seed_demo" / "tasks.jsonl").is_file():
         pytest.skip("the reference page's files are not here")
     pytest.importorskip("pystoi")

@@ -1,5 +1,6 @@
 """Several systems on the same clips: ``compare``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from uniaudio2.errors import UserError
 
 if TYPE_CHECKING:
     from uniaudio2.compare import Comparison
+    from uniaudio2.compare.summary import Group
     from uniaudio2.eval.context import Clip
 
 
@@ -62,6 +64,7 @@ def compare(
         return
     from uniaudio2.compare import TASKS
     from uniaudio2.compare import compare as run
+    from uniaudio2.compare.summary import groups
     from uniaudio2.compare.write import write_all
     from uniaudio2.systems import parse_systems
 
@@ -85,11 +88,12 @@ def compare(
         command=command_line(),
         say=say,
     )
-    files = write_all(comparison, Path(str(out)))
+    tables = groups(comparison)
+    files = write_all(comparison, tables, Path(str(out)))
     if options.as_json:
         emit({"files": [str(file) for file in files], "failed": {r.spec.label: r.failures for r in comparison.rows}})
     else:
-        _show(comparison)
+        _show(comparison, tables)
         say(f"written: {', '.join(str(file) for file in files)}")
     if any(row.failures for row in comparison.rows):
         raise BatchError
@@ -101,14 +105,14 @@ def _clips(data: str, root: Path | None, split: str | None, limit: int | None, s
     return clips_of(data, root, split=split, limit=limit, seed=seed)
 
 
-def _show(comparison: "Comparison") -> None:
+def _show(comparison: "Comparison", tables: "Sequence[Group]") -> None:
     from rich.console import Console
     from rich.table import Table
 
     from uniaudio2.compare.cells import figure, tables_of
-    from uniaudio2.compare.summary import failures, groups
+    from uniaudio2.compare.summary import failures
 
-    for group in groups(comparison):
+    for group in tables:
         heads, rows = tables_of(comparison, group, lambda cell: figure(cell, interval=False))
         table = Table(title=f"{group.name}, {len(group.clips)} clips", title_justify="left")
         for head in heads:

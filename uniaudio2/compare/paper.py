@@ -103,7 +103,8 @@ _PAGE_KBPS = {"uniaudio2": 1.78, "higgs": 2.0, "mimi": 1.1, "xcodec": 2.0}
 _PAGE_ROWS = [
     *(Published(name, f"speech, {metric}", value, "page", PAGE, "speech", metric)
       for name, values in _PAGE.items() for metric, value in zip(_PAGE_METRICS, values, strict=True)),
-    *(Published(name, "music, mr_stft", value, "page", PAGE, "music", "mr_stft") for name, value in _PAGE_MUSIC.items()),
+    *(Published(name, "music, mr_stft", value, "page", PAGE, "music", "mr_stft")
+      for name, value in _PAGE_MUSIC.items()),
 ]  # fmt: skip
 _NOT_COMPARED = "there is no such comparison; `uniaudio2 evaluate` has the nearest"
 _OURS = "UniAudio 2.0"
@@ -196,8 +197,8 @@ def run_table(
         clips = clips_of(f"{dataset}={folder}", split=split or None, limit=limit, seed=seed)
         report = place / data.replace(":", "-")
         comparison = compare(table.task, specs, clips, report, data=data, seed=seed, say=say, **options)
-        write_all(comparison, report)
         found[data] = groups(comparison)
+        write_all(comparison, found[data], report)
     if not found:
         raise UserError(f"no data of table {name!r} are below {root}: `uniaudio2 compare data` says where they are had")
     text = _beside(name, table, specs, found)

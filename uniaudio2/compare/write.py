@@ -11,7 +11,7 @@ from pathlib import Path
 from uniaudio2.compare.cells import difference, figure, system_rows, tables_of
 from uniaudio2.compare.page import render_page
 from uniaudio2.compare.run import Comparison, Row
-from uniaudio2.compare.summary import Group, failures, groups, to_report
+from uniaudio2.compare.summary import Group, failures, to_report
 from uniaudio2.eval.report import write_json
 from uniaudio2.eval.results import table as markdown_table
 from uniaudio2.files import write_text
@@ -20,10 +20,9 @@ ABOUT = "Means over clips, or pooled, with 95 % bootstrap intervals. RTF: second
 PLOT_METRICS = ("pesq_wb", "stoi", "log_mel_l1_7k5")
 
 
-def write_all(comparison: Comparison, place: str | Path) -> list[Path]:
-    """Write everything into a folder and give the files: ``report.json`` holds all, the others are made of it."""
+def write_all(comparison: Comparison, tables: Sequence[Group], place: str | Path) -> list[Path]:
+    """Write a comparison and its tables into a folder and give the files; ``report.json`` holds all."""
     place = Path(place)
-    tables = groups(comparison)
     report = to_report(comparison, tables)
     write_json(place / "report.json", {**report.to_dict(), "systems": [system_facts(row) for row in comparison.rows]})
     report.save_summary(place / "results.json")  # for `uniaudio2 results`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from uniaudio2.systems.contract import UNPINNED, Card
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # never a pickle
 
 
-def find_weights(card: Card, weights: str | None, *, hub_id: str, revision: str, download: bool) -> tuple[Path, str]:
+def find_weights(
+    card: Card, weights: str | None, *, hub_id: str, revision: str, download: bool, also: Sequence[str] = ()
+) -> tuple[Path, str]:
     """The folder with a system's weights, and what to call its version.
 
     Args:
@@ -20,6 +23,7 @@ def find_weights(card: Card, weights: str | None, *, hub_id: str, revision: str,
         hub_id: Where they are published.
         revision: Commit, tag or branch; `UNPINNED` takes the newest.
         download: Whether they may be fetched. Without it only what was fetched before is used.
+        also: Files that are fetched beside the usual ones.
 
     Raises:
         UserError: If they are not here, or cannot be fetched.
@@ -35,7 +39,9 @@ def find_weights(card: Card, weights: str | None, *, hub_id: str, revision: str,
         raise missing(card.title, "huggingface_hub") from error
     asked = None if revision == UNPINNED else revision
     try:
-        folder = Path(snapshot_download(hub_id, revision=asked, allow_patterns=_FILES, local_files_only=not download))
+        folder = Path(
+            snapshot_download(hub_id, revision=asked, allow_patterns=[*_FILES, *also], local_files_only=not download)
+        )
     except Exception as error:  # the hub's errors are many, of network, access and disk; all mean that nothing is here
         if download:
             reason = str(error).strip().splitlines()[:1]

@@ -55,7 +55,12 @@ class QwenOmni(SpeechSystem):
         cls = transformers_class("Qwen2_5OmniForConditionalGeneration", title)
         revision = config.revision if config.revision != UNPINNED else self.card.revision
         folder, self.version = find_weights(
-            self.card, config.weights, hub_id=config.hub_id or self.card.hub_id, revision=revision, download=download
+            self.card,
+            config.weights,
+            hub_id=config.hub_id or self.card.hub_id,
+            revision=revision,
+            download=download,
+            also=["spk_dict.pt"],  # its voices; transformers loads it with weights_only
         )
         dtype = getattr(torch, config.dtype, None)
         if not isinstance(dtype, torch.dtype):
