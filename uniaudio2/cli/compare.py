@@ -13,7 +13,6 @@ from uniaudio2.errors import UserError
 if TYPE_CHECKING:
     from uniaudio2.compare import Comparison
     from uniaudio2.compare.summary import Group
-    from uniaudio2.eval.context import Clip
 
 
 @click.command()
@@ -32,19 +31,7 @@ if TYPE_CHECKING:
 @click.option("--out", "-o", type=Path, metavar="DIR", help="Folder of the report; a comparison in it goes on.")
 @takes("device", "seed", "as_json")
 def compare(
-    task: str,
-    systems: str | None,
-    data: str | None,
-    data_root: Path | None,
-    split: str | None,
-    limit: int | None,
-    judges: str | None,
-    normaliser: str,
-    table: str | None,
-    download: bool,
-    out: Path | None,
-    *,
-    options: Options,
+    task: str, table: str | None, judges: str | None, out: Path | None, *, options: Options, **given: Any
 ) -> None:
     """Compare systems on the same clips.
 
@@ -52,44 +39,41 @@ def compare(
     figures, and with --table measures them here. The first system is what the others are compared with.
     Finished clips are kept: the same command goes on where it was stopped.
     """
-    if task == "list":
-        _list_systems(options.as_json)
-        return
-    if task == "data":
-        _list_data(options.as_json)
-        return
-    wanted = None if judges is None else [name.strip() for name in judges.split(",") if name.strip()]
-    if task == "paper":
-        _paper(table, systems, data_root, out, limit, options, judges=wanted, normaliser=normaliser, download=download)
-        return
     from uniaudio2.compare import TASKS
+
+    chosen = None if judges is None else [name.strip() for name in judges.split(",") if name.strip()]
+    if task in ("list", "data"):
+        (_list_systems if task == "list" else _list_data)(options.as_json)
+    elif task == "paper":
+        _paper(table, out, options, judges=chosen, **given)
+    elif task in TASKS:
+        _compare(task, out, options, judges=chosen, **given)
+    else:
+        raise UserError(f"no comparison of {task!r}; there are {', '.join(TASKS)}, list, data and paper")
+
+
+def _compare(
+    task: str, out: Path | None, options: Options, *, systems: str | None, data: str | None, data_root: Path | None,
+    split: str | None, limit: int | None, **given: Any,
+) -> None:  # fmt: skip
+    """One comparison, written and shown."""
     from uniaudio2.compare import compare as run
+    from uniaudio2.compare.data import clips_of
     from uniaudio2.compare.summary import groups
     from uniaudio2.compare.write import write_all
     from uniaudio2.systems import parse_systems
 
-    if task not in TASKS:
-        raise UserError(f"no comparison of {task!r}; there are {', '.join(TASKS)}, list, data and paper")
-    for name, value in (("--systems", systems), ("--data", data), ("-o", out)):
-        if value is None:
-            raise UserError(f"compare {task} needs {name}")
-    specs = parse_systems(str(systems))
+    if systems is None or data is None or out is None:
+        lacking = next(name for name, value in (("--systems", systems), ("--data", data), ("-o", out)) if value is None)
+        raise UserError(f"compare {task} needs {lacking}")
+    specs = parse_systems(systems)
+    clips = clips_of(data, data_root, split=split, limit=limit, seed=options.seed)
     comparison = run(
-        task,
-        specs,
-        _clips(str(data), data_root, split, limit, options.seed),
-        Path(str(out)),
-        data=str(data),
-        seed=options.seed,
-        normaliser=normaliser,
-        judges=wanted,
-        device=str(options.place),
-        download=download,
-        command=command_line(),
-        say=say,
-    )
+        task, specs, clips, out, data=data, seed=options.seed, device=str(options.place), command=command_line(),
+        say=say, **given,
+    )  # fmt: skip
     tables = groups(comparison)
-    files = write_all(comparison, tables, Path(str(out)))
+    files = write_all(comparison, tables, out)
     if options.as_json:
         emit({"files": [str(file) for file in files], "failed": {r.spec.label: r.failures for r in comparison.rows}})
     else:
@@ -97,12 +81,6 @@ def compare(
         say(f"written: {', '.join(str(file) for file in files)}")
     if any(row.failures for row in comparison.rows):
         raise BatchError
-
-
-def _clips(data: str, root: Path | None, split: str | None, limit: int | None, seed: int) -> "list[Clip]":
-    from uniaudio2.compare.data import clips_of
-
-    return clips_of(data, root, split=split, limit=limit, seed=seed)
 
 
 def _show(comparison: "Comparison", tables: "Sequence[Group]") -> None:
@@ -125,9 +103,10 @@ def _show(comparison: "Comparison", tables: "Sequence[Group]") -> None:
 
 
 def _paper(
-    table: str | None, systems: str | None, root: Path | None, out: Path | None, limit: int | None, options: Options,
+    table: str | None, out: Path | None, options: Options, *, data_root: Path | None, data: str | None, split: str | None,
     **given: Any,
 ) -> None:  # fmt: skip
+    """Published figures; those of a table with what is measured here."""
     from uniaudio2.compare.paper import listing, run_table
     from uniaudio2.data.sources import find_data_root
 
@@ -136,11 +115,11 @@ def _paper(
         return
     if out is None:
         raise UserError("compare paper --table needs -o")
-    found = run_table(
-        table, out, root=find_data_root(root), systems=systems, limit=limit, seed=options.seed, say=say,
-        device=str(options.place), command=command_line(), **given,
-    )  # fmt: skip
-    print(found)
+    if data is not None or split is not None:
+        raise UserError("compare paper --table takes the data that its figures need from --data-root")
+    root = find_data_root(data_root)
+    print(run_table(table, out, root=root, seed=options.seed, say=say, device=str(options.place),
+                    command=command_line(), **given))  # fmt: skip
 
 
 def _list_data(as_json: bool) -> None:
