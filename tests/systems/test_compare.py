@@ -26,6 +26,12 @@ def voice(seconds: float, seed: int) -> np.ndarray:
     return (0.1 * wave * (0.55 + 0.45 * np.sin(2 * np.pi * 4 * t)) + 0.003 * rng.standard_normal(len(t))).astype("f4")
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals need not be fine here."""
+    monkeypatch.setattr("uniaudio2.eval.text_metrics.RESAMPLES", 100)
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"

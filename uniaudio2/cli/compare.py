@@ -103,8 +103,8 @@ def _show(comparison: "Comparison", tables: "Sequence[Group]") -> None:
 
 
 def _paper(
-    table: str | None, out: Path | None, options: Options, *, data_root: Path | None, data: str | None, split: str | None,
-    **given: Any,
+    table: str | None, out: Path | None, options: Options, *, data_root: Path | None, data: str | None,
+    split: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Published figures; those of a table with what is measured here."""
     from uniaudio2.compare.paper import listing, run_table

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from json_lines import serve  # pyright: ignore[reportMissingImports]  # lies beside this file
-
 CAPTION = "Describe this audio in one sentence."
 
 
@@ -37,4 +35,6 @@ def load() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(load)
+    import json_lines  # pyright: ignore[reportMissingImports]  # it lies beside this file
+
+    json_lines.serve(load)
