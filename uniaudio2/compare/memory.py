@@ -26,7 +26,7 @@ class PeakMemory:
         found: dict[str, int] = {}
         status = Path("/proc/self/status")
         if status.is_file():
-            lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+            lines = {key: value for key, _, value in (line.partition(":") for line in status.read_text().splitlines())}
             found["ram"] = int(lines["VmHWM"].split()[0]) * 1024
         elif sys.platform == "darwin":
             import resource

@@ -68,7 +68,7 @@ def _parse(word: str) -> Spec:
     if name.endswith(".py"):
         name = _import_file(Path(name))
     SYSTEMS.classes(name)
-    given = dict(setting.partition("=")[::2] for setting in settings)
+    given = {key: value for key, _, value in (setting.partition("=") for setting in settings)}
     if "" in given or not all("=" in setting for setting in settings):
         raise ConfigError(f"{word}: settings are written @key=value, such as encodec@kbps=3")
     default = " ".join([name, *(_short(value) for key, value in given.items() if key != "label")])
