@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from uniaudio2.audio import resample
-from uniaudio2.errors import UserError
+from uniaudio2.errors import CheckpointError, UserError
 from uniaudio2.systems.contract import UNPINNED, Card, SpeechSystem
 from uniaudio2.systems.hub import find_weights, load_pretrained, transformers_class
 from uniaudio2.systems.registry import SYSTEMS
@@ -60,37 +59,48 @@ class QwenOmni(SpeechSystem):
             hub_id=config.hub_id or self.card.hub_id,
             revision=revision,
             download=download,
-            also=["spk_dict.pt"],  # its voices; transformers loads it with weights_only
+            also=["spk_dict.pt"],
         )
         dtype = getattr(torch, config.dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError(f"unknown dtype {config.dtype!r}; choose bfloat16 or float32")
         self._config, self._device, self._dtype = config, torch.device(device), dtype
-        self._model = load_pretrained(cls, folder, title, dtype=dtype).to(self._device)
-        self._processor = transformers_class("Qwen2_5OmniProcessor", title).from_pretrained(
-            folder, local_files_only=True
-        )
+        # Its own from_pretrained cannot tell which weights were missing; the one that it inherits can.
+        self._model = load_pretrained(super(cls, cls), folder, title, dtype=dtype).to(self._device)
+        if not (folder / "spk_dict.pt").is_file():
+            raise CheckpointError(f"{folder}: spk_dict.pt, the voices of {title}, is missing")
+        self._model.load_speakers(folder / "spk_dict.pt")  # transformers reads it with weights_only
+        # Choice: its tokenizer and features alone, since its processor also wants torchvision for pictures and video.
+        self._tokenizer = transformers_class("AutoTokenizer", title).from_pretrained(folder, local_files_only=True)
+        features = transformers_class("WhisperFeatureExtractor", title)
+        self._features = features.from_pretrained(folder, local_files_only=True)
 
-    def _inputs(self, system: str, content: list[dict[str, Any]], audio: Tensor | None) -> Any:
-        messages = [
-            {"role": "system", "content": [{"type": "text", "text": system}]},
-            {"role": "user", "content": content},
-        ]
-        text = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        heard = None if audio is None else [audio[0].numpy()]
-        made = self._processor(text=text, audio=heard, return_tensors="pt", padding=True)
-        return made.to(self._device).to(self._dtype)
+    def _inputs(self, text: str, audio: Tensor | None) -> dict[str, Tensor]:
+        """A question in the form of its chat template, with an audio before it where one is given."""
+        heard, sound = "", {}
+        if audio is not None:
+            found = self._features(
+                audio[0].numpy(), sampling_rate=self.sample_rate, padding=True, truncation=False,
+                return_attention_mask=True, return_tensors="pt",
+            )  # fmt: skip
+            frames = int(found.attention_mask.sum())
+            tokens = ((frames - 1) // 2 + 1 - 2) // 2 + 1  # two strides of two, as its audio encoder takes them
+            heard = f"<|audio_bos|>{'<|AUDIO|>' * tokens}<|audio_eos|>"
+            sound = {"input_features": found.input_features.to(self._device, self._dtype),
+                     "feature_attention_mask": found.attention_mask.to(self._device)}  # fmt: skip
+        turns = (("system", PERSONA), ("user", heard + text))
+        chat = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns) + "<|im_start|>assistant\n"
+        return {**self._tokenizer(chat, return_tensors="pt").to(self._device), **sound}
 
     @torch.inference_mode()
     def _ask(self, audio: Tensor, question: str) -> str:
-        content = [{"type": "audio", "audio": "clip"}, {"type": "text", "text": question}]
-        inputs = self._inputs(PERSONA, content, audio)
+        inputs = self._inputs(question, audio)
         tokens = self._model.generate(
             **inputs, generation_mode="text", thinker_max_new_tokens=self._config.max_new_tokens,
             thinker_do_sample=False,
         )  # fmt: skip
         answer = tokens[:, inputs["input_ids"].shape[1] :]
-        return self._processor.batch_decode(answer, skip_special_tokens=True)[0].strip()
+        return self._tokenizer.batch_decode(answer, skip_special_tokens=True)[0].strip()
 
     def transcribe(self, audio: Tensor, *, language: str | None, seed: int) -> str:
         """See `SpeechSystem.transcribe`."""
@@ -114,11 +124,9 @@ class QwenOmni(SpeechSystem):
             raise UserError(f"{self.card.title} speaks in its own voices, not in that of a recording")
         torch.manual_seed(seed)
         # Choice: it has no mode that reads aloud; it is told to repeat the text, as its makers' evaluation does.
-        content = [
-            {"type": "text", "text": f"Read the following text aloud, word for word, and say nothing else: {text}"}
-        ]
+        question = f"Read the following text aloud, word for word, and say nothing else: {text}"
         _, wave = self._model.generate(
-            **self._inputs(PERSONA, content, None), generation_mode="audio", speaker=self._config.speaker,
+            **self._inputs(question, None), generation_mode="audio", speaker=self._config.speaker,
             thinker_max_new_tokens=self._config.max_new_tokens, thinker_do_sample=False,
             talker_max_new_tokens=self._config.max_audio_tokens,
         )  # fmt: skip
