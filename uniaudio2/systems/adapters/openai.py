@@ -1,4 +1,4 @@
-"""Any server with OpenAI's interface for audio, by its address: vLLM, Speaches, LocalAI, ours, OpenAI's own."""
+"""Any server with OpenAI's interface for audio, by its address: vLLM, LocalAI, ours, OpenAI's own."""
 
 from __future__ import annotations
 

@@ -34,7 +34,12 @@ def load() -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-if __name__ == "__main__":
-    import json_lines  # pyright: ignore[reportMissingImports]  # it lies beside this file
+def main() -> None:
+    """Answer requests."""
+    from json_lines import serve  # pyright: ignore[reportMissingImports]  # it lies beside this file
 
-    json_lines.serve(load)
+    serve(load)
+
+
+if __name__ == "__main__":
+    main()
