@@ -23,6 +23,7 @@ pytest.importorskip("fastapi", reason="the server needs the extra 'serve'")
 import uvicorn
 
 from uniaudio2.server.app import create_app
+from uniaudio2.server.run import configured
 from uniaudio2.server.settings import ServerSettings
 from uniaudio2.server.state import Server
 
@@ -40,7 +41,7 @@ def serving(load: Callable[[], UniAudio2], **settings: Any) -> Iterator[Running]
     """A server on a free port of this machine, once it is ready."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(load, ServerSettings(**settings))
-    process = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    process = uvicorn.Server(configured(app, grace_s=5))
     thread = threading.Thread(target=process.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     state: Server = app.state.server

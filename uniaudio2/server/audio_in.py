@@ -67,7 +67,7 @@ def _by_pyav(data: bytes, most_s: float) -> Recording:
     blocks: list[np.ndarray] = []
     room = round((most_s + _SLACK_S) * SAMPLE_RATE)
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError("file: holds no audio stream")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -100,7 +100,7 @@ class Job(Generic[T]):
             end = error
         self._tell(end)
 
-    def _items(self) -> Iterator[T]:
+    def _items(self) -> Generator[T]:
         """The results, as a generator that can be closed."""
         yield from self._make()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -9,11 +10,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import h11
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniaudio2.api.model import UniAudio2
 from uniaudio2.server.app import create_app
 from uniaudio2.server.settings import ServerSettings
+
+MOST_HEADERS = 32 * 1024
+MOST_MESSAGE = 20 * 1024 * 1024
+"""Of a realtime session; OpenAI takes 15 MiB of audio in one, which is a third more in base64."""
 
 
 class JSONLines(logging.Formatter):
@@ -45,15 +53,51 @@ def serve(load: Callable[[], UniAudio2], settings: ServerSettings, host: str, po
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-    uvicorn.run(
-        create_app(load, settings),
+    uvicorn.Server(configured(create_app(load, settings), host=host, port=port, grace_s=grace_s)).run()
+
+
+def configured(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, grace_s: int = 60) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    settings: ServerSettings = app.state.server.settings
+    return uvicorn.Config(
+        app,
         host=host,
         port=port,
+        http=protocol(settings.idle_s),
         log_config=None,
         access_log=False,  # the application writes its own
         server_header=False,
         timeout_graceful_shutdown=grace_s,
-        h11_max_incomplete_event_size=32 * 1024,
-        ws_max_size=16 * 1024 * 1024,  # OpenAI's limit for one message of audio is 15 MiB
+        h11_max_incomplete_event_size=MOST_HEADERS,
+        ws_max_size=MOST_MESSAGE,
         timeout_keep_alive=30,
     )
+
+
+def protocol(idle_s: float) -> type[H11Protocol]:
+    """HTTP that hangs up on clients who take longer for the head of a request ("slow loris")."""
+
+    class Protocol(H11Protocol):
+        _hurry: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._hurry = self.loop.call_later(idle_s, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE or self.transport.get_protocol() is not self:
+                self._calm()
+            elif self._hurry is None:
+                self._hurry = self.loop.call_later(idle_s, self.transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._calm()
+            super().connection_lost(exc)
+
+        def _calm(self) -> None:
+            if self._hurry is not None:
+                self._hurry.cancel()
+                self._hurry = None
+
+    return Protocol

@@ -24,6 +24,7 @@ class ServerSettings:
     max_characters: int = 4096  # of a text to speak, as OpenAI has it
     running: int = 16  # requests that are worked on at once
     waiting: int = 64  # requests that wait; who comes then is told to come back
+    sessions: int = 32  # realtime sessions at once
     deadline_s: float = 600.0  # for one request, waiting included
     idle_s: float = 20.0  # a client that sends or reads nothing for so long is cut off
     best_of: int = 1  # attempts at a sentence where the request does not say; more is better, and later
@@ -32,7 +33,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name in ("max_body_mb", "max_audio_s", "deadline_s", "idle_s"):
             check_number(name, getattr(self, name), 0.0, above=True)
-        for name in ("max_characters", "running", "threads", "best_of"):
+        for name in ("max_characters", "running", "sessions", "threads", "best_of"):
             check_number(name, getattr(self, name), 1, whole=True)
         check_number("waiting", self.waiting, 0, whole=True)
 

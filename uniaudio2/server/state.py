@@ -37,6 +37,7 @@ class Server:
         self.settings, self.metrics, self.voices = settings, Metrics(), voices
         self.jobs = Jobs(settings, self.metrics)
         self.started = int(time.time())
+        self.sessions = 0  # realtime ones that are open
         self.problem: str | None = None  # why the model could not be loaded
         self._load, self._model = load, None
 

@@ -107,7 +107,7 @@ class Voices:
                     sound.buffer_write(pcm16(audio), "int16")
                 file.flush()
             voice = self._stored[identity] = StoredVoice(identity, name, int(path.stat().st_mtime), path)
-            self._prompts[identity] = prompt
+            self._prompts[str(path)] = prompt
         return voice
 
     def delete(self, name: str) -> StoredVoice:
@@ -122,7 +122,7 @@ class Voices:
             raise APIError(404, message, code="voice_not_found")
         with self._lock:
             self._stored.pop(voice.id, None)
-            self._prompts.pop(voice.id, None)
+            self._prompts.pop(str(voice.path), None)
             voice.path.unlink(missing_ok=True)
         return voice
 
@@ -132,18 +132,29 @@ class Voices:
         Raises:
             APIError: If there is no such voice.
         """
-        stored = self.find(name)
-        if stored is None and name not in model.voices:
-            if name == HOUSE or name in OPENAI_NAMES:
-                return None
-            known = ", ".join([HOUSE, *model.voices, *(one.name for one in self.stored())])
-            message = f"voice: there is no voice {name[:80]!r}: known are {known}"
-            raise APIError(400, message, param="voice", code="voice_not_found")
-        key, path = (stored.id, stored.path) if stored is not None else (name, model.voices[name].recording)
+        path = self.path(model, name)
+        if path is None:
+            return None
+        key = str(path)
         prompt = self._prompts.get(key)
         if prompt is None:
             prompt = self._prompts[key] = voice_prompt(model, read_audio(path))
         return prompt
+
+    def path(self, model: UniAudio2, name: str) -> Path | None:
+        """The recording of a voice; None for the house voice.
+
+        Raises:
+            APIError: If there is no such voice.
+        """
+        stored = self.find(name)
+        if stored is not None or name in model.voices:
+            return stored.path if stored is not None else model.voices[name].recording
+        if name == HOUSE or name in OPENAI_NAMES:
+            return None
+        known = ", ".join([HOUSE, *model.voices, *(one.name for one in self.stored())])
+        message = f"voice: there is no voice {name[:80]!r}: known are {known}"
+        raise APIError(400, message, param="voice", code="voice_not_found")
 
 
 def prompt_of(data: bytes | str, model: UniAudio2, *, name: str) -> Tensor:
