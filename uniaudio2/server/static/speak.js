@@ -1,0 +1,164 @@
+// The section that speaks: voices, and speech that is heard while it is made.
+
+import { ask, events, form as fields } from "./api.js";
+import { Playback, RATE, decoded, fromPCM, joined, toWav } from "./audio.js";
+import { AudioField, Clip, complain, make, nameOf, onSend, record, short } from "./ui.js";
+import { label, say } from "./words.js";
+
+const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
+const section = document.getElementById("speak");
+const form = section.querySelector("form");
+const result = section.querySelector(".result");
+const own = document.getElementById("own-voice");
+const sample = new AudioField("voice_sample");
+let playing = null;
+
+/** Make the section ready for a model: `trained(row)` says whether it was trained for a row of the task table. */
+export async function prepare(trained) {
+  document.getElementById("instruction").hidden = !trained("instruct_tts");
+  form.elements.speed.addEventListener("input", ({ target }) => {
+    form.querySelector("output").value = short(Number(target.value));
+  });
+  form.elements.input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  addEventListener("play", () => playing?.stop(), true); // what is being made is silent when something else is heard
+  prepareOwnVoice();
+  await listVoices();
+  onSend(form, (signal) => speak(signal, trained));
+}
+
+async function listVoices(chosen = "default") {
+  const { data } = await (await ask("v1/audio/voices")).json();
+  const option = (one) => make("option", { value: one.name }, named(one));
+  const given = label(make("optgroup"), "voices_given");
+  const stored = label(make("optgroup"), "voices_stored");
+  for (const one of data.slice(1)) (one.type === "built_in" ? given : stored).append(option(one));
+  for (const group of [given, stored]) group.label = group.getAttribute("aria-label");
+  for (const each of stored.children) each.dataset.stored = "";
+  const rest = [given, stored].filter((group) => group.children.length);
+  const select = form.elements.voice;
+  select.replaceChildren(say(make("option", { value: "default" }), "voice_default"), ...rest);
+  select.append(say(make("option", { value: OWN }), "voice_own"));
+  select.value = chosen;
+  select.dispatchEvent(new Event("change"));
+}
+
+function named(voice) {
+  const about = [voice.language, voice.gender].filter(Boolean).join(", ");
+  return about ? `${voice.name} (${about})` : voice.name;
+}
+
+function prepareOwnVoice() {
+  const name = make("input", { maxLength: 64 });
+  const keep = say(make("button", { type: "button" }), "voice_keep");
+  const remove = say(make("button", { type: "button", className: "quiet", hidden: true }), "voice_delete");
+  const problem = make("p", { className: "problem", hidden: true });
+  problem.setAttribute("role", "alert");
+  const naming = make("div", { className: "row" }, make("label", { className: "grow" }, say(make("span"), "voice_name"), name), keep);
+  own.className = "field";
+  own.append(sample.element, naming, problem);
+  form.elements.voice.closest(".row").after(remove);
+  form.elements.voice.addEventListener("change", ({ target }) => {
+    own.hidden = target.value !== OWN;
+    remove.hidden = !("stored" in target.selectedOptions[0].dataset);
+  });
+  const change = async (step) => {
+    problem.hidden = true;
+    try {
+      await listVoices(await step());
+    } catch (error) {
+      complain(problem, error);
+      own.hidden = false;
+    }
+  };
+  keep.addEventListener("click", () =>
+    change(async () => {
+      await ask("v1/audio/voices", { post: fields({ name: name.value, audio_sample: sample.file }) });
+      return name.value;
+    }),
+  );
+  remove.addEventListener("click", () =>
+    change(async () => {
+      await ask(`v1/audio/voices/${encodeURIComponent(form.elements.voice.value)}`, { method: "DELETE" });
+      return "default";
+    }),
+  );
+}
+
+async function speak(signal, trained) {
+  const value = Object.fromEntries(new FormData(form));
+  playing?.stop();
+  playing = new Playback();
+  result.replaceChildren();
+  if (trained("instruct_tts") && value.instructions) await byInstruction(value, signal, trained);
+  else await streamed(value, signal);
+}
+
+/** Speech as it is made: heard at once, and whole at the end. */
+async function streamed(value, signal) {
+  const mine = playing;
+  signal.addEventListener("abort", () => mine.stop());
+  const post = {
+    model: document.body.dataset.model,
+    input: value.input,
+    voice: value.voice === OWN ? "default" : value.voice,
+    speed: Number(value.speed),
+    seed: Number(value.seed),
+    response_format: "pcm",
+    stream_format: "sse",
+  };
+  if (value.language) post.language = value.language;
+  if (value.voice === OWN && sample.file) post.ref_audio = await base64(sample.file);
+  const shown = new Clip("spoken");
+  const pieces = [];
+  const began = performance.now();
+  let [first, drawn] = [0, -1e9];
+  for await (const event of events(await ask("v1/audio/speech", { post, signal }))) {
+    if (!event.audio) continue;
+    const piece = fromPCM(Uint8Array.from(atob(event.audio), (char) => char.charCodeAt(0)));
+    if (!piece.length) continue;
+    if (!pieces.length) {
+      first = performance.now() - began;
+      result.append(shown.element);
+    }
+    mine.push(piece);
+    pieces.push(piece);
+    if (performance.now() - drawn > 400) {
+      shown.grow(joined(pieces));
+      drawn = performance.now();
+    }
+  }
+  const samples = joined(pieces);
+  const note = { first: short(first / 1000, 2), length: short(samples.length / RATE), whole: short((performance.now() - began) / 1000) };
+  finish(shown.grow(samples), samples, value.input, say(make("p", { className: "note" }), "speech_note", note));
+}
+
+/** Speech by description: a row of the task table, whose answer comes whole. */
+async function byInstruction(value, signal, trained) {
+  const posted = { caption: value.instructions, transcription: value.input, language: value.language, seed: value.seed };
+  const voice = value.voice === OWN ? sample.file : value.voice === "default" ? null : value.voice;
+  const row = voice && trained("prompt_instruct_tts") ? "prompt_instruct_tts" : "instruct_tts";
+  if (row === "prompt_instruct_tts") posted.voice = voice;
+  const began = performance.now();
+  const samples = await decoded(await (await ask(`v1/tasks/${row}`, { post: fields(posted), signal })).blob());
+  playing.push(samples);
+  const whole = short((performance.now() - began) / 1000);
+  const shown = new Clip("spoken").grow(samples);
+  result.append(shown.element);
+  finish(shown, samples, value.input, say(make("p", { className: "note" }), "work_note", { whole }));
+}
+
+function finish(shown, samples, text, note) {
+  const [file, name] = [toWav(samples), nameOf(text, "wav")];
+  shown.finish(file, name);
+  shown.element.append(note);
+  record("spoken", text, file, name);
+}
+
+async function base64(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return btoa(text);
+}

@@ -1,0 +1,106 @@
+// Sections made from the task table: a form for each row that the model was trained for, and one line on the others.
+
+import { ServerError, ask, form as fields } from "./api.js";
+import { decoded } from "./audio.js";
+import { AudioField, clip, make, nameOf, onSend, record, short } from "./ui.js";
+import { languageOf, say, words } from "./words.js";
+
+const SOUNDS = ["tta", "ttm"];
+const CAPTIONS = ["audio_caption", "music_caption"];
+const CHANGES = ["voice_conversion", "speech_denoise", "speech_edit"]; // named even where there are none
+const ELSEWHERE = new Set(
+  // in a section of their own, or of no use to somebody who listens
+  [...SOUNDS, ...CHANGES, ...CAPTIONS, "asr", "yue_asr", "tts", "yue_tts", "instruct_tts", "prompt_instruct_tts"].concat(
+    ["audio_only", "text_only", "reason_to_semantic", "semantic_to_reason", "semantic_copy", "reason_copy"],
+  ),
+);
+
+/** Fill the sections from the rows of `GET /v1/tasks`. */
+export function prepare(rows) {
+  const table = new Map(rows.map((row) => [row.id, row]));
+  const rest = rows.map((row) => row.id).filter((id) => !ELSEWHERE.has(id));
+  fill("sounds", SOUNDS, table);
+  fill("captions", CAPTIONS, table);
+  fill("changes", [...CHANGES, ...rest], table, ["few_shot"]);
+}
+
+function fill(section, ids, table, missing = []) {
+  const grid = document.querySelector(`#${section} .grid`);
+  const has = (id) => table.has(id) && table.get(id).trained !== false;
+  grid.replaceChildren(...ids.filter(has).map((id) => card(table.get(id))));
+  const others = [...ids.filter((id) => !has(id)), ...missing];
+  if (!others.length) return;
+  const line = make("p", { className: "honest" });
+  const names = () => say(line, "untrained", { tasks: others.map((id) => words(`task_${id}`).toLowerCase()).join(", ") });
+  document.addEventListener("language", names);
+  names();
+  grid.append(line);
+}
+
+/** A form with a field for each input of a row, and what comes of it below. */
+function card(row) {
+  const inputs = [...new Map(row.inputs.map((part) => [part.name, part])).values()].map((part) => input(row, part));
+  const button = say(make("button", { className: "main" }), "run");
+  const problem = make("p", { className: "problem", hidden: true });
+  problem.setAttribute("role", "alert");
+  const form = make("form", {}, ...inputs.map((one) => one.element), make("p", { className: "row" }, button), problem);
+  const result = make("div", { className: "result" });
+  result.setAttribute("aria-live", "polite");
+  onSend(form, async (signal) => {
+    const given = Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
+    if (inputs.some((one) => !one.optional && !given[one.name])) throw new ServerError("", { words: "need_audio" });
+    result.replaceChildren(say(make("p", { className: "note" }), "running"));
+    const began = performance.now();
+    try {
+      const answer = await ask(`v1/tasks/${row.id}`, { post: fields(given), signal });
+      const made = await outputs(row, answer, inputs.map((one) => one.about()).filter(Boolean).join(", "));
+      const whole = short((performance.now() - began) / 1000);
+      result.replaceChildren(...made, say(make("p", { className: "note" }), "work_note", { whole }));
+    } catch (error) {
+      result.replaceChildren();
+      throw error;
+    }
+  });
+  const card = make("article", { className: "card" }, say(make("h3"), `task_${row.id}`), form, result);
+  card.dataset.row = row.id;
+  return card;
+}
+
+function input(row, part) {
+  const key = `input_${part.name}`;
+  if (part.kind === "text") {
+    const box = make("textarea", { rows: 2, required: !part.optional, value: row.id === "tta" ? words("example_tta") : "" });
+    const element = make("label", {}, say(make("span"), key), box);
+    return { ...part, element, value: () => box.value, about: () => box.value };
+  }
+  const field = new AudioField(key);
+  return { ...part, element: field.element, value: () => field.file, about: () => field.file?.name };
+}
+
+/** What a row has made, as elements; it is also put in the log. */
+async function outputs(row, answer, about) {
+  if (!answer.headers.get("Content-Type").startsWith("application/json")) return [await sound(row, "answer", await answer.blob(), about)];
+  const made = [];
+  for (const [name, one] of Object.entries((await answer.json()).outputs)) {
+    if (one.type === "text") made.push(text(row, one.text, about));
+    if (one.type === "audio") {
+      const bytes = Uint8Array.from(atob(one.audio), (char) => char.charCodeAt(0));
+      made.push(await sound(row, name, new Blob([bytes], { type: "audio/wav" }), about));
+    }
+  }
+  return made;
+}
+
+async function sound(row, name, file, about) {
+  const samples = await decoded(file);
+  const saved = nameOf(name === "answer" ? about : `${about} ${name}`, "wav");
+  record(`task_${row.id}`, about, file, saved);
+  const shown = clip(name, samples, saved);
+  shown.audio.play().catch(() => {}); // a browser may want another click
+  return shown.element;
+}
+
+function text(row, said, about) {
+  record(`task_${row.id}`, said, new Blob([`${said}\n`], { type: "text/plain" }), nameOf(about, "txt"));
+  return make("p", { className: "said", lang: languageOf(said) }, said);
+}

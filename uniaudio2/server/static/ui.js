@@ -1,0 +1,192 @@
+// Pieces that all sections are made of: elements, a clip with its picture, a field for recordings, jobs, the log.
+
+import { RATE, Recorder, decoded, toWav } from "./audio.js";
+import { drawSound } from "./draw.js";
+import { label, languageOf, say, words } from "./words.js";
+
+/** A new element with properties and children. */
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/** A number of seconds or the like, short. */
+export const short = (value, digits = 1) => value.toFixed(digits);
+
+/** A link that saves a file. */
+export function saveLink(blob, name, key = "download", address = URL.createObjectURL(blob)) {
+  const link = make("a", { href: address, download: name, className: "quiet" });
+  label(link, "download_what", { what: name });
+  return say(link, key);
+}
+
+/** A clip: its picture, and once `finish` is called a player; until then `grow` shows what there is. */
+export class Clip {
+  constructor(key) {
+    this.canvas = make("canvas");
+    this.canvas.setAttribute("role", "img");
+    this.cursor = make("i", { hidden: true });
+    this.length = make("span");
+    this.picture = make("div", { className: "picture" }, this.canvas, this.cursor);
+    this.element = make("figure", {}, make("figcaption", {}, say(make("span"), key), this.length), this.picture);
+    this.key = key;
+  }
+
+  grow(samples) {
+    const length = short(samples.length / RATE);
+    say(this.length, "seconds", { length });
+    label(this.canvas, "picture_of", { length });
+    drawSound(this.canvas, samples);
+    return this;
+  }
+
+  finish(source, name) {
+    this.audio = make("audio", { controls: true, preload: "auto", src: URL.createObjectURL(source) });
+    label(this.audio, this.key);
+    const move = () => {
+      this.cursor.hidden = !this.audio.currentTime;
+      this.cursor.style.left = `${(100 * this.audio.currentTime) / (this.audio.duration || 1)}%`;
+    };
+    this.audio.addEventListener("timeupdate", move);
+    this.picture.addEventListener("click", ({ offsetX }) => {
+      this.audio.currentTime = (offsetX / this.picture.clientWidth) * (this.audio.duration || 0);
+      this.audio.play();
+    });
+    this.element.append(this.audio);
+    if (name) this.element.append(make("p", { className: "row" }, saveLink(source, name, "download", this.audio.src)));
+    return this;
+  }
+}
+
+/** A clip of samples that are all there. */
+export function clip(key, samples, name) {
+  return new Clip(key).grow(samples).finish(toWav(samples), name);
+}
+
+/** A place to drop or choose a recording, or to record one. Events: "start" (detail: the Recorder), "recorded", "given". */
+export class AudioField extends EventTarget {
+  constructor(key = "recorded") {
+    super();
+    this.file = null; // what was given, a Blob with a name
+    this.samples = null; // of it, where the browser can read it
+    this.input = make("input", { type: "file", accept: "audio/*,video/*,.wav,.flac,.ogg,.opus,.mp3,.m4a" });
+    this.drop = make("label", { className: "drop" }, this.input, say(make("span"), "drop"));
+    this.button = say(make("button", { type: "button" }), "record");
+    this.preview = make("div");
+    this.problem = make("p", { className: "problem", hidden: true });
+    this.problem.setAttribute("role", "alert");
+    const caption = say(make("span", { className: "caption" }), key);
+    const row = make("div", { className: "row" }, this.button);
+    this.element = make("div", { className: "field" }, make("div", {}, caption, this.drop), row, this.problem, this.preview);
+    label(this.input, key);
+    this.button.addEventListener("click", () => this.record());
+    this.input.addEventListener("change", () => this.input.files.length && this.take(this.input.files[0]));
+    for (const kind of ["dragover", "dragleave", "drop"]) {
+      this.drop.addEventListener(kind, (event) => {
+        event.preventDefault();
+        this.drop.classList.toggle("over", kind === "dragover");
+        if (kind === "drop" && event.dataTransfer.files.length) this.take(event.dataTransfer.files[0]);
+      });
+    }
+  }
+
+  async take(file, samples) {
+    this.problem.hidden = true;
+    this.file = file;
+    this.samples = samples ?? (await decoded(file));
+    if (this.samples?.length) this.preview.replaceChildren(clip("recorded", this.samples).element);
+    else this.preview.replaceChildren(make("p", { className: "note" }, `${file.name}: `, say(make("span"), "no_picture")));
+    this.dispatchEvent(new Event(samples ? "recorded" : "given"));
+  }
+
+  async record() {
+    if (this.recorder) return this.stop();
+    this.problem.hidden = true;
+    this.button.disabled = true;
+    try {
+      if (!navigator.mediaDevices) throw new Error(words("needs_https"));
+      this.recorder = await Recorder.open();
+    } catch (error) {
+      say(this.problem, "no_microphone", { why: error.message }).hidden = false;
+      return;
+    } finally {
+      this.button.disabled = false;
+    }
+    say(this.button, "record_stop").classList.add("recording");
+    const live = new Clip("recorded");
+    this.preview.replaceChildren(live.element);
+    this.timer = setInterval(async () => live.grow(await this.recorder.samples(Math.max(0, this.recorder.seconds - 10))), 300);
+    this.dispatchEvent(new CustomEvent("start", { detail: this.recorder }));
+  }
+
+  async stop() {
+    clearInterval(this.timer);
+    this.button.disabled = true;
+    const samples = await this.recorder.stop();
+    this.recorder = null;
+    say(this.button, "record").classList.remove("recording");
+    this.button.disabled = false;
+    const name = `recording-${new Date().toTimeString().slice(0, 8).replaceAll(":", "")}.wav`;
+    if (samples.length) await this.take(new File([toWav(samples)], name, { type: "audio/wav" }), samples);
+  }
+}
+
+/** Run `work(signal)` when a form is sent; its button stops it meanwhile, and what goes wrong is said under it. */
+export function onSend(form, work) {
+  const button = form.querySelector("button.main");
+  const problem = form.querySelector(":scope > .problem");
+  const name = button.dataset.t;
+  let running = null;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (running) return running.abort();
+    running = new AbortController();
+    problem.hidden = true;
+    say(button, "stop");
+    form.setAttribute("aria-busy", "true");
+    try {
+      await work(running.signal);
+    } catch (error) {
+      complain(problem, error);
+    } finally {
+      running = null;
+      say(button, name);
+      form.removeAttribute("aria-busy");
+    }
+  });
+}
+
+/** Say what went wrong; that somebody stopped it is no problem. */
+export function complain(element, error) {
+  if (error.name === "AbortError") return;
+  element.hidden = false;
+  if (error.words) return say(element, error.words);
+  delete element.dataset.t; // the server speaks English
+  element.lang = "en";
+  element.textContent = error.message;
+  if (!("status" in error)) console.error(error); // a fault of this page
+}
+
+/** Add to the log: a kind (key of words), a text, and a file. */
+export function record(kind, text, blob, name) {
+  const address = URL.createObjectURL(blob);
+  const actions = make("span", { className: "row" });
+  if (blob.type.startsWith("audio/")) {
+    const button = say(label(make("button", { type: "button", className: "quiet" }), "play_what", { what: text }), "play");
+    const audio = make("audio", { src: address, preload: "none", hidden: true });
+    button.addEventListener("click", () => (audio.paused ? audio.play() : audio.pause()));
+    actions.append(button, audio);
+  }
+  actions.append(saveLink(blob, name, "download", address));
+  const time = make("time", { dateTime: new Date().toISOString() }, new Date().toTimeString().slice(0, 8));
+  const about = make("span", {}, time, " ", say(make("span", { className: "kind" }), kind));
+  const what = make("span", { className: "what", lang: languageOf(text) }, text);
+  document.getElementById("log").prepend(make("li", {}, about, what, actions));
+}
+
+/** A file name of the words of a text. */
+export function nameOf(text, ending) {
+  const name = text.toLowerCase().replace(/[^\p{Letter}\p{Number}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "");
+  return `${name || "audio"}.${ending}`;
+}

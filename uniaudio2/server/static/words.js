@@ -1,0 +1,166 @@
+// The words of the page in English and Chinese. `say` puts words on an element and remembers which, so that
+// `translate` can exchange them all.
+
+const WORDS = {
+  listens_speaks: ["listens and speaks", "会听，也会说"],
+  sections: ["Sections", "各部分"],
+  key: ["Key of this server", "此服务器的密钥"],
+  use_key: ["Use it", "使用"],
+  loading: ["The model is being loaded …", "正在加载模型……"],
+  serves: ["The model {model} on this server, version {version}.", "此服务器上的模型 {model}，版本 {version}。"],
+  nav_speak: ["Speak", "说"],
+  nav_listen: ["Listen", "听"],
+  nav_sounds: ["Sounds", "声音"],
+  nav_captions: ["Captions", "描述"],
+  nav_changes: ["Changes", "改变"],
+  nav_codec: ["Codes", "编码"],
+  nav_made: ["Made", "记录"],
+  speak: ["It speaks", "它会说"],
+  speak_sub: ["Text read aloud; it is heard while it is still being made.", "朗读文字；边生成边播放。"],
+  text: ["Text", "文字"],
+  voice: ["Voice", "声音"],
+  voice_default: ["house voice", "默认声音"],
+  voices_given: ["with the model", "模型自带"],
+  voices_stored: ["stored here", "存于此处"],
+  voice_own: ["a recording …", "一段录音……"],
+  voice_sample: ["About 3 s of the voice", "约 3 秒的声音样本"],
+  voice_name: ["Name", "名称"],
+  voice_keep: ["Keep it on the server", "存到服务器"],
+  voice_delete: ["Delete this voice", "删除此声音"],
+  language: ["Language", "语言"],
+  auto: ["found out", "自动识别"],
+  instruction: ["How it should sound", "怎样的语气"],
+  speed: ["Speed", "语速"],
+  take: ["Take", "第几次"],
+  do_speak: ["Speak", "朗读"],
+  stop: ["Stop", "停止"],
+  spoken: ["Spoken", "朗读"],
+  speech_note: ["first sound after {first} s, all {length} s after {whole} s", "{first} 秒后出声，{whole} 秒后完成全部 {length} 秒"],
+  listen: ["It listens", "它会听"],
+  listen_sub: ["Speak, or give it a recording; the words appear while it listens.", "说话，或给它一段录音；边听边出文字。"],
+  do_listen: ["Write it down", "写下来"],
+  written: ["Written down", "听写"],
+  listening: ["listening …", "正在听……"],
+  writing: ["writing it down …", "正在写……"],
+  written_note: ["{length} s heard in {whole} s", "{length} 秒录音，用时 {whole} 秒"],
+  nothing_said: ["nothing was said", "没有听到话语"],
+  sounds: ["It makes sounds", "它会造声音"],
+  sounds_sub: ["From a description alone.", "只凭一句描述。"],
+  captions: ["It knows sounds", "它认得声音"],
+  captions_sub: ["A recording, described in words.", "用文字描述一段录音。"],
+  changes: ["It changes recordings", "它会改变录音"],
+  changes_sub: ["Whatever else this model was trained for.", "此模型学过的其他任务。"],
+  untrained: ["This model was not trained for: {tasks}.", "此模型没有学过：{tasks}。"],
+  run: ["Go", "开始"],
+  running: ["at work …", "进行中……"],
+  work_note: ["{whole} s of work", "用时 {whole} 秒"],
+  answer: ["Answer", "回答"],
+  codec: ["Codes and back", "编码与还原"],
+  codec_sub: ["A recording as a few small numbers a second, and as sound again.", "把录音变成每秒几个小数字，再还原成声音。"],
+  do_codec: ["Encode and decode", "编码并还原"],
+  codes: ["Codes", "编码"],
+  codes_picture: ["codes over time, one row for each codebook, one colour for each code", "随时间的编码：每行一个码本，每种颜色一个码"],
+  codes_file: ["Codes (JSON)", "编码（JSON）"],
+  bit_rate: ["bits a second", "比特每秒"],
+  original_rate: ["bits a second as 16-bit samples", "比特每秒（16 位采样）"],
+  smaller: ["times smaller", "倍压缩"],
+  compare: ["Compare", "对比"],
+  original: ["A: original", "A：原声"],
+  decoded: ["B: decoded", "B：还原"],
+  made: ["Made on this visit", "本次记录"],
+  made_sub: ["Kept in this page alone: gone when it is closed.", "只保存在此页面中，关闭后即消失。"],
+  play: ["Play", "播放"],
+  download: ["Download", "下载"],
+  download_what: ["Download: {what}", "下载：{what}"],
+  play_what: ["Play: {what}", "播放：{what}"],
+  drop: ["Drop a recording here, or choose one", "把录音拖到这里，或选择文件"],
+  record: ["● Record", "● 录音"],
+  record_stop: ["■ Stop", "■ 停止"],
+  recorded: ["Recording", "录音"],
+  picture_of: ["waveform and spectrogram of {length} s", "{length} 秒的波形与频谱图"],
+  seconds: ["{length} s", "{length} 秒"],
+  no_picture: ["this browser cannot play it; the server may", "此浏览器无法播放；服务器也许可以"],
+  need_audio: ["Record something or choose a file first.", "请先录音或选择文件。"],
+  no_microphone: ["No microphone: {why}", "没有麦克风：{why}"],
+  needs_https: ["browsers open it on localhost or over https only", "浏览器只在 localhost 或 https 下允许使用"],
+  unreachable: ["No answer from the server. Does it still run?", "服务器没有应答。它还在运行吗？"],
+  cut_off: ["The server ended before it was done: try again.", "服务器提前结束了：请重试。"],
+  footer: [
+    "Voices are synthetic. Pictures: waveform, and under it a log-mel spectrogram, 0 to 12 kHz, low tones at the bottom.",
+    "声音均为合成。图：上为波形，下为对数梅尔频谱图，0 至 12 kHz，低音在下。",
+  ],
+  task_tta: ["Sounds", "声音"],
+  task_ttm: ["Music", "音乐"],
+  task_audio_caption: ["Sounds in words", "描述声音"],
+  task_music_caption: ["Music in words", "描述音乐"],
+  task_voice_conversion: ["Another voice", "换声音"],
+  task_speech_denoise: ["Without the noise", "去噪声"],
+  task_speech_edit: ["Edit speech", "编辑语音"],
+  task_audio_understanding: ["Questions about a recording", "就录音提问"],
+  task_speech_s2t: ["A reply in writing", "文字回答"],
+  task_speech_s2s: ["A reply aloud", "语音回答"],
+  task_lts: ["A song", "歌曲"],
+  task_prompted_song: ["A song in a voice", "用某人声音唱歌"],
+  task_lyric_recognition: ["Words of a song", "听写歌词"],
+  task_d_asr: ["Speech with dysarthria", "构音障碍语音"],
+  task_speech_ss: ["Two speakers apart", "分开两位说话人"],
+  task_music_ss: ["Voice and music apart", "分开人声与伴奏"],
+  task_speech_with_sound: ["Speech in a scene", "场景中的话语"],
+  task_diarization: ["Who speaks when", "谁在何时说话"],
+  task_few_shot: ["few-shot examples", "少样本示例"],
+  task_instruct_tts: ["speech by description", "按描述说话"],
+  task_tts: ["speech", "朗读"],
+  task_asr: ["transcription", "听写"],
+  input_caption: ["Description", "描述"],
+  input_transcription: ["Text", "文字"],
+  input_question: ["Question", "问题"],
+  input_instruction: ["What to change", "怎样改变"],
+  input_lyric: ["Lyrics", "歌词"],
+  input_audio: ["Recording", "录音"],
+  input_source: ["Recording", "录音"],
+  input_mixture: ["Recording", "录音"],
+  input_voice: ["Whose voice", "谁的声音"],
+  example_tta: ["a dog barking", "a dog barking"],
+};
+
+let column = 0;
+
+/** The words of a key in the language of the page, with values in place of {names}; a key without words as it is. */
+export function words(key, values = {}) {
+  const found = WORDS[key]?.[column] ?? key.replace(/^(task|input)_/, "").replaceAll("_", " ");
+  return found.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+/** Put words on an element; they change with the language of the page. */
+export function say(element, key, values) {
+  element.dataset.t = key;
+  if (values) element.dataset.values = JSON.stringify(values);
+  else delete element.dataset.values;
+  element.textContent = words(key, values);
+  return element;
+}
+
+/** The same for the name that a screen reader says. */
+export function label(element, key, values) {
+  element.dataset.tLabel = key;
+  if (values) element.dataset.labelValues = JSON.stringify(values);
+  element.setAttribute("aria-label", words(key, values));
+  return element;
+}
+
+/** Show the whole page in "en" or "zh". */
+export function translate(language) {
+  column = language === "zh" ? 1 : 0;
+  document.documentElement.lang = language;
+  for (const each of document.querySelectorAll("[data-t]")) {
+    each.textContent = words(each.dataset.t, JSON.parse(each.dataset.values ?? "{}"));
+  }
+  for (const each of document.querySelectorAll("[data-t-label]")) {
+    each.setAttribute("aria-label", words(each.dataset.tLabel, JSON.parse(each.dataset.labelValues ?? "{}")));
+  }
+}
+
+/** The language that a text is in, for its `lang`: Chinese where it has such characters. */
+export function languageOf(text) {
+  return /\p{Script=Han}/u.test(text) ? "zh" : "en";
+}
