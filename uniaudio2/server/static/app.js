@@ -24,7 +24,7 @@ async function ready() {
     try {
       return await (await ask("ready")).json();
     } catch (error) {
-      if (error.status !== 503 || !/loaded: try again/.test(error.message)) throw error;
+      if (error.status !== 503 || !/being loaded/.test(error.message)) throw error;
       say(state, "loading");
       await new Promise((resolve) => setTimeout(resolve, 2000));
     }

@@ -40,7 +40,7 @@ function facts({ streams, sample_rate }) {
   const rate = streams.reduce((sum, stream) => sum + stream.bit_rate, 0);
   const pair = (value, key) => make("li", {}, make("b", {}, value), say(make("span"), key));
   const number = (value) => Math.round(value).toLocaleString("en");
-  const list = [pair(number(rate), "bit_rate"), pair(number(16 * sample_rate), "original_rate"), pair(number((16 * sample_rate) / rate), "smaller")];
+  const list = [pair(number(rate), "bit_rate"), pair(number((16 * sample_rate) / rate), "smaller")];
   const lines = streams.map((one) => `${one.name}: ${one.codes.length} × ${one.codebook_size} @ ${one.frame_rate_hz} Hz`);
   return [make("ul", { className: "facts" }, ...list), make("p", { className: "note", lang: "en" }, lines.join("; "))];
 }

@@ -20,7 +20,8 @@ let request = 0;
 export function prepare() {
   form.querySelector("[data-audio]").replaceWith(field.element);
   field.addEventListener("start", ({ detail }) => follow(detail));
-  for (const kind of ["recorded", "given"]) field.addEventListener(kind, () => form.requestSubmit());
+  for (const kind of ["recorded", "given"]) field.addEventListener(kind, () => form.ariaBusy || form.requestSubmit());
+  form.elements.language.innerHTML = document.querySelector("#speak [name=language]").innerHTML;
   onSend(form, write);
   for (const button of subtitles.querySelectorAll("button")) {
     button.addEventListener("click", () => save(button.value).catch((error) => show(error.message)));
@@ -76,7 +77,7 @@ function quietest(samples) {
 }
 
 async function write(signal) {
-  if (field.recorder) return field.stop();
+  if (field.recorder) await field.stop();
   if (!field.file) throw new ServerError("", { words: "need_audio" });
   const file = field.file;
   const began = performance.now();

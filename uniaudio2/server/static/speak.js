@@ -3,7 +3,7 @@
 import { ask, events, form as fields } from "./api.js";
 import { Playback, RATE, decoded, fromPCM, joined, toWav } from "./audio.js";
 import { AudioField, Clip, complain, make, nameOf, onSend, record, short } from "./ui.js";
-import { label, say } from "./words.js";
+import { say, words } from "./words.js";
 
 const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
 const section = document.getElementById("speak");
@@ -25,16 +25,16 @@ export async function prepare(trained) {
   addEventListener("play", () => playing?.stop(), true); // what is being made is silent when something else is heard
   prepareOwnVoice();
   await listVoices();
+  document.addEventListener("language", () => listVoices(form.elements.voice.value));
   onSend(form, (signal) => speak(signal, trained));
 }
 
 async function listVoices(chosen = "default") {
   const { data } = await (await ask("v1/audio/voices")).json();
   const option = (one) => make("option", { value: one.name }, named(one));
-  const given = label(make("optgroup"), "voices_given");
-  const stored = label(make("optgroup"), "voices_stored");
+  const given = make("optgroup", { label: words("voices_given") });
+  const stored = make("optgroup", { label: words("voices_stored") });
   for (const one of data.slice(1)) (one.type === "built_in" ? given : stored).append(option(one));
-  for (const group of [given, stored]) group.label = group.getAttribute("aria-label");
   for (const each of stored.children) each.dataset.stored = "";
   const rest = [given, stored].filter((group) => group.children.length);
   const select = form.elements.voice;

@@ -31,7 +31,7 @@ function fill(section, ids, table, missing = []) {
   const others = [...ids.filter((id) => !has(id)), ...missing];
   if (!others.length) return;
   const line = make("p", { className: "honest" });
-  const names = () => say(line, "untrained", { tasks: others.map((id) => words(`task_${id}`).toLowerCase()).join(", ") });
+  const names = () => say(line, "untrained", { tasks: others.map((id) => words(`task_${id}`).toLowerCase()).join(words("comma")) });
   document.addEventListener("language", names);
   names();
   grid.append(line);
@@ -69,11 +69,11 @@ function card(row) {
 function input(row, part) {
   const key = `input_${part.name}`;
   if (part.kind === "text") {
-    const box = make("textarea", { rows: 2, required: !part.optional, value: row.id === "tta" ? words("example_tta") : "" });
+    const box = make("textarea", { rows: 2, required: !part.optional, value: row.id === "tta" ? "a dog barking" : "" });
     const element = make("label", {}, say(make("span"), key), box);
     return { ...part, element, value: () => box.value, about: () => box.value };
   }
-  const field = new AudioField(key);
+  const field = new AudioField(part.kind === "voice" ? key : "recorded");
   return { ...part, element: field.element, value: () => field.file, about: () => field.file?.name };
 }
 

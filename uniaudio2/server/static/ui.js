@@ -116,8 +116,9 @@ export class AudioField extends EventTarget {
     say(this.button, "record_stop").classList.add("recording");
     const live = new Clip("recorded");
     this.preview.replaceChildren(live.element);
-    this.timer = setInterval(async () => live.grow(await this.recorder.samples(Math.max(0, this.recorder.seconds - 10))), 300);
-    this.dispatchEvent(new CustomEvent("start", { detail: this.recorder }));
+    const recorder = this.recorder;
+    this.timer = setInterval(async () => live.grow(await recorder.samples(Math.max(0, recorder.seconds - 10))), 300);
+    this.dispatchEvent(new CustomEvent("start", { detail: recorder }));
   }
 
   async stop() {
