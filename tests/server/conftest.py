@@ -40,6 +40,9 @@ class Running:
 def serving(load: Callable[[], UniAudio2], **settings: Any) -> Iterator[Running]:
     """A server on a free port of this machine, once it is ready."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 16384
+    )  # or slow readers would not be noticed for megabytes
     app = create_app(load, ServerSettings(**settings))
     process = uvicorn.Server(configured(app, grace_s=5))
     thread = threading.Thread(target=process.run, kwargs={"sockets": [listener]}, daemon=True)

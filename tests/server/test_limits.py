@@ -121,7 +121,7 @@ def test_a_request_ends_at_its_deadline(model: UniAudio2):
     with serving(lambda: model, deadline_s=0.05) as running:
         answer = transcribe(running.url, clip(20.0))
         assert answer.status_code == 504 and "--deadline" in answer.json()["error"]["message"]
-        assert idle(running, 5)
+        assert idle(running, 60)
 
 
 def test_a_client_that_goes_away_frees_its_slot_within_two_frames(running: Running, monkeypatch: pytest.MonkeyPatch):
@@ -169,7 +169,7 @@ def test_headers_that_come_too_slowly_or_are_huge_are_cut_off(model: UniAudio2):
             assert connection.recv(64) == b""
         with socket.create_connection((host.hostname, host.port), timeout=20) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 100_000 + b"\r\n\r\n")
-            assert connection.recv(12) in (b"HTTP/1.1 400", b"")
+            assert connection.recv(12) == b"HTTP/1.1 431"
 
 
 def test_the_key_is_asked_for(model: UniAudio2):

@@ -39,7 +39,14 @@ def create_app(load: Callable[[], UniAudio2], settings: ServerSettings | None = 
         yield
         server.close()
 
-    app = FastAPI(title="uniaudio2", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="uniaudio2",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # these pages would load scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.server = server
     add_handlers(app)
     for part in (speech, transcriptions, voices, tasks, codec, realtime, models, health):

@@ -20,8 +20,10 @@ import torch
 from uniaudio2.api.inputs import open_recording
 from uniaudio2.audio import SAMPLE_RATE, AudioError, Recording, open_audio
 from uniaudio2.audio.media import needs_decoding
+from uniaudio2.engine import check_cancelled
 from uniaudio2.server.errors import APIError
 
+_BLOCK = 1 << 18  # samples: 11 s
 _SLACK_S = 1.0  # beyond the limit: tells a recording that is too long from one that is just as long
 
 
@@ -46,7 +48,15 @@ def read_recording(data: bytes, most_s: float, *, name: str = "file") -> Recordi
     if recording.duration_s > most_s:
         message = f"{name}: longer than the {most_s:g} s that this server takes: send it in parts"
         raise APIError(413, message, param=name, code="audio_too_long")
-    return recording
+    audio = recording.read()
+
+    def blocks() -> Iterator[torch.Tensor]:
+        """Some seconds at a time, so that nothing works on all of it at once, and can be stopped in between."""
+        for block in audio.split(_BLOCK, dim=1):
+            check_cancelled()
+            yield block
+
+    return Recording(recording.num_samples, recording.sample_rate, blocks)
 
 
 def _by_libsndfile(data: bytes, most_s: float) -> Recording:

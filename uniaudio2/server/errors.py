@@ -11,13 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from uniaudio2.engine import Cancelled
+from uniaudio2.engine import Cancelled, GenerationError
 from uniaudio2.errors import MissingPackageError, UserError, describe, is_disk_full, is_expected
 
 logger = logging.getLogger(__name__)
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-DEADLINE, GONE, SLOW = "deadline", "client gone", "client too slow"
+DEADLINE, GONE = "deadline", "client gone"
 """Why a request may be cancelled."""
 
 
@@ -66,6 +66,8 @@ def as_api_error(error: BaseException) -> APIError:
         return APIError(499, f"{error}: stopped", code="cancelled")
     if isinstance(error, MissingPackageError):
         return APIError(501, describe(error), code="missing_package")
+    if isinstance(error, GenerationError) and error.__cause__ is not None:  # a step failed, with all that was in it
+        return APIError(503, "the batch that this request was in failed: send it again", code="batch_failed")
     if isinstance(error, UserError):
         return APIError(400, describe(error), code="invalid_value")
     if is_disk_full(error):
@@ -87,7 +89,10 @@ def add_handlers(app: FastAPI) -> None:
 
     async def of_routing(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        remedies = {404: f"there is no {request.url.path}: see /docs", 405: "this path takes another method: see /docs"}
+        remedies = {
+            404: f"there is no {request.url.path}: see /openapi.json",
+            405: "this path takes another method: see /openapi.json",
+        }
         message = remedies.get(error.status_code, str(error.detail))
         return APIError(error.status_code, message, headers=error.headers).response()
 

@@ -192,9 +192,11 @@ class JobResponse(StreamingResponse):
         self._job = job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send it; without its end where the work is stopped, so that the client knows that something is missing."""
         try:
             await super().__call__(scope, receive, send)
+        except Cancelled as end:
+            scope["outcome"] = str(end)
         finally:
             self._job.close()
 

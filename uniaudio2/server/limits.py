@@ -1,4 +1,4 @@
-"""What stands around every request: its id, the key, the size of its body, slow clients, the log and the figures."""
+"""What stands around every request: its id, the key, the size and pace of its body, the log and the figures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ logger = logging.getLogger("uniaudio2.server")
 
 _OPEN = ("/health", "/ready")  # answered without a key, as are the pages, which hold nothing secret
 _KEPT = ("/v1/", "/metrics")  # what the key protects
+MOST_HEADERS = 32 * 1024
 _ID = re.compile(r"[\w.-]{1,64}")
 
 
@@ -53,6 +54,7 @@ class _Exchange:
         self._id = given if _ID.fullmatch(given) else uuid.uuid4().hex
         self._began, self._first_s = time.perf_counter(), None
         self._status, self._received, self._whole = 0, 0, False
+        self._refusal: APIError | None = None  # takes the place of whatever the application answers
 
     async def serve(self) -> None:
         """All of it."""
@@ -76,6 +78,8 @@ class _Exchange:
     def _check(self) -> None:
         """Refuse whom the key is missing, and bodies that say that they are too large."""
         check_key(self._server.settings.api_key, self._scope["path"], self._headers.get("authorization", ""))
+        if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MOST_HEADERS:
+            raise APIError(431, f"the headers have more than {MOST_HEADERS} bytes: send less", code="headers_too_large")
         length = self._headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._server.settings.max_body:
             raise self._too_large()
@@ -92,16 +96,24 @@ class _Exchange:
             message = await asyncio.wait_for(self._receive_raw(), self._server.settings.idle_s)
         except TimeoutError:
             message = f"nothing came for {self._server.settings.idle_s:g} s: send the request's body without pauses"
-            raise APIError(408, message, code="body_too_slow", headers={"Connection": "close"}) from None
+            self._refusal = APIError(408, message, code="body_too_slow", headers={"Connection": "close"})
+            raise self._refusal from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
             if self._received > self._server.settings.max_body:
-                raise self._too_large()
+                self._refusal = self._too_large()
+                raise self._refusal
         return message
 
     async def _send(self, message: Message) -> None:
-        """What the client gets; a client that does not take it is cut off."""
+        """What the client gets."""
+        if self._refusal is not None:
+            if not self._status:
+                refusal, self._refusal = self._refusal.response(), None
+                await refusal(self._scope, self._receive_raw, self._send)
+                self._refusal = APIError(0, "answered already")
+            return
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -109,7 +121,7 @@ class _Exchange:
             headers["x-content-type-options"] = "nosniff"
         elif self._first_s is None and message.get("body"):
             self._first_s = time.perf_counter() - self._began
-        await asyncio.wait_for(self._send_raw(message), self._server.settings.idle_s)
+        await self._send_raw(message)
 
     def _record(self, outcome: str) -> None:
         """One line in the log, and the figures."""
@@ -128,7 +140,7 @@ class _Exchange:
             "bytes_in": self._received,
             "seconds": round(seconds, 4),
             "first_byte_s": None if self._first_s is None else round(self._first_s, 4),
-            "outcome": outcome,
+            "outcome": self._scope.get("outcome", outcome),
         }
         logger.info("request", extra={"fields": fields})
 

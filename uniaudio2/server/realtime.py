@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,7 +24,9 @@ from uniaudio2.server.realtime_reply import Response
 from uniaudio2.server.state import Server
 from uniaudio2.server.turns import TurnDetector
 
+logger = logging.getLogger("uniaudio2.server")
 router = APIRouter()
+MOST_BUFFER_S = 300.0  # of audio that waits to be committed
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how browsers, which cannot set headers, send the key
 BYTES_PER_MS = 2 * SAMPLE_RATE // 1000
 
@@ -84,18 +87,22 @@ class Session:
 
     async def run(self) -> None:
         """Until the client goes, or takes nothing any more."""
+        code = 1000
         try:
             await self.send("session.created", session=self.settings.to_dict())
-            while True:
-                await self._event(await self._socket.receive_text())
-        except (WebSocketDisconnect, RuntimeError, TimeoutError, KeyError):
-            pass  # it is gone, or sends bytes where text belongs
+            while (message := await self._socket.receive())["type"] == "websocket.receive":
+                await self._event(message.get("text"))
+        except (WebSocketDisconnect, TimeoutError):
+            pass  # it is gone, or does not read
+        except Exception as error:
+            logger.error("bug", exc_info=error)
+            code = 1011
         finally:
             self.conversation.close()
-            if self._response is not None:
-                await self._response.stop("cancelled", "client_cancelled")
-            with contextlib.suppress(RuntimeError, TimeoutError):
-                await asyncio.wait_for(self._socket.close(), 1)
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+                if self._response is not None:
+                    await self._response.stop("cancelled", "client_cancelled")
+                await asyncio.wait_for(self._socket.close(code), 1)
 
     async def send(self, type: str, **fields: Any) -> None:
         """One event to the client.
@@ -107,12 +114,12 @@ class Session:
         async with self._sending:
             await asyncio.wait_for(self._socket.send_text(line), self.server.settings.idle_s)
 
-    async def _event(self, text: str) -> None:
+    async def _event(self, text: str | None) -> None:
         """One event of the client; what is wrong with it leaves the session open."""
         self._event_id = None
         try:
             try:
-                event = json.loads(text)
+                event = json.loads(text or "")
             except (ValueError, RecursionError):
                 raise APIError(400, "an event must be a JSON object", code="invalid_json") from None
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
@@ -168,9 +175,10 @@ class Session:
             raise APIError(
                 400, "audio: 16-bit samples have an even number of bytes", param="audio", code="invalid_value"
             )
-        most = int(self.server.settings.max_audio_s * 1000) * BYTES_PER_MS
+        most_s = min(MOST_BUFFER_S, self.server.settings.max_audio_s)
+        most = int(most_s * 1000) * BYTES_PER_MS
         if len(self._audio) + len(data) > most:
-            message = f"audio: more than {self.server.settings.max_audio_s:g} s wait: commit or clear them first"
+            message = f"audio: more than {most_s:g} s wait: commit or clear them first"
             raise APIError(400, message, param="audio", code="input_audio_buffer_full")
         self._audio += data
         detection = self.settings.config.audio.input.turn_detection

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from starlette.websockets import WebSocketDisconnect
 from torch import Tensor
 
 from uniaudio2.api.model import UniAudio2
@@ -93,7 +94,7 @@ class Response:
             self._status, self._details = "failed", {"type": "failed", "error": as_api_error(error).body}
         if self._item is not None:
             self._item.status = "completed" if self._status == "completed" else "incomplete"
-        with contextlib.suppress(RuntimeError, TimeoutError, OSError):
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             await session.send("response.done", response=self.to_dict())
 
     async def _make(self) -> None:

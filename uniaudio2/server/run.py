@@ -17,9 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uniaudio2.api.model import UniAudio2
 from uniaudio2.server.app import create_app
+from uniaudio2.server.limits import MOST_HEADERS
 from uniaudio2.server.settings import ServerSettings
 
-MOST_HEADERS = 32 * 1024
 MOST_MESSAGE = 20 * 1024 * 1024
 """Of a realtime session; OpenAI takes 15 MiB of audio in one, which is a third more in base64."""
 
@@ -75,29 +75,39 @@ def configured(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, grace_s:
 
 
 def protocol(idle_s: float) -> type[H11Protocol]:
-    """HTTP that hangs up on clients who take longer for the head of a request ("slow loris")."""
+    """HTTP that hangs up on clients who take longer for the head of a request ("slow loris"), or for what they get."""
 
     class Protocol(H11Protocol):
-        _hurry: asyncio.TimerHandle | None = None
+        _head: asyncio.TimerHandle | None = None  # when the head of a request must be there
+        _body: asyncio.TimerHandle | None = None  # when what waits to be sent must have been taken
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._hurry = self.loop.call_later(idle_s, transport.close)
+            self._head = self.loop.call_later(idle_s, transport.abort)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE or self.transport.get_protocol() is not self:
-                self._calm()
-            elif self._hurry is None:
-                self._hurry = self.loop.call_later(idle_s, self.transport.close)
+                self._head = _stopped(self._head)
+            elif self._head is None:
+                self._head = self.loop.call_later(idle_s, self.transport.abort)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._body = _stopped(self._body)
+            self._body = self.loop.call_later(idle_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._body = _stopped(self._body)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._calm()
+            self._head, self._body = _stopped(self._head), _stopped(self._body)
             super().connection_lost(exc)
 
-        def _calm(self) -> None:
-            if self._hurry is not None:
-                self._hurry.cancel()
-                self._hurry = None
-
     return Protocol
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from uniaudio2.api.model import UniAudio2
 from uniaudio2.api.request import Sampling
+from uniaudio2.api.results import AudioResult
 from uniaudio2.api.speak import Speaking, plan, stream_parts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.audio.stretch import stretched
@@ -65,8 +66,9 @@ async def create_speech(body: SpeechRequest, request: Request, server: The) -> R
         message = f"input: {len(body.input)} characters, at most {server.settings.max_characters} are taken: send parts"
         raise APIError(400, message, param="input", code="string_above_max_length")
     encode = encoder(body.response_format)
+    headers = {"x-uniaudio2-ignored": "instructions"} if body.instructions and not styled(server.model, body) else {}
     if body.stream_format == "sse":
-        return await server.jobs.stream(request, lambda: _events(server, body), "text/event-stream")
+        return await server.jobs.stream(request, lambda: _events(server, body), "text/event-stream", headers)
 
     def pieces() -> Iterator[bytes]:
         for audio in spoken(server, body):
@@ -74,7 +76,12 @@ async def create_speech(body: SpeechRequest, request: Request, server: The) -> R
                 yield data
         yield encode.finish()
 
-    return await server.jobs.stream(request, pieces, MEDIA_TYPES[body.response_format])
+    return await server.jobs.stream(request, pieces, MEDIA_TYPES[body.response_format], headers)
+
+
+def styled(model: UniAudio2, body: SpeechRequest) -> bool:
+    """Whether there are instructions, and the model was trained to follow them."""
+    return bool(body.instructions) and "instruct_tts" in (model.facts.trained_tasks or {})
 
 
 def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
@@ -86,6 +93,10 @@ def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
     sampling: Sampling = {"seed": body.seed, "temperature": body.temperature}
     how = replace(Speaking.of(model, None, SAMPLE_RATE, 1, None, best_of, sampling), voice=prompt)
     pieces = stream_parts(model, plan(model, body.input, body.language), how)
+    if styled(model, body):
+        values = {"caption": body.instructions or "", "transcription": body.input}
+        made = model.run("instruct_tts", values, language=body.language, **sampling)["audio"]
+        pieces = iter([cast(AudioResult, made).audio])
     if body.speed != 1.0:
         pieces = stretched(pieces, body.speed)
     for piece in pieces:

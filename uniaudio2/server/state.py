@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -17,6 +18,7 @@ from uniaudio2.server.errors import APIError
 from uniaudio2.server.jobs import Jobs
 from uniaudio2.server.metrics import Metrics
 from uniaudio2.server.settings import ServerSettings
+from uniaudio2.voice_activity import load_detector
 
 if TYPE_CHECKING:
     from uniaudio2.server.voices import Voices
@@ -80,14 +82,12 @@ class Server:
 
 
 def _warm_up(model: UniAudio2) -> None:
-    for piece in _first_words(model):
-        del piece
-        break
-
-
-def _first_words(model: UniAudio2) -> Iterator[object]:
-    if model.lm is not None and (model.facts.trained_tasks is None or "tts" in model.facts.trained_tasks):
-        yield from model.stream("Hello.", best_of=1)
+    """Use what the first requests will need."""
+    trained = model.facts.trained_tasks
+    if model.lm is not None and (trained is None or "tts" in trained):
+        with closing(cast("Generator[object]", model.stream("Yes.", best_of=1))) as pieces:
+            next(pieces, None)
+    load_detector()
 
 
 def server_of(connection: HTTPConnection) -> Server:

@@ -37,6 +37,8 @@ async def create_transcription(
     timestamp_granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
     include: Annotated[list[str] | None, Form(alias="include[]")] = None,
     stream: Annotated[bool, Form()] = False,
+    beams: Annotated[int | None, Form(ge=1, le=64, description="Hypotheses; 1 is quickest.")] = None,
+    shifts: Annotated[int | None, Form(ge=1, le=16, description="Shifted encodings; 1 is quickest.")] = None,
 ) -> Response:
     """Write down what is said.
 
@@ -45,7 +47,7 @@ async def create_transcription(
     """
     _check(response_format, timestamp_granularities, include)
     data = await file.read()
-    options: dict[str, Any] = {"language": language or None}
+    options: dict[str, Any] = {"language": language or None, "beams": beams, "shifts": shifts}
     if temperature > 0:
         options["temperature"] = temperature
 

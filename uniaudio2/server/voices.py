@@ -6,11 +6,12 @@ A stored voice is one FLAC file in the server's folder of voices, whose title is
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import soundfile
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from uniaudio2.api.model import UniAudio2
 from uniaudio2.api.speak import voice_prompt
-from uniaudio2.audio import SAMPLE_RATE, read_audio
+from uniaudio2.audio import SAMPLE_RATE, AudioError, read_audio
 from uniaudio2.files import replacing
 from uniaudio2.server.audio_in import from_base64, read_recording
 from uniaudio2.server.audio_out import pcm16
@@ -102,10 +103,7 @@ class Voices:
             if len(self._stored) >= MOST_VOICES:
                 raise APIError(409, f"there are {MOST_VOICES} voices already: delete one first", code="too_many_voices")
             with replacing(path) as file:
-                with soundfile.SoundFile(cast(Any, file), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as sound:
-                    sound.title = name
-                    sound.buffer_write(pcm16(audio), "int16")
-                file.flush()
+                file.write(_flac(audio, name))
             voice = self._stored[identity] = StoredVoice(identity, name, int(path.stat().st_mtime), path)
             self._prompts[str(path)] = prompt
         return voice
@@ -138,7 +136,11 @@ class Voices:
         key = str(path)
         prompt = self._prompts.get(key)
         if prompt is None:
-            prompt = self._prompts[key] = voice_prompt(model, read_audio(path))
+            try:
+                audio = read_audio(path)
+            except AudioError as error:
+                raise OSError(str(error)) from error  # the server's business, not the client's
+            prompt = self._prompts[key] = voice_prompt(model, audio)
         return prompt
 
     def path(self, model: UniAudio2, name: str) -> Path | None:
@@ -155,6 +157,15 @@ class Voices:
         known = ", ".join([HOUSE, *model.voices, *(one.name for one in self.stored())])
         message = f"voice: there is no voice {name[:80]!r}: known are {known}"
         raise APIError(400, message, param="voice", code="voice_not_found")
+
+
+def _flac(audio: Tensor, title: str) -> bytes:
+    """A waveform (1, N) as a file; in memory first, since libsndfile cannot hear of a full disk."""
+    data = io.BytesIO()
+    with soundfile.SoundFile(data, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+        file.title = title
+        file.buffer_write(pcm16(audio), "int16")
+    return data.getvalue()
 
 
 def prompt_of(data: bytes | str, model: UniAudio2, *, name: str) -> Tensor:
