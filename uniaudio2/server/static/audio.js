@@ -65,6 +65,7 @@ export class Playback {
   }
 
   push(samples) {
+    if (this.stopped) return;
     const buffer = speakers.createBuffer(1, samples.length, RATE);
     buffer.copyToChannel(samples, 0);
     const source = new AudioBufferSourceNode(speakers, { buffer });
@@ -77,8 +78,8 @@ export class Playback {
   }
 
   stop() {
+    this.stopped = true;
     for (const source of this.sources) source.stop();
-    this.sources.clear();
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { ServerError, ask, events, form as fields } from "./api.js";
 import { RATE, toWav } from "./audio.js";
-import { AudioField, make, nameOf, onSend, record, saveLink, short } from "./ui.js";
+import { AudioField, complain, lengthOf, nameOf, onSend, record, saveLink, textFile, timer } from "./ui.js";
 import { languageOf, say } from "./words.js";
 
 const EVERY_S = 1; // how often words of what has been said so far are asked for, if the last answer is there
@@ -10,11 +10,11 @@ const LONG_S = 12; // a stretch that is longer is closed at its quietest place, 
 const section = document.getElementById("listen");
 const form = section.querySelector("form");
 const said = document.getElementById("said");
-const note = section.querySelector(".result .note");
+const state = section.querySelector(".result .note");
 const subtitles = document.getElementById("subtitles");
 const field = new AudioField("recorded");
 let heard = null; // the file that the words on the page are of
-let request = 0;
+let live = null; // the requests while the microphone is open
 
 /** Make the section ready. */
 export function prepare() {
@@ -24,11 +24,12 @@ export function prepare() {
   form.elements.language.innerHTML = document.querySelector("#speak [name=language]").innerHTML;
   onSend(form, write);
   for (const button of subtitles.querySelectorAll("button")) {
-    button.addEventListener("click", () => save(button.value).catch((error) => show(error.message)));
+    button.addEventListener("click", () => save(button.value).catch((error) => complain(field.problem, error)));
   }
 }
 
 function show(text, partial = false) {
+  delete said.dataset.t;
   said.textContent = text;
   said.lang = languageOf(text);
   said.classList.toggle("partial", partial);
@@ -47,20 +48,21 @@ async function transcribe(file, signal, onText) {
 
 /** Words while the microphone is open. They are a guess: the whole recording is heard again at its end. */
 async function follow(recorder) {
-  const mine = ++request;
+  live = new AbortController();
   let [closed, from] = ["", 0];
   subtitles.hidden = true;
   show("", true);
-  say(note, "listening");
-  while (field.recorder === recorder && mine === request) {
+  say(state, "listening");
+  const { signal } = live;
+  while (field.recorder === recorder) {
     await new Promise((resolve) => setTimeout(resolve, 1000 * EVERY_S));
-    if (field.recorder !== recorder || recorder.seconds - from < EVERY_S) continue;
+    if (signal.aborted || recorder.seconds - from < EVERY_S) continue;
     const samples = await recorder.samples(from);
     const end = samples.length > LONG_S * RATE ? quietest(samples) : samples.length;
     const join = (text) => [closed, text].filter(Boolean).join(languageOf(text) === "zh" ? "" : " ");
-    const tell = (text) => field.recorder === recorder && show(join(text), true);
-    const text = await transcribe(toWav(samples.subarray(0, end)), undefined, tell).catch(() => null);
-    if (text === null) continue; // busy: the next answer has these words too
+    const tell = (text) => signal.aborted || show(join(text), true);
+    const text = await transcribe(toWav(samples.subarray(0, end)), signal, tell).catch(() => null);
+    if (text === null) continue; // the server is busy: the next answer has these words too
     if (end < samples.length) [closed, from] = [join(text), from + end / RATE];
   }
 }
@@ -80,34 +82,29 @@ async function write(signal) {
   if (field.recorder) await field.stop();
   if (!field.file) throw new ServerError("", { words: "need_audio" });
   const file = field.file;
-  const began = performance.now();
-  request++; // words of a recording that goes on are not wanted any more
+  const passed = timer();
+  live?.abort();
   subtitles.hidden = true;
   said.classList.add("partial");
-  say(note, "writing");
+  say(state, "writing");
   try {
     const text = await transcribe(file, signal, (part) => show(part, true));
     show(text);
     if (!text) say(said, "nothing_said");
     heard = file;
-    const whole = short((performance.now() - began) / 1000);
-    say(note, "written_note", { length: field.samples ? short(field.samples.length / RATE) : "?", whole });
+    say(state, "written_note", { length: field.samples ? lengthOf(field.samples) : "?", whole: passed() });
     subtitles.hidden = false;
-    record("written", text, new Blob([`${text}\n`], { type: "text/plain" }), nameOf(file.name.replace(/\.\w+$/, ""), "txt"));
+    record("written", text, textFile(text), nameOf(file.name, "txt"));
   } catch (error) {
-    say(note, "");
+    say(state, "");
     throw error;
   }
 }
 
 /** Save the words as a file; the server knows their times. */
 async function save(ending) {
-  const post = fields({ file: heard, model: document.body.dataset.model, response_format: ending === "txt" ? "text" : ending });
+  const post = fields({ file: heard, model: document.body.dataset.model, response_format: ending });
   post.set("language", form.elements.language.value);
   const text = await (await ask("v1/audio/transcriptions", { post })).text();
-  const type = ending === "vtt" ? "text/vtt" : "text/plain";
-  const link = saveLink(new Blob([text], { type }), nameOf(heard.name.replace(/\.\w+$/, ""), ending));
-  document.body.append(make("div", { hidden: true }, link));
-  link.click();
-  link.parentElement.remove();
+  saveLink(textFile(text), nameOf(heard.name, ending)).click();
 }

@@ -1,8 +1,8 @@
 // The section that speaks: voices, and speech that is heard while it is made.
 
-import { ask, events, form as fields } from "./api.js";
-import { Playback, RATE, decoded, fromPCM, joined, toWav } from "./audio.js";
-import { AudioField, Clip, complain, make, nameOf, onSend, record, short } from "./ui.js";
+import { ServerError, ask, events, form as fields } from "./api.js";
+import { Playback, decoded, fromPCM, joined, toWav } from "./audio.js";
+import { AudioField, Clip, complain, lengthOf, make, nameOf, note, onSend, problemLine, record, span, timer } from "./ui.js";
 import { say, words } from "./words.js";
 
 const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
@@ -17,7 +17,7 @@ let playing = null;
 export async function prepare(trained) {
   document.getElementById("instruction").hidden = !trained("instruct_tts");
   form.elements.speed.addEventListener("input", ({ target }) => {
-    form.querySelector("output").value = short(Number(target.value));
+    form.querySelector("output").value = Number(target.value).toFixed(1);
   });
   form.elements.input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
@@ -31,10 +31,10 @@ export async function prepare(trained) {
 
 async function listVoices(chosen = "default") {
   const { data } = await (await ask("v1/audio/voices")).json();
-  const option = (one) => make("option", { value: one.name }, named(one));
+  const named = (one) => [one.name, one.language, one.gender].filter(Boolean).join(", ");
   const given = make("optgroup", { label: words("voices_given") });
   const stored = make("optgroup", { label: words("voices_stored") });
-  for (const one of data.slice(1)) (one.type === "built_in" ? given : stored).append(option(one));
+  for (const one of data.slice(1)) (one.type === "built_in" ? given : stored).append(make("option", { value: one.name }, named(one)));
   for (const each of stored.children) each.dataset.stored = "";
   const rest = [given, stored].filter((group) => group.children.length);
   const select = form.elements.voice;
@@ -44,18 +44,12 @@ async function listVoices(chosen = "default") {
   select.dispatchEvent(new Event("change"));
 }
 
-function named(voice) {
-  const about = [voice.language, voice.gender].filter(Boolean).join(", ");
-  return about ? `${voice.name} (${about})` : voice.name;
-}
-
 function prepareOwnVoice() {
   const name = make("input", { maxLength: 64 });
   const keep = say(make("button", { type: "button" }), "voice_keep");
   const remove = say(make("button", { type: "button", className: "quiet", hidden: true }), "voice_delete");
-  const problem = make("p", { className: "problem", hidden: true });
-  problem.setAttribute("role", "alert");
-  const naming = make("div", { className: "row" }, make("label", { className: "grow" }, say(make("span"), "voice_name"), name), keep);
+  const problem = problemLine();
+  const naming = make("div", { className: "row" }, make("label", { className: "grow" }, span("voice_name"), name), keep);
   own.className = "field";
   own.append(sample.element, naming, problem);
   form.elements.voice.closest(".row").after(remove);
@@ -88,6 +82,7 @@ function prepareOwnVoice() {
 
 async function speak(signal, trained) {
   const value = Object.fromEntries(new FormData(form));
+  if (value.voice === OWN && !sample.file) throw new ServerError("", { words: "need_audio" });
   playing?.stop();
   playing = new Playback();
   result.replaceChildren();
@@ -109,29 +104,26 @@ async function streamed(value, signal) {
     stream_format: "sse",
   };
   if (value.language) post.language = value.language;
-  if (value.voice === OWN && sample.file) post.ref_audio = await base64(sample.file);
+  if (value.voice === OWN) post.ref_audio = await base64(sample.file);
   const shown = new Clip("spoken");
   const pieces = [];
-  const began = performance.now();
+  const passed = timer();
   let [first, drawn] = [0, -1e9];
-  for await (const event of events(await ask("v1/audio/speech", { post, signal }))) {
-    if (!event.audio) continue;
-    const piece = fromPCM(Uint8Array.from(atob(event.audio), (char) => char.charCodeAt(0)));
-    if (!piece.length) continue;
-    if (!pieces.length) {
-      first = performance.now() - began;
-      result.append(shown.element);
-    }
-    mine.push(piece);
-    pieces.push(piece);
-    if (performance.now() - drawn > 400) {
+  try {
+    for await (const event of events(await ask("v1/audio/speech", { post, signal }))) {
+      if (!event.audio) continue;
+      pieces.push(fromPCM(Uint8Array.from(atob(event.audio), (char) => char.charCodeAt(0))));
+      mine.push(pieces.at(-1));
+      if (pieces.length === 1) [first] = [passed(), result.append(shown.element)];
+      if (performance.now() - drawn < 400) continue;
       shown.grow(joined(pieces));
       drawn = performance.now();
     }
+  } finally {
+    const samples = joined(pieces); // of speech that was stopped or broke off, what there is
+    const about = { first, length: lengthOf(samples), whole: passed() };
+    if (pieces.length) finish(shown.grow(samples), samples, value.input, note("speech_note", about));
   }
-  const samples = joined(pieces);
-  const note = { first: short(first / 1000, 2), length: short(samples.length / RATE), whole: short((performance.now() - began) / 1000) };
-  finish(shown.grow(samples), samples, value.input, say(make("p", { className: "note" }), "speech_note", note));
 }
 
 /** Speech by description: a row of the task table, whose answer comes whole. */
@@ -140,19 +132,18 @@ async function byInstruction(value, signal, trained) {
   const voice = value.voice === OWN ? sample.file : value.voice === "default" ? null : value.voice;
   const row = voice && trained("prompt_instruct_tts") ? "prompt_instruct_tts" : "instruct_tts";
   if (row === "prompt_instruct_tts") posted.voice = voice;
-  const began = performance.now();
+  const passed = timer();
   const samples = await decoded(await (await ask(`v1/tasks/${row}`, { post: fields(posted), signal })).blob());
   playing.push(samples);
-  const whole = short((performance.now() - began) / 1000);
   const shown = new Clip("spoken").grow(samples);
   result.append(shown.element);
-  finish(shown, samples, value.input, say(make("p", { className: "note" }), "work_note", { whole }));
+  finish(shown, samples, value.input, note("work_note", { whole: passed() }));
 }
 
-function finish(shown, samples, text, note) {
+function finish(shown, samples, text, about) {
   const [file, name] = [toWav(samples), nameOf(text, "wav")];
   shown.finish(file, name);
-  shown.element.append(note);
+  shown.element.append(about);
   record("spoken", text, file, name);
 }
 

@@ -2,7 +2,7 @@
 
 import { ServerError, ask, form as fields } from "./api.js";
 import { decoded } from "./audio.js";
-import { AudioField, clip, make, nameOf, onSend, record, short } from "./ui.js";
+import { AudioField, clip, make, nameOf, note, onSend, record, span, textFile, timer } from "./ui.js";
 import { languageOf, say, words } from "./words.js";
 
 const SOUNDS = ["tta", "ttm"];
@@ -41,26 +41,17 @@ function fill(section, ids, table, missing = []) {
 function card(row) {
   const inputs = [...new Map(row.inputs.map((part) => [part.name, part])).values()].map((part) => input(row, part));
   const button = say(make("button", { className: "main" }), "run");
-  const problem = make("p", { className: "problem", hidden: true });
-  problem.setAttribute("role", "alert");
-  const form = make("form", {}, ...inputs.map((one) => one.element), make("p", { className: "row" }, button), problem);
-  const result = make("div", { className: "result" });
-  result.setAttribute("aria-live", "polite");
-  onSend(form, async (signal) => {
+  const form = make("form", {}, ...inputs.map((one) => one.element), make("p", { className: "row" }, button));
+  const result = make("div", { className: "result", ariaLive: "polite" });
+  const work = async (signal) => {
     const given = Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
     if (inputs.some((one) => !one.optional && !given[one.name])) throw new ServerError("", { words: "need_audio" });
-    result.replaceChildren(say(make("p", { className: "note" }), "running"));
-    const began = performance.now();
-    try {
-      const answer = await ask(`v1/tasks/${row.id}`, { post: fields(given), signal });
-      const made = await outputs(row, answer, inputs.map((one) => one.about()).filter(Boolean).join(", "));
-      const whole = short((performance.now() - began) / 1000);
-      result.replaceChildren(...made, say(make("p", { className: "note" }), "work_note", { whole }));
-    } catch (error) {
-      result.replaceChildren();
-      throw error;
-    }
-  });
+    const passed = timer();
+    const answer = await ask(`v1/tasks/${row.id}`, { post: fields(given), signal });
+    const made = await outputs(row, answer, inputs.map((one) => one.about()).filter(Boolean).join(", "));
+    return [...made, note("work_note", { whole: passed() })];
+  };
+  onSend(form, work, result);
   const card = make("article", { className: "card" }, say(make("h3"), `task_${row.id}`), form, result);
   card.dataset.row = row.id;
   return card;
@@ -70,7 +61,7 @@ function input(row, part) {
   const key = `input_${part.name}`;
   if (part.kind === "text") {
     const box = make("textarea", { rows: 2, required: !part.optional, value: row.id === "tta" ? "a dog barking" : "" });
-    const element = make("label", {}, say(make("span"), key), box);
+    const element = make("label", {}, span(key), box);
     return { ...part, element, value: () => box.value, about: () => box.value };
   }
   const field = new AudioField(part.kind === "voice" ? key : "recorded");
@@ -101,6 +92,6 @@ async function sound(row, name, file, about) {
 }
 
 function text(row, said, about) {
-  record(`task_${row.id}`, said, new Blob([`${said}\n`], { type: "text/plain" }), nameOf(about, "txt"));
+  record(`task_${row.id}`, said, textFile(said), nameOf(about, "txt"));
   return make("p", { className: "said", lang: languageOf(said) }, said);
 }

@@ -11,8 +11,18 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A number of seconds or the like, short. */
-export const short = (value, digits = 1) => value.toFixed(digits);
+/** Words in a line, and small ones in a paragraph. */
+export const span = (key, values) => say(make("span"), key, values);
+export const note = (key, values) => say(make("p", { className: "note" }), key, values);
+
+/** A function that tells how many seconds have passed, for people. */
+export function timer() {
+  const began = performance.now();
+  return () => ((performance.now() - began) / 1000).toFixed(1);
+}
+
+/** How long samples are, for people. */
+export const lengthOf = (samples) => (samples.length / RATE).toFixed(1);
 
 /** A link that saves a file. */
 export function saveLink(blob, name, key = "download", address = URL.createObjectURL(blob)) {
@@ -24,17 +34,16 @@ export function saveLink(blob, name, key = "download", address = URL.createObjec
 /** A clip: its picture, and once `finish` is called a player; until then `grow` shows what there is. */
 export class Clip {
   constructor(key) {
-    this.canvas = make("canvas");
-    this.canvas.setAttribute("role", "img");
+    this.canvas = make("canvas", { role: "img" });
     this.cursor = make("i", { hidden: true });
     this.length = make("span");
-    this.picture = make("div", { className: "picture" }, this.canvas, this.cursor);
-    this.element = make("figure", {}, make("figcaption", {}, say(make("span"), key), this.length), this.picture);
+    const picture = make("div", { className: "picture" }, this.canvas, this.cursor);
+    this.element = make("figure", {}, make("figcaption", {}, span(key), this.length), picture);
     this.key = key;
   }
 
   grow(samples) {
-    const length = short(samples.length / RATE);
+    const length = lengthOf(samples);
     say(this.length, "seconds", { length });
     label(this.canvas, "picture_of", { length });
     drawSound(this.canvas, samples);
@@ -44,14 +53,9 @@ export class Clip {
   finish(source, name) {
     this.audio = make("audio", { controls: true, preload: "auto", src: URL.createObjectURL(source) });
     label(this.audio, this.key);
-    const move = () => {
+    this.audio.addEventListener("timeupdate", () => {
       this.cursor.hidden = !this.audio.currentTime;
       this.cursor.style.left = `${(100 * this.audio.currentTime) / (this.audio.duration || 1)}%`;
-    };
-    this.audio.addEventListener("timeupdate", move);
-    this.picture.addEventListener("click", ({ offsetX }) => {
-      this.audio.currentTime = (offsetX / this.picture.clientWidth) * (this.audio.duration || 0);
-      this.audio.play();
     });
     this.element.append(this.audio);
     if (name) this.element.append(make("p", { className: "row" }, saveLink(source, name, "download", this.audio.src)));
@@ -71,11 +75,10 @@ export class AudioField extends EventTarget {
     this.file = null; // what was given, a Blob with a name
     this.samples = null; // of it, where the browser can read it
     this.input = make("input", { type: "file", accept: "audio/*,video/*,.wav,.flac,.ogg,.opus,.mp3,.m4a" });
-    this.drop = make("label", { className: "drop" }, this.input, say(make("span"), "drop"));
+    this.drop = make("label", { className: "drop" }, this.input, span("drop"));
     this.button = say(make("button", { type: "button" }), "record");
     this.preview = make("div");
-    this.problem = make("p", { className: "problem", hidden: true });
-    this.problem.setAttribute("role", "alert");
+    this.problem = problemLine();
     const caption = say(make("span", { className: "caption" }), key);
     const row = make("div", { className: "row" }, this.button);
     this.element = make("div", { className: "field" }, make("div", {}, caption, this.drop), row, this.problem, this.preview);
@@ -96,7 +99,7 @@ export class AudioField extends EventTarget {
     this.file = file;
     this.samples = samples ?? (await decoded(file));
     if (this.samples?.length) this.preview.replaceChildren(clip("recorded", this.samples).element);
-    else this.preview.replaceChildren(make("p", { className: "note" }, `${file.name}: `, say(make("span"), "no_picture")));
+    else this.preview.replaceChildren(note("no_picture"));
     this.dispatchEvent(new Event(samples ? "recorded" : "given"));
   }
 
@@ -133,27 +136,38 @@ export class AudioField extends EventTarget {
   }
 }
 
-/** Run `work(signal)` when a form is sent; its button stops it meanwhile, and what goes wrong is said under it. */
-export function onSend(form, work) {
+/** A line for `complain`. */
+export function problemLine() {
+  return make("p", { className: "problem", role: "alert", hidden: true });
+}
+
+/** Run `work(signal)` when a form is sent; its button stops it meanwhile, and what goes wrong is said under it.
+ *
+ * Where there is a `result`, it is the place of what the work gives, elements. */
+export function onSend(form, work, result) {
   const button = form.querySelector("button.main");
-  const problem = form.querySelector(":scope > .problem");
+  const problem = problemLine();
   const name = button.dataset.t;
   let running = null;
+  form.append(problem);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (running) return running.abort();
     running = new AbortController();
     problem.hidden = true;
     say(button, "stop");
-    form.setAttribute("aria-busy", "true");
+    form.ariaBusy = "true";
+    result?.replaceChildren(note("running"));
     try {
-      await work(running.signal);
+      const made = await work(running.signal);
+      result?.replaceChildren(...made);
     } catch (error) {
+      result?.replaceChildren();
       complain(problem, error);
     } finally {
       running = null;
       say(button, name);
-      form.removeAttribute("aria-busy");
+      form.ariaBusy = null;
     }
   });
 }
@@ -186,8 +200,11 @@ export function record(kind, text, blob, name) {
   document.getElementById("log").prepend(make("li", {}, about, what, actions));
 }
 
-/** A file name of the words of a text. */
+/** A file that holds a text. */
+export const textFile = (text) => new Blob([`${text}\n`], { type: "text/plain" });
+
+/** A file name of the words of a text, or of the name of another file. */
 export function nameOf(text, ending) {
-  const name = text.toLowerCase().replace(/[^\p{Letter}\p{Number}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "");
+  const name = text.replace(/\.\w+$/, "").toLowerCase().replace(/[^\p{Letter}\p{Number}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "");
   return `${name || "audio"}.${ending}`;
 }

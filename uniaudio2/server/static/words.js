@@ -8,13 +8,6 @@ const WORDS = {
   use_key: ["Use it", "使用"],
   loading: ["The model is being loaded …", "正在加载模型……"],
   serves: ["The model {model} on this server, version {version}.", "此服务器上的模型 {model}，版本 {version}。"],
-  nav_speak: ["Speak", "说"],
-  nav_listen: ["Listen", "听"],
-  nav_sounds: ["Sounds", "声音"],
-  nav_captions: ["Captions", "描述"],
-  nav_changes: ["Changes", "改变"],
-  nav_codec: ["Codes", "编码"],
-  nav_made: ["Made", "记录"],
   speak: ["It speaks", "它会说"],
   speak_sub: ["Text read aloud; it is heard while it is still being made.", "朗读文字；边生成边播放。"],
   text: ["Text", "文字"],
@@ -49,7 +42,6 @@ const WORDS = {
   captions: ["It knows sounds", "它认得声音"],
   captions_sub: ["A recording, described in words.", "用文字描述一段录音。"],
   changes: ["It changes recordings", "它会改变录音"],
-  changes_sub: ["Whatever else this model was trained for.", "此模型学过的其他任务。"],
   comma: [", ", "、"],
   untrained: ["This model was not trained for: {tasks}.", "此模型没有学过：{tasks}。"],
   run: ["Go", "开始"],
@@ -62,8 +54,7 @@ const WORDS = {
   codes: ["Codes", "编码"],
   codes_picture: ["codes over time, one row for each codebook, one colour for each code", "随时间的编码：每行一个码本，每种颜色一个码"],
   codes_file: ["Codes (JSON)", "编码（JSON）"],
-  bit_rate: ["bits a second", "比特每秒"],
-  smaller: ["times less than 16-bit samples", "倍小于 16 位采样"],
+  bit_rate: ["{rate} bits a second, {times} times less than 16-bit samples", "每秒 {rate} 比特，是 16 位采样的 1/{times}"],
   compare: ["Compare", "对比"],
   original: ["A: original", "A：原声"],
   decoded: ["B: decoded", "B：还原"],
@@ -85,10 +76,7 @@ const WORDS = {
   needs_https: ["browsers open it on localhost or over https only", "浏览器只在 localhost 或 https 下允许使用"],
   unreachable: ["No answer from the server. Does it still run?", "服务器没有应答。它还在运行吗？"],
   cut_off: ["The server ended before it was done: try again.", "服务器提前结束了：请重试。"],
-  footer: [
-    "Voices are synthetic. Pictures: waveform, and under it a log-mel spectrogram, 0 to 12 kHz, low tones at the bottom.",
-    "声音均为合成。图：上为波形，下为对数梅尔频谱图，0 至 12 kHz，低音在下。",
-  ],
+  footer: ["Voices are synthetic. Pictures: waveform, log-mel spectrogram from 0 to 12 kHz.", "声音均为合成。图：波形；0 至 12 kHz 的对数梅尔频谱图。"],
   task_tta: ["Sounds", "声音"],
   task_ttm: ["Music", "音乐"],
   task_audio_caption: ["Sounds", "声音"],
@@ -124,20 +112,16 @@ export function words(key, values = {}) {
   return found.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** Put words on an element; they change with the language of the page. */
-export function say(element, key, values) {
-  element.dataset.t = key;
-  if (values) element.dataset.values = JSON.stringify(values);
-  else delete element.dataset.values;
+/** Put words on an element, or (`label`) in the name that a screen reader says; they change with the language. */
+export function say(element, key, values = {}) {
+  Object.assign(element.dataset, { t: key, values: JSON.stringify(values) });
   element.textContent = words(key, values);
   return element;
 }
 
-/** The same for the name that a screen reader says. */
-export function label(element, key, values) {
-  element.dataset.tLabel = key;
-  if (values) element.dataset.labelValues = JSON.stringify(values);
-  element.setAttribute("aria-label", words(key, values));
+export function label(element, key, values = {}) {
+  Object.assign(element.dataset, { label: key, labelValues: JSON.stringify(values) });
+  element.ariaLabel = words(key, values);
   return element;
 }
 
@@ -145,12 +129,9 @@ export function label(element, key, values) {
 export function translate(language) {
   column = language === "zh" ? 1 : 0;
   document.documentElement.lang = language;
-  for (const each of document.querySelectorAll("[data-t]")) {
-    each.textContent = words(each.dataset.t, JSON.parse(each.dataset.values ?? "{}"));
-  }
-  for (const each of document.querySelectorAll("[data-t-label]")) {
-    each.setAttribute("aria-label", words(each.dataset.tLabel, JSON.parse(each.dataset.labelValues ?? "{}")));
-  }
+  const values = (text) => JSON.parse(text ?? "{}");
+  for (const each of document.querySelectorAll("[data-t]")) say(each, each.dataset.t, values(each.dataset.values));
+  for (const each of document.querySelectorAll("[data-label]")) label(each, each.dataset.label, values(each.dataset.labelValues));
 }
 
 /** The language that a text is in, for its `lang`: Chinese where it has such characters. */
