@@ -5,7 +5,7 @@ import * as codec from "./codec.js";
 import * as listen from "./listen.js";
 import * as speak from "./speak.js";
 import * as tasks from "./tasks.js";
-import { complain } from "./ui.js";
+import { complain, make } from "./ui.js";
 import { say, translate } from "./words.js";
 
 const state = document.getElementById("state");
@@ -66,5 +66,8 @@ addEventListener(
   ({ target }) => document.querySelectorAll("audio").forEach((each) => each !== target && each.pause()),
   true,
 );
+for (const { id } of document.querySelectorAll("section")) {
+  document.querySelector("nav").append(say(make("a", { href: `#${id}` }), id));
+}
 show(navigator.language.startsWith("zh") ? "zh" : "en");
 start();

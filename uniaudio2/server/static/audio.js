@@ -2,30 +2,18 @@
 
 export const RATE = 24000; // Hz, of all samples here: mono, Float32Array in [-1, 1]
 
-/** Samples of 16-bit little-endian bytes, an even number of them. */
+/** Samples of 16-bit little-endian bytes, as all machines with browsers have them. */
 export function fromPCM(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Float32Array.from({ length: bytes.byteLength >> 1 }, (_, i) => view.getInt16(2 * i, true) / 32768);
+  return Float32Array.from(new Int16Array(bytes.buffer, 0, bytes.length >> 1), (value) => value / 32768);
 }
 
 /** A WAV file. */
 export function toWav(samples) {
-  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
-  const text = (at, word) => [...word].forEach((char, i) => view.setUint8(at + i, char.charCodeAt(0)));
-  text(0, "RIFF");
-  view.setUint32(4, 36 + 2 * samples.length, true);
-  text(8, "WAVEfmt ");
-  view.setUint32(16, 16, true);
-  view.setUint16(20, 1, true);
-  view.setUint16(22, 1, true);
-  view.setUint32(24, RATE, true);
-  view.setUint32(28, 2 * RATE, true);
-  view.setUint16(32, 2, true);
-  view.setUint16(34, 16, true);
-  text(36, "data");
-  view.setUint32(40, 2 * samples.length, true);
-  samples.forEach((value, i) => view.setInt16(44 + 2 * i, Math.round(32767 * Math.max(-1, Math.min(1, value))), true));
-  return new Blob([view.buffer], { type: "audio/wav" });
+  const values = Int16Array.from(samples, (value) => Math.round(32767 * Math.max(-1, Math.min(1, value))));
+  const size = 2 * values.length; // RIFF, WAVE, "fmt ": PCM, one channel, rate, bytes a second, 2 bytes, 16 bits; data
+  const format = [0x20746d66, 16, 0x10001, RATE, 2 * RATE, 0x100002];
+  const header = Uint32Array.of(0x46464952, 36 + size, 0x45564157, ...format, 0x61746164, size);
+  return new Blob([header, values], { type: "audio/wav" });
 }
 
 /** The samples of a file, its channels mixed; null if this browser cannot read it. */
@@ -87,8 +75,7 @@ export class Playback {
 export class Recorder {
   static async open() {
     const made = new Recorder();
-    const wanted = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
-    made.stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
+    made.stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false } });
     made.context = new AudioContext(); // at the microphone's own rate, which not every browser converts
     await made.context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
     const node = new AudioWorkletNode(made.context, "recorder");

@@ -106,18 +106,15 @@ export function drawCodes(canvas, streams, seconds) {
   const rows = streams.reduce((sum, stream) => sum + stream.codes.length, 0);
   [canvas.width, canvas.height] = [1280, rows * row + (streams.length - 1) * gap];
   const context = canvas.getContext("2d");
-  const most = 1600;
   let y = 0;
   for (const stream of streams) {
-    const frames = stream.codes[0].length;
     const wide = canvas.width / Math.max(1, seconds * stream.frame_rate_hz); // one frame
-    const skip = Math.ceil(frames / most);
     for (const book of stream.codes) {
-      for (let frame = 0; frame < frames; frame += skip) {
-        const code = book[frame] / stream.codebook_size;
+      book.forEach((value, frame) => {
+        const code = value / stream.codebook_size;
         context.fillStyle = `hsl(${360 * ((7 * code) % 1)} ${45 + 30 * code}% ${35 + 35 * code}%)`;
-        context.fillRect(frame * wide, y, skip * wide + 0.5, row - 1);
-      }
+        context.fillRect(frame * wide, y, wide + 0.5, row - 1);
+      });
       y += row;
     }
     y += gap;

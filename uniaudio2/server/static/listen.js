@@ -19,8 +19,8 @@ let live = null; // the requests while the microphone is open
 /** Make the section ready. */
 export function prepare() {
   form.querySelector("[data-audio]").replaceWith(field.element);
-  field.addEventListener("start", ({ detail }) => follow(detail));
-  for (const kind of ["recorded", "given"]) field.addEventListener(kind, () => form.ariaBusy || form.requestSubmit());
+  field.onStart = follow;
+  field.onGiven = () => form.ariaBusy || form.requestSubmit();
   form.elements.language.innerHTML = document.querySelector("#speak [name=language]").innerHTML;
   onSend(form, write);
   for (const button of subtitles.querySelectorAll("button")) {
@@ -86,7 +86,7 @@ async function write(signal) {
   live?.abort();
   subtitles.hidden = true;
   said.classList.add("partial");
-  say(state, "writing");
+  say(state, "running");
   try {
     const text = await transcribe(file, signal, (part) => show(part, true));
     show(text);

@@ -2,7 +2,7 @@
 
 import { ServerError, ask, events, form as fields } from "./api.js";
 import { Playback, decoded, fromPCM, joined, toWav } from "./audio.js";
-import { AudioField, Clip, complain, lengthOf, make, nameOf, note, onSend, problemLine, record, span, timer } from "./ui.js";
+import { AudioField, Clip, button, complain, lengthOf, make, nameOf, note, onSend, problemLine, record, span, timer } from "./ui.js";
 import { say, words } from "./words.js";
 
 const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
@@ -17,7 +17,7 @@ let playing = null;
 export async function prepare(trained) {
   document.getElementById("instruction").hidden = !trained("instruct_tts");
   form.elements.speed.addEventListener("input", ({ target }) => {
-    form.querySelector("output").value = Number(target.value).toFixed(1);
+    document.getElementById("times").textContent = Number(target.value).toFixed(1);
   });
   form.elements.input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
@@ -46,8 +46,8 @@ async function listVoices(chosen = "default") {
 
 function prepareOwnVoice() {
   const name = make("input", { maxLength: 64 });
-  const keep = say(make("button", { type: "button" }), "voice_keep");
-  const remove = say(make("button", { type: "button", className: "quiet", hidden: true }), "voice_delete");
+  const keep = button("voice_keep");
+  const remove = button("voice_delete", "quiet");
   const problem = problemLine();
   const naming = make("div", { className: "row" }, make("label", { className: "grow" }, span("voice_name"), name), keep);
   own.className = "field";

@@ -8,17 +8,14 @@ import { languageOf, say, words } from "./words.js";
 const SOUNDS = ["tta", "ttm"];
 const CAPTIONS = ["audio_caption", "music_caption"];
 const CHANGES = ["voice_conversion", "speech_denoise", "speech_edit"]; // named even where there are none
-const ELSEWHERE = new Set(
-  // in a section of their own, or of no use to somebody who listens
-  [...SOUNDS, ...CHANGES, ...CAPTIONS, "asr", "yue_asr", "tts", "yue_tts", "instruct_tts", "prompt_instruct_tts"].concat(
-    ["audio_only", "text_only", "reason_to_semantic", "semantic_to_reason", "semantic_copy", "reason_copy"],
-  ),
-);
+const ELSEWHERE = // in a section of their own, or of no use to somebody who listens
+  `${[SOUNDS, CAPTIONS, CHANGES]} asr yue_asr tts yue_tts instruct_tts prompt_instruct_tts audio_only text_only
+  reason_to_semantic semantic_to_reason semantic_copy reason_copy`.split(/[\s,]+/);
 
 /** Fill the sections from the rows of `GET /v1/tasks`. */
 export function prepare(rows) {
   const table = new Map(rows.map((row) => [row.id, row]));
-  const rest = rows.map((row) => row.id).filter((id) => !ELSEWHERE.has(id));
+  const rest = rows.map((row) => row.id).filter((id) => !ELSEWHERE.includes(id));
   fill("sounds", SOUNDS, table);
   fill("captions", CAPTIONS, table);
   fill("changes", [...CHANGES, ...rest], table, ["few_shot"]);
@@ -28,6 +25,7 @@ function fill(section, ids, table, missing = []) {
   const grid = document.querySelector(`#${section} .grid`);
   const has = (id) => table.has(id) && table.get(id).trained !== false;
   grid.replaceChildren(...ids.filter(has).map((id) => card(table.get(id))));
+  if (grid.children.length === 1) grid.firstChild.classList.add("two");
   const others = [...ids.filter((id) => !has(id)), ...missing];
   if (!others.length) return;
   const line = make("p", { className: "honest" });

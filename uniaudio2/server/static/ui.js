@@ -2,7 +2,7 @@
 
 import { RATE, Recorder, decoded, toWav } from "./audio.js";
 import { drawSound } from "./draw.js";
-import { label, languageOf, say, words } from "./words.js";
+import { label, languageOf, say } from "./words.js";
 
 /** A new element with properties and children. */
 export function make(tag, properties = {}, ...children) {
@@ -15,6 +15,9 @@ export function make(tag, properties = {}, ...children) {
 export const span = (key, values) => say(make("span"), key, values);
 export const note = (key, values) => say(make("p", { className: "note" }), key, values);
 
+/** A button that sends no form. */
+export const button = (key, className = "") => say(make("button", { type: "button", className }), key);
+
 /** A function that tells how many seconds have passed, for people. */
 export function timer() {
   const began = performance.now();
@@ -26,9 +29,7 @@ export const lengthOf = (samples) => (samples.length / RATE).toFixed(1);
 
 /** A link that saves a file. */
 export function saveLink(blob, name, key = "download", address = URL.createObjectURL(blob)) {
-  const link = make("a", { href: address, download: name, className: "quiet" });
-  label(link, "download_what", { what: name });
-  return say(link, key);
+  return say(make("a", { href: address, download: name, className: "quiet" }), key);
 }
 
 /** A clip: its picture, and once `finish` is called a player; until then `grow` shows what there is. */
@@ -68,15 +69,17 @@ export function clip(key, samples, name) {
   return new Clip(key).grow(samples).finish(toWav(samples), name);
 }
 
-/** A place to drop or choose a recording, or to record one. Events: "start" (detail: the Recorder), "recorded", "given". */
-export class AudioField extends EventTarget {
+/** A place to drop or choose a recording, or to record one. `onStart` is given the Recorder. */
+export class AudioField {
+  onStart = () => {};
+  onGiven = () => {};
+
   constructor(key = "recorded") {
-    super();
     this.file = null; // what was given, a Blob with a name
     this.samples = null; // of it, where the browser can read it
-    this.input = make("input", { type: "file", accept: "audio/*,video/*,.wav,.flac,.ogg,.opus,.mp3,.m4a" });
+    this.input = make("input", { type: "file", accept: "audio/*,video/*" });
     this.drop = make("label", { className: "drop" }, this.input, span("drop"));
-    this.button = say(make("button", { type: "button" }), "record");
+    this.button = button("record");
     this.preview = make("div");
     this.problem = problemLine();
     const caption = say(make("span", { className: "caption" }), key);
@@ -100,7 +103,7 @@ export class AudioField extends EventTarget {
     this.samples = samples ?? (await decoded(file));
     if (this.samples?.length) this.preview.replaceChildren(clip("recorded", this.samples).element);
     else this.preview.replaceChildren(note("no_picture"));
-    this.dispatchEvent(new Event(samples ? "recorded" : "given"));
+    this.onGiven();
   }
 
   async record() {
@@ -108,10 +111,9 @@ export class AudioField extends EventTarget {
     this.problem.hidden = true;
     this.button.disabled = true;
     try {
-      if (!navigator.mediaDevices) throw new Error(words("needs_https"));
       this.recorder = await Recorder.open();
-    } catch (error) {
-      say(this.problem, "no_microphone", { why: error.message }).hidden = false;
+    } catch {
+      say(this.problem, "no_microphone").hidden = false;
       return;
     } finally {
       this.button.disabled = false;
@@ -121,7 +123,7 @@ export class AudioField extends EventTarget {
     this.preview.replaceChildren(live.element);
     const recorder = this.recorder;
     this.timer = setInterval(async () => live.grow(await recorder.samples(Math.max(0, recorder.seconds - 10))), 300);
-    this.dispatchEvent(new CustomEvent("start", { detail: recorder }));
+    this.onStart(recorder);
   }
 
   async stop() {
@@ -131,8 +133,7 @@ export class AudioField extends EventTarget {
     this.recorder = null;
     say(this.button, "record").classList.remove("recording");
     this.button.disabled = false;
-    const name = `recording-${new Date().toTimeString().slice(0, 8).replaceAll(":", "")}.wav`;
-    if (samples.length) await this.take(new File([toWav(samples)], name, { type: "audio/wav" }), samples);
+    if (samples.length) await this.take(new File([toWav(samples)], "recording.wav"), samples);
   }
 }
 
@@ -145,17 +146,18 @@ export function problemLine() {
  *
  * Where there is a `result`, it is the place of what the work gives, elements. */
 export function onSend(form, work, result) {
-  const button = form.querySelector("button.main");
+  const main = form.querySelector("button.main");
   const problem = problemLine();
-  const name = button.dataset.t;
+  const name = main.dataset.t;
   let running = null;
   form.append(problem);
+  form.addEventListener("input", () => (problem.hidden = true));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (running) return running.abort();
     running = new AbortController();
     problem.hidden = true;
-    say(button, "stop");
+    say(main, "stop");
     form.ariaBusy = "true";
     result?.replaceChildren(note("running"));
     try {
@@ -166,7 +168,7 @@ export function onSend(form, work, result) {
       complain(problem, error);
     } finally {
       running = null;
-      say(button, name);
+      say(main, name);
       form.ariaBusy = null;
     }
   });
@@ -188,10 +190,10 @@ export function record(kind, text, blob, name) {
   const address = URL.createObjectURL(blob);
   const actions = make("span", { className: "row" });
   if (blob.type.startsWith("audio/")) {
-    const button = say(label(make("button", { type: "button", className: "quiet" }), "play_what", { what: text }), "play");
+    const play = button("play", "quiet");
     const audio = make("audio", { src: address, preload: "none", hidden: true });
-    button.addEventListener("click", () => (audio.paused ? audio.play() : audio.pause()));
-    actions.append(button, audio);
+    play.addEventListener("click", () => (audio.paused ? audio.play() : audio.pause()));
+    actions.append(play, audio);
   }
   actions.append(saveLink(blob, name, "download", address));
   const time = make("time", { dateTime: new Date().toISOString() }, new Date().toTimeString().slice(0, 8));
