@@ -68,7 +68,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> UniAudio2:
 def running(model: UniAudio2, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with usual limits, but small ones."""
     voices = tmp_path_factory.mktemp("voices")
-    with serving(lambda: model, voices=voices, max_body_mb=1.0, max_audio_s=60.0) as found:
+    with serving(lambda: model, voices=voices, max_body_mb=2.0, max_audio_s=60.0) as found:
         yield found
 
 

@@ -65,7 +65,7 @@ def idle(running: Running, within_s: float) -> bool:
 
 def test_what_is_too_large_or_too_long_is_refused(running: Running):
     url = running.url
-    assert transcribe(url, bytes(2 * 1024 * 1024)).status_code == 413
+    assert transcribe(url, bytes(3 * 1024 * 1024)).status_code == 413
     assert post(url, {"input": "a" * 5000}).json()["error"]["code"] == "string_above_max_length"
 
     def stream():
