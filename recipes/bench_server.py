@@ -87,11 +87,12 @@ def main() -> None:
         if given.json:
             print(json.dumps(found), flush=True)
         else:
-            print(
-                f"{users:5}  {found['first_audio_ms']:8} {found['first_audio_worst_ms']:8}  "
-                f"{found['real_time_factor']:25}  {found['throughput']:10}  {found['throughput'] / alone:18.2f}  {found['cpu_s_per_audio_s']:5}",
-                flush=True,
+            row = (
+                f"{users:5}  {found['first_audio_ms']:15} {found['first_audio_worst_ms']:18}",
+                f"{found['real_time_factor']:16}  {found['throughput']:10}",
+                f"{found['throughput'] / alone:18.2f}  {found['cpu_s_per_audio_s']:5}",
             )
+            print("  ".join(row), flush=True)
 
 
 if __name__ == "__main__":
