@@ -5,6 +5,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/uniaudio2
 ENV PATH=/opt/uniaudio2/bin:$PATH
+# hadolint ignore=DL3013 (the ranges are those of pyproject.toml; nothing is pinned for users)
 RUN pip install "torch>=2.11" --index-url "$TORCH_INDEX"
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE NOTICE ./

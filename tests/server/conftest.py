@@ -44,7 +44,7 @@ def serving(load: Callable[[], UniAudio2], **settings: Any) -> Iterator[Running]
         socket.SOL_SOCKET, socket.SO_SNDBUF, 16384
     )  # or slow readers would not be noticed for megabytes
     app = create_app(load, ServerSettings(**settings))
-    process = uvicorn.Server(configured(app, grace_s=5))
+    process = uvicorn.Server(configured(app, grace_s=60))
     thread = threading.Thread(target=process.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     state: Server = app.state.server
@@ -54,7 +54,7 @@ def serving(load: Callable[[], UniAudio2], **settings: Any) -> Iterator[Running]
         yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", state)
     finally:
         process.should_exit = True
-        thread.join(30)
+        thread.join(90)
         listener.close()
 
 
@@ -68,7 +68,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> UniAudio2:
 def running(model: UniAudio2, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with usual limits, but small ones."""
     voices = tmp_path_factory.mktemp("voices")
-    with serving(lambda: model, voices=voices, max_body_mb=1.0, max_audio_s=60.0) as found:
+    with serving(lambda: model, voices=voices, max_body_mb=2.0, max_audio_s=60.0) as found:
         yield found
 
 

@@ -65,7 +65,7 @@ def idle(running: Running, within_s: float) -> bool:
 
 def test_what_is_too_large_or_too_long_is_refused(running: Running):
     url = running.url
-    assert transcribe(url, bytes(2 * 1024 * 1024)).status_code == 413
+    assert transcribe(url, bytes(3 * 1024 * 1024)).status_code == 413
     assert post(url, {"input": "a" * 5000}).json()["error"]["code"] == "string_above_max_length"
 
     def stream():
@@ -221,3 +221,25 @@ def test_requests_of_all_kinds_at_once_are_not_mixed_up(running: Running):
             assert first.shape == second.shape and (first - second).abs().max() < 400  # rounding, in a batch
         else:
             assert one == other
+
+
+def test_a_full_disk_is_said_and_nothing_is_kept(running: Running, monkeypatch: pytest.MonkeyPatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("uniaudio2.server.voices.replacing", full)
+    files = {"audio_sample": ("v.wav", clip(1.0))}
+    answer = httpx.post(f"{running.url}/v1/audio/voices", files=files, data={"name": "Full"}, timeout=60)
+    assert answer.status_code == 507 and answer.json()["error"]["code"] == "disk_full"
+    assert running.server.voices.find("Full") is None
+
+
+def test_the_end_lets_what_runs_finish(model: UniAudio2):
+    with ThreadPoolExecutor(1) as threads:
+        with serving(lambda: model) as running:
+            asked = threads.submit(post, running.url, {"input": "One. Two. Three.", "response_format": "pcm"})
+            while not running.server.jobs.unfinished:
+                time.sleep(0.01)
+        answer = asked.result()
+    whole = model.speak("One. Two. Three.", best_of=1, batch_size=1).audio
+    assert answer.status_code == 200 and len(answer.content) == 2 * whole.shape[-1]

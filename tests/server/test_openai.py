@@ -6,6 +6,7 @@ import base64
 import io
 import json
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 import soundfile
@@ -59,6 +60,18 @@ def test_speech_is_that_of_the_model(client, model: UniAudio2):
     given = samples(speak(client, response_format="pcm", extra_body={"seed": 5}).content)
     made = model.speak("Yes.", seed=5, best_of=1, batch_size=1).audio[0].numpy()
     assert np.allclose(given, made, atol=1e-3)
+
+
+def test_what_other_servers_call_so_is_understood(running: Running):
+    body = {"input": "Yes.", "speaker": "alloy", "stream": True, "response_format": "pcm", "task_type": "CustomVoice"}
+    answer = httpx.post(f"{running.url}/v1/audio/speech", json=body | {"instructions": "whisper"}, timeout=60)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-sample-rate"] == "24000" and answer.headers["x-uniaudio2-ignored"] == "instructions"
+
+
+def test_faster_speech_is_shorter(client):
+    usual, fast = (len(speak(client, response_format="pcm", speed=speed).content) for speed in (1.0, 2.0))
+    assert 0.4 * usual < fast < 0.6 * usual + 2400
 
 
 def test_speech_comes_in_events(client):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.formparsers import MultiPartParser
 from starlette.middleware.cors import CORSMiddleware
 
 from uniaudio2 import __version__
@@ -31,6 +32,8 @@ def create_app(load: Callable[[], UniAudio2], settings: ServerSettings | None = 
         settings: Limits and places.
     """
     settings = settings or ServerSettings()
+    # Uploads stay in memory, however large they may be: nothing of a request is written to disk.
+    MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, settings.max_body)
     server = Server(load, settings, voices.Voices(settings.voices))
 
     @asynccontextmanager

@@ -49,4 +49,4 @@ def build(arguments: dict[str, Any]) -> Any:
     class Copy:
         """One copy of the server."""
 
-    return Copy.bind()
+    return Copy.bind()  # pyright: ignore[reportAttributeAccessIssue] (made by the decorators)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from uniaudio2.api.model import UniAudio2
@@ -34,7 +34,7 @@ class VoiceId(BaseModel):
 
 
 class SpeechRequest(BaseModel):
-    """OpenAI's fields, and ours: language, seed, temperature, best_of. Unknown ones are passed over."""
+    """OpenAI's fields, those of other open servers (stream, speaker, ref_audio), and ours. Others are passed over."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -43,14 +43,16 @@ class SpeechRequest(BaseModel):
 
     input: Annotated[str, Field(min_length=1, description="The text; at most 4096 characters, or the server's limit.")]
     model: str = "nano"
-    voice: str | VoiceId = "default"
+    voice: Annotated[str | VoiceId, Field(validation_alias=AliasChoices("voice", "speaker"))] = "default"
     instructions: str | None = None
     response_format: Format = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
+    stream: Annotated[bool, Field(description="The same as stream_format sse.")] = False
     language: Annotated[str | None, Field(description="en, zh or yue; found out where it is left out.")] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     temperature: Annotated[float | None, Field(ge=0.0, le=100.0)] = None
+    guidance: Annotated[float | None, Field(ge=1.0, le=100.0)] = None
     ref_audio: Annotated[str | None, Field(description="A recording of the voice, base64 or a data: address.")] = None
     best_of: Annotated[int | None, Field(ge=1, le=64, description="Attempts at a sentence.")] = None
 
@@ -66,8 +68,10 @@ async def create_speech(body: SpeechRequest, request: Request, server: The) -> R
         message = f"input: {len(body.input)} characters, at most {server.settings.max_characters} are taken: send parts"
         raise APIError(400, message, param="input", code="string_above_max_length")
     encode = encoder(body.response_format)
-    headers = {"x-uniaudio2-ignored": "instructions"} if body.instructions and not styled(server.model, body) else {}
-    if body.stream_format == "sse":
+    headers = {"x-sample-rate": str(SAMPLE_RATE), "x-channels": "1"}  # which raw samples do not tell
+    if body.instructions and not styled(server.model, body):
+        headers["x-uniaudio2-ignored"] = "instructions"
+    if body.stream or body.stream_format == "sse":
         return await server.jobs.stream(request, lambda: _events(server, body), "text/event-stream", headers)
 
     def pieces() -> Iterator[bytes]:
@@ -90,7 +94,7 @@ def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
     best_of = body.best_of or (1 if body.temperature == 0 else server.settings.best_of)
     voice = body.voice if isinstance(body.voice, str) else body.voice.id
     prompt = prompt_for(server, voice, body.ref_audio)
-    sampling: Sampling = {"seed": body.seed, "temperature": body.temperature}
+    sampling: Sampling = {"seed": body.seed, "temperature": body.temperature, "guidance": body.guidance}
     how = replace(Speaking.of(model, None, SAMPLE_RATE, 1, None, best_of, sampling), voice=prompt)
     pieces = stream_parts(model, plan(model, body.input, body.language), how)
     if styled(model, body):
