@@ -45,7 +45,7 @@ class Page:
         element.click()
 
     def until(self, condition: str | Callable[[], Any]) -> Any:
-        """Wait until a script, or function, gives something; a problem that the page tells ends the script's at once."""
+        """Wait until a script, or function, gives something; a problem on the page ends the wait for a script."""
         end = time.monotonic() + PATIENCE_S
         while not (found := condition() if callable(condition) else self.run(condition)):
             assert callable(condition) or not (problems := self.problems()), problems

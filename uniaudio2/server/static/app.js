@@ -15,7 +15,6 @@ const other = document.getElementById("other-language");
 function show(language) {
   translate(language);
   [other.lang, other.textContent] = language === "zh" ? ["en", "English"] : ["zh", "中文"];
-  document.dispatchEvent(new Event("language"));
 }
 
 /** Ask until the model is loaded. */

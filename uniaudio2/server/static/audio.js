@@ -2,7 +2,7 @@
 
 export const RATE = 24000; // Hz, of all samples here: mono, Float32Array in [-1, 1]
 
-/** Samples of 16-bit little-endian bytes, as all machines with browsers have them. */
+/** Samples of 16-bit little-endian bytes. */
 export function fromPCM(bytes) {
   return Float32Array.from(new Int16Array(bytes.buffer, 0, bytes.length >> 1), (value) => value / 32768);
 }
@@ -15,6 +15,9 @@ export function toWav(samples) {
   const header = Uint32Array.of(0x46464952, 36 + size, 0x45564157, ...format, 0x61746164, size);
   return new Blob([header, values], { type: "audio/wav" });
 }
+
+/** The bytes of base64 text. */
+export const fromBase64 = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 
 /** The samples of a file, its channels mixed; null if this browser cannot read it. */
 export async function decoded(file) {

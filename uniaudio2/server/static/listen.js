@@ -6,6 +6,7 @@ import { AudioField, complain, lengthOf, nameOf, onSend, record, saveLink, textF
 import { languageOf, say } from "./words.js";
 
 const EVERY_S = 1; // how often words of what has been said so far are asked for, if the last answer is there
+const QUICK = { beams: "1", shifts: "1" }; // without a search
 const LONG_S = 12; // a stretch that is longer is closed at its quietest place, and not heard again
 const section = document.getElementById("listen");
 const form = section.querySelector("form");
@@ -36,8 +37,9 @@ function show(text, partial = false) {
 }
 
 /** All words of a file; `onText` hears of them as they grow. */
-async function transcribe(file, signal, onText) {
-  const post = fields({ file, model: document.body.dataset.model, language: form.elements.language.value, stream: "true" });
+async function transcribe(file, signal, onText, options = {}) {
+  const language = form.elements.language.value;
+  const post = fields({ file, model: document.body.dataset.model, language, stream: "true", ...options });
   let text = "";
   for await (const event of events(await ask("v1/audio/transcriptions", { post, signal }))) {
     text = event.type.endsWith(".done") ? event.text : text + event.delta;
@@ -61,7 +63,7 @@ async function follow(recorder) {
     const end = samples.length > LONG_S * RATE ? quietest(samples) : samples.length;
     const join = (text) => [closed, text].filter(Boolean).join(languageOf(text) === "zh" ? "" : " ");
     const tell = (text) => signal.aborted || show(join(text), true);
-    const text = await transcribe(toWav(samples.subarray(0, end)), signal, tell).catch(() => null);
+    const text = await transcribe(toWav(samples.subarray(0, end)), signal, tell, QUICK).catch(() => null);
     if (text === null) continue; // the server is busy: the next answer has these words too
     if (end < samples.length) [closed, from] = [join(text), from + end / RATE];
   }

@@ -1,9 +1,9 @@
 // The section that speaks: voices, and speech that is heard while it is made.
 
 import { ServerError, ask, events, form as fields } from "./api.js";
-import { Playback, decoded, fromPCM, joined, toWav } from "./audio.js";
+import { Playback, decoded, fromBase64, fromPCM, joined, toWav } from "./audio.js";
 import { AudioField, Clip, button, complain, lengthOf, make, nameOf, note, onSend, problemLine, record, span, timer } from "./ui.js";
-import { say, words } from "./words.js";
+import { say } from "./words.js";
 
 const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
 const section = document.getElementById("speak");
@@ -25,21 +25,19 @@ export async function prepare(trained) {
   addEventListener("play", () => playing?.stop(), true); // what is being made is silent when something else is heard
   prepareOwnVoice();
   await listVoices();
-  document.addEventListener("language", () => listVoices(form.elements.voice.value));
   onSend(form, (signal) => speak(signal, trained));
 }
 
 async function listVoices(chosen = "default") {
   const { data } = await (await ask("v1/audio/voices")).json();
-  const named = (one) => [one.name, one.language, one.gender].filter(Boolean).join(", ");
-  const given = make("optgroup", { label: words("voices_given") });
-  const stored = make("optgroup", { label: words("voices_stored") });
-  for (const one of data.slice(1)) (one.type === "built_in" ? given : stored).append(make("option", { value: one.name }, named(one)));
-  for (const each of stored.children) each.dataset.stored = "";
-  const rest = [given, stored].filter((group) => group.children.length);
+  const options = data.map((one) => {
+    const about = [one.name, one.language, one.gender].filter(Boolean).join(", ");
+    const option = make("option", { value: one.name }, about);
+    if (one.type !== "built_in") option.dataset.stored = "";
+    return one.name === "default" ? say(option, "voice_default") : option;
+  });
   const select = form.elements.voice;
-  select.replaceChildren(say(make("option", { value: "default" }), "voice_default"), ...rest);
-  select.append(say(make("option", { value: OWN }), "voice_own"));
+  select.replaceChildren(...options, say(make("option", { value: OWN }), "voice_own"));
   select.value = chosen;
   select.dispatchEvent(new Event("change"));
 }
@@ -112,7 +110,7 @@ async function streamed(value, signal) {
   try {
     for await (const event of events(await ask("v1/audio/speech", { post, signal }))) {
       if (!event.audio) continue;
-      pieces.push(fromPCM(Uint8Array.from(atob(event.audio), (char) => char.charCodeAt(0))));
+      pieces.push(fromPCM(fromBase64(event.audio)));
       mine.push(pieces.at(-1));
       if (pieces.length === 1) [first] = [passed(), result.append(shown.element)];
       if (performance.now() - drawn < 400) continue;

@@ -1,9 +1,9 @@
 // Sections made from the task table: a form for each row that the model was trained for, and one line on the others.
 
 import { ServerError, ask, form as fields } from "./api.js";
-import { decoded } from "./audio.js";
+import { decoded, fromBase64 } from "./audio.js";
 import { AudioField, clip, make, nameOf, note, onSend, record, span, textFile, timer } from "./ui.js";
-import { languageOf, say, words } from "./words.js";
+import { languageOf, say } from "./words.js";
 
 const SOUNDS = ["tta", "ttm"];
 const CAPTIONS = ["audio_caption", "music_caption"];
@@ -28,18 +28,15 @@ function fill(section, ids, table, missing = []) {
   if (grid.children.length === 1) grid.firstChild.classList.add("two");
   const others = [...ids.filter((id) => !has(id)), ...missing];
   if (!others.length) return;
-  const line = make("p", { className: "honest" });
-  const names = () => say(line, "untrained", { tasks: others.map((id) => words(`task_${id}`).toLowerCase()).join(words("comma")) });
-  document.addEventListener("language", names);
-  names();
-  grid.append(line);
+  const names = others.flatMap((id, i) => [i ? ", " : " ", span(`task_${id}`)]);
+  grid.append(make("p", { className: "honest" }, span("untrained"), ...names));
 }
 
 /** A form with a field for each input of a row, and what comes of it below. */
 function card(row) {
   const inputs = [...new Map(row.inputs.map((part) => [part.name, part])).values()].map((part) => input(row, part));
   const button = say(make("button", { className: "main" }), "run");
-  const form = make("form", {}, ...inputs.map((one) => one.element), make("p", { className: "row" }, button));
+  const form = make("form", {}, ...inputs.map((one) => one.element), button);
   const result = make("div", { className: "result", ariaLive: "polite" });
   const work = async (signal) => {
     const given = Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
@@ -73,8 +70,7 @@ async function outputs(row, answer, about) {
   for (const [name, one] of Object.entries((await answer.json()).outputs)) {
     if (one.type === "text") made.push(text(row, one.text, about));
     if (one.type === "audio") {
-      const bytes = Uint8Array.from(atob(one.audio), (char) => char.charCodeAt(0));
-      made.push(await sound(row, name, new Blob([bytes], { type: "audio/wav" }), about));
+      made.push(await sound(row, name, new Blob([fromBase64(one.audio)], { type: "audio/wav" }), about));
     }
   }
   return made;
