@@ -99,14 +99,20 @@ def test_somebody_speaks_listens_and_looks_at_codes(page: Page, url: str):
     page.open(url)
     text = page.find("#speak textarea")
     text.clear()
-    text.send_keys("Yes.")
+    text.send_keys("Yes. No. Yes. No.")
+    page.run("""const start = AudioBufferSourceNode.prototype.start; window.starts = []; window.audio = new Promise(found =>
+      new MutationObserver(() => document.querySelector('#speak audio') && found(performance.now())).observe(
+        document.querySelector('#speak .result'), {childList: true, subtree: true}));
+      AudioBufferSourceNode.prototype.start = function (at) { starts.push(performance.now()); start.call(this, at) }""")
     page.click("#speak .main")
     page.until("return document.querySelector('#speak audio')?.duration > 0")
+    starts, whole = page.run("return audio.then(whole => [starts, whole])")
+    assert len(starts) > 1 and starts[0] < whole - 20  # ms: heard before the end is made
     page.run("document.querySelector('#speak audio').play()")
     page.until("return document.querySelector('#speak audio').currentTime > 0")
     assert page.find("#speak canvas").get_attribute("aria-label").startswith("waveform and spectrogram of ")
     page.click("#speak a[download]")
-    assert soundfile.info(page.saved("yes.wav")).samplerate == 24000
+    assert soundfile.info(page.saved("yes-no-yes-no.wav")).samplerate == 24000
 
     page.click("#listen .field button")  # records …
     page.until("return document.querySelector('#listen .field canvas')?.ariaLabel")
@@ -125,7 +131,7 @@ def test_somebody_speaks_listens_and_looks_at_codes(page: Page, url: str):
     assert page.find("#codec .result audio").get_attribute("src") != decoded
 
     made = page.run("return [...document.querySelectorAll('#log .kind')].map(e => e.innerText)")
-    assert made == ["B: decoded", "Written down", "Spoken"]
+    assert made == ["Codes", "Written down", "Spoken"]
     assert page.console() == []
 
 

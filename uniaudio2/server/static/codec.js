@@ -47,7 +47,7 @@ function picture({ streams, num_samples, sample_rate }, file) {
 /** One player for both: what is heard changes, the place in it does not. */
 function comparison(original, samples, file) {
   const [made, name] = [toWav(samples), nameOf(file.name, "decoded.wav")];
-  record("decoded", file.name, made, name);
+  record("codes", file.name, made, name);
   const shown = new Clip("compare").grow(samples).finish(made, name);
   const sides = [
     { key: "original", samples: original, address: URL.createObjectURL(file) },

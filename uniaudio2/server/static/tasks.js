@@ -28,8 +28,7 @@ function fill(section, ids, table, missing = []) {
   if (grid.children.length === 1) grid.firstChild.classList.add("two");
   const others = [...ids.filter((id) => !has(id)), ...missing];
   if (!others.length) return;
-  const names = others.flatMap((id, i) => [i ? ", " : " ", span(`task_${id}`)]);
-  grid.append(make("p", { className: "honest" }, span("untrained"), ...names));
+  grid.append(make("p", { className: "honest" }, span("untrained"), ...others.map((id) => span(`task_${id}`))));
 }
 
 /** A form with a field for each input of a row, and what comes of it below. */

@@ -37,7 +37,7 @@ const WORDS = {
   sounds: ["It makes sounds", "它会造声音"],
   captions: ["It knows sounds", "它认得声音"],
   changes: ["It changes recordings", "它会改变录音"],
-  untrained: ["This model was not trained for:", "此模型没有学过："],
+  untrained: ["This model was not trained for: ", "此模型没有学过："],
   run: ["Go", "开始"],
   running: ["at work …", "进行中……"],
   work_note: ["{whole} s of work", "用时 {whole} 秒"],
