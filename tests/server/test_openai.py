@@ -10,6 +10,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tests.server.conftest import Running, clip
 from uniaudio2 import UniAudio2
@@ -58,7 +59,7 @@ def test_every_format_holds_the_speech(client, form: str):
 
 def test_speech_is_that_of_the_model(client, model: UniAudio2):
     given = samples(speak(client, response_format="pcm", extra_body={"seed": 5}).content)
-    made = model.speak("Yes.", seed=5, best_of=1, batch_size=1).audio[0].numpy()
+    made = torch.cat(list(model.stream("Yes.", seed=5, best_of=1)), dim=1)[0].numpy()
     assert np.allclose(given, made, atol=1e-3)
 
 

@@ -92,10 +92,12 @@ class _Exchange:
         """What the client sends; cut off where it is too much or comes too slowly."""
         if self._whole:  # only its going away can follow, and for that there is no hurry
             return await self._receive_raw()
+        settings = self._server.settings
+        left_s = self._began + settings.deadline_s - time.perf_counter()
         try:
-            message = await asyncio.wait_for(self._receive_raw(), self._server.settings.idle_s)
+            message = await asyncio.wait_for(self._receive_raw(), min(settings.idle_s, left_s))
         except TimeoutError:
-            message = f"nothing came for {self._server.settings.idle_s:g} s: send the request's body without pauses"
+            message = "the request's body came too slowly: send it without pauses, or compressed (mp3, opus)"
             self._refusal = APIError(408, message, code="body_too_slow", headers={"Connection": "close"})
             raise self._refusal from None
         if message["type"] == "http.request":

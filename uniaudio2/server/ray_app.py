@@ -6,14 +6,19 @@ serve run uniaudio2.server.ray_app:build replicas=2 model=nano
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
 
 from uniaudio2.errors import MissingPackageError
 from uniaudio2.server.app import create_app
 from uniaudio2.server.settings import ServerSettings
 
+if TYPE_CHECKING:
+    from ray.serve import Application
 
-def build(arguments: dict[str, Any]) -> Any:
+
+def build(arguments: dict[str, Any]) -> Application:
     """The application for ``serve run``.
 
     Args:
@@ -31,7 +36,7 @@ def build(arguments: dict[str, Any]) -> Any:
     source, device, voices = arguments.get("model"), arguments.get("device", "auto"), arguments.get("voices")
     settings = ServerSettings(voices=Path(voices) if voices else None)
 
-    def application() -> Any:
+    def application() -> FastAPI:
         """One copy's routes; made where the copy runs."""
         from uniaudio2.api.model import UniAudio2
         from uniaudio2.storage.folder import SHIPPED

@@ -20,6 +20,8 @@ from uniaudio2.server.app import create_app
 from uniaudio2.server.limits import MOST_HEADERS
 from uniaudio2.server.settings import ServerSettings
 
+MORE_CONNECTIONS = 256
+"""Beside those that the queue and the sessions allow; further ones get 503."""
 MOST_MESSAGE = 20 * 1024 * 1024
 """Of a realtime session; OpenAI takes 15 MiB of audio in one, which is a third more in base64."""
 
@@ -71,6 +73,7 @@ def configured(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, grace_s:
         h11_max_incomplete_event_size=MOST_HEADERS,
         ws_max_size=MOST_MESSAGE,
         timeout_keep_alive=30,
+        limit_concurrency=settings.running + settings.waiting + settings.sessions + MORE_CONNECTIONS,
     )
 
 
