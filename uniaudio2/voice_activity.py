@@ -161,6 +161,26 @@ def speech_share(audio: Tensor, threshold: float = 0.5) -> float:
     return float(np.mean(np.concatenate(list(speech_probabilities([audio]))) >= threshold))
 
 
+def pauses(audio: Tensor, threshold: float, least_s: float, speech_s: float) -> list[int]:
+    """Middles of the pauses inside of a waveform, in samples.
+
+    Args:
+        audio: (1, N) at 24 kHz.
+        threshold: Least probability of speech of a 32 ms frame.
+        least_s: Shortest pause.
+        speech_s: A pause counts only with so much speech since the one before, and behind it.
+    """
+    step = FRAME * SAMPLE_RATE // RATE
+    spoken = np.flatnonzero(np.concatenate(list(speech_probabilities([audio]))) >= threshold)
+    found: list[int] = []
+    begun = 0  # frames of speech up to the pause before
+    for index in np.flatnonzero(np.diff(spoken) * step > least_s * SAMPLE_RATE + step).tolist():
+        if min(index + 1 - begun, len(spoken) - index - 1) * step >= speech_s * SAMPLE_RATE:
+            found.append((int(spoken[index]) + 1 + int(spoken[index + 1])) * step // 2)
+            begun = index + 1
+    return found
+
+
 def cut(blocks: Iterable[Tensor], stretches: Iterable[Speech]) -> Iterator[tuple[Speech, Iterator[Tensor]]]:
     """The audio of stretches that follow one another, in constant memory.
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.api.support import noise, tune
-from uniaudio2.api.speak import louder
+from uniaudio2.api.request import Ask, Limits
+from uniaudio2.api.speak import best_heard, louder
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.engine import derive_seed
 from uniaudio2.errors import UserError
@@ -55,7 +56,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
 
     def heard(lm, tokens, mask, loss_mask):
         tried.append(len(tokens))
-        return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
+        return [100.0 * (number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
     monkeypatch.setattr("uniaudio2.api.speak.text_nats", heard)
     alone = [model.speak("Hello.", best_of=1, seed=derive_seed(2, 0, attempt)) for attempt in range(3)]
@@ -199,3 +200,36 @@ def test_louder_speech_is_the_same_speech_and_never_clips(model, monkeypatch):
     assert float(louder(100 * torch.randn(1, 500), 12.0).abs().max()) <= 1.0
     streamed = torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1)
     torch.testing.assert_close(streamed, model.speak("One two. Three.", seed=3, best_of=1, batch_size=1).audio)
+
+
+def test_another_speed_is_the_same_speech_in_another_time(model):
+    text = "Hello there. How are you?"
+    usual, quick = (model.speak(text, seed=3, batch_size=1, speed=speed) for speed in (1.0, 1.6))
+    assert all(torch.equal(a.reasoning, b.reasoning) for a, b in zip(usual.codes, quick.codes, strict=True))
+    assert quick.duration_s == pytest.approx(usual.duration_s / 1.6, abs=0.001)
+    for (start, end), (first, last) in zip(usual.times_s, quick.times_s, strict=True):
+        assert (first, last) == pytest.approx((start / 1.6, end / 1.6), abs=0.001)
+    assert torch.equal(torch.cat(list(model.stream(text, seed=3, speed=1.6)), dim=-1), quick.audio)
+    for speed in (0.49, 2.01, float("nan")):
+        with pytest.raises(ValueError, match="speed must be"):
+            model.speak("hello", speed=speed)
+
+
+def test_a_sound_that_was_not_learned_is_said_to_be_unknown(model, monkeypatch, caplog):
+    tune(monkeypatch, model, sounds=("dog", "bark", "rain"))
+    model.generate_sound("Dogs barking", duration_s=0.3)
+    assert not caplog.records
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert "'a trumpet': model tiny learned no such sound, only: dog, bark, rain" in caplog.text
+    caplog.clear()
+    tune(monkeypatch, model, sounds=None)
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert not caplog.records
+
+
+def test_of_attempts_heard_alike_the_one_of_usual_length_is_kept(model, monkeypatch):
+    ask = Ask("tts", {"transcription": "fifteen letters"}, "en", Limits())  # about a second
+    waves = [noise(seconds) for seconds in (0.5, 1.1, 2.0)]
+    for nats, kept in (([1.0, 1.0, 1.0], 1), ([0.0, 3.0, 3.0], 0), ([3.0, 3.0, 1.0], 2)):
+        monkeypatch.setattr("uniaudio2.api.speak.text_nats", lambda *_, nats=nats: nats)
+        assert best_heard(model, waves, ask) == kept

@@ -100,10 +100,13 @@ def test_somebody_speaks_listens_and_looks_at_codes(page: Page, url: str):
     text = page.find("#speak textarea")
     text.clear()
     text.send_keys("Yes. No. Yes. No.")
-    page.run("""const start = AudioBufferSourceNode.prototype.start; window.starts = []; window.audio = new Promise(found =>
-      new MutationObserver(() => document.querySelector('#speak audio') && found(performance.now())).observe(
-        document.querySelector('#speak .result'), {childList: true, subtree: true}));
-      AudioBufferSourceNode.prototype.start = function (at) { starts.push(performance.now()); start.call(this, at) }""")
+    page.run("""
+      const result = document.querySelector('#speak .result'), start = AudioBufferSourceNode.prototype.start
+      window.starts = []
+      AudioBufferSourceNode.prototype.start = function (at) { starts.push(performance.now()); start.call(this, at) }
+      window.audio = new Promise(found => new MutationObserver(
+        () => result.querySelector('audio') && found(performance.now())).observe(result, {childList: true, subtree: true}))
+    """)
     page.click("#speak .main")
     page.until("return document.querySelector('#speak audio')?.duration > 0")
     starts, whole = page.run("return audio.then(whole => [starts, whole])")

@@ -16,8 +16,21 @@ from torch import Tensor
 
 from uniaudio2.api.core import Core
 from uniaudio2.api.inputs import level_dbfs
-from uniaudio2.api.request import GREEDY, Ask, Effort, Heard, Sampling, check_sampling, generate, search, text_limits
+from uniaudio2.api.request import (
+    GREEDY,
+    SPOKEN,
+    Ask,
+    Effort,
+    Heard,
+    Sampling,
+    check_sampling,
+    generate,
+    search,
+    text_limits,
+)
 from uniaudio2.api.results import Segment, TextResult, join_texts
+from uniaudio2.api.turns import language_turns
+from uniaudio2.api.words import time_words
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
 from uniaudio2.codes import AudioCodes
@@ -50,6 +63,7 @@ class TranscribeOptions(CaptionOptions, total=False):
     language: str | None
     beams: int | None
     shifts: int | None
+    word_timestamps: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Listening:
     batch_size: int
     effort: Effort = GREEDY
     silence: str = ""  # what is said of a piece with nothing to hear
+    words: bool = False  # whether words get times
 
     def __post_init__(self) -> None:
         check_number("max_chunk_s", self.max_chunk_s, MIN_CHUNK_S, MOST_CHUNK_S)
@@ -83,7 +98,7 @@ def listens(row: Task) -> str | None:
     names = {part.value for part in row.inputs}
     value = row.outputs[0].value
     one_recording = kinds == ["audio"] and len(names) == 1
-    return value if one_recording and value in ("transcription", "lyric", "caption") else None
+    return value if one_recording and value in (*SPOKEN, "caption") else None
 
 
 def describe(
@@ -98,15 +113,14 @@ def describe(
     found: list[list[Segment]] = [[] for _ in recordings]
     threshold = None if how.captions else core.facts.generation.voice_threshold
     pieces = (
-        (row, piece)
-        for row, recording in enumerate(recordings)
-        for piece in _divide(recording, how.max_chunk_s, threshold)
+        (row, piece) for row, recording in enumerate(recordings) for piece in _divide(core, recording, how, threshold)
     )
     held = how.batch_size * (1 if progress else BATCHES_HELD)
     while group := list(islice(pieces, held)):
         heard = _hear(core, [chunk.audio for _, chunk in group], how, sampling)
         for (row, chunk), one in zip(group, heard, strict=True):
-            piece = Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one)
+            words = time_words(chunk.speech, one.text, chunk.start / SAMPLE_RATE) if how.words else ()
+            piece = Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one, words)
             found[row].append(piece)
             if progress:
                 progress(row, piece)
@@ -119,18 +133,30 @@ class _Chunk(NamedTuple):
     start: int
     end: int
     audio: Tensor  # (1, n), with a margin around
+    before: int = 0  # samples of the margin in front
+
+    @property
+    def speech(self) -> Tensor:
+        """The audio without margins."""
+        return self.audio[:, self.before : self.before + self.end - self.start]
 
 
-def _divide(recording: Recording, max_s: float, threshold: float | None) -> Iterator[_Chunk]:
-    """Pieces of at most ``max_s``, cut at pauses; with a threshold only where somebody speaks."""
+def _divide(core: Core, recording: Recording, how: Listening, threshold: float | None) -> Iterator[_Chunk]:
+    """Pieces of at most ``how.max_chunk_s``, cut at pauses; with a threshold only where somebody speaks.
+
+    Where no language was told, they are also cut where it changes.
+    """
     if threshold is None:
-        for start, audio in chunks_at_pauses(recording.blocks(), max_s):
+        for start, audio in chunks_at_pauses(recording.blocks(), how.max_chunk_s):
             yield _Chunk(start, start + audio.shape[-1], audio)
         return
     for speech, blocks in cut(recording.blocks(), find_speech(recording, threshold)):
-        for offset, audio in chunks_at_pauses(blocks, max_s):
-            start, end = speech.first + offset, speech.first + offset + audio.shape[-1]
-            yield _Chunk(max(start, speech.start), max(start, min(end, speech.end)), audio)
+        for offset, audio in chunks_at_pauses(blocks, how.max_chunk_s):
+            whole = [(0, audio.shape[-1])]
+            for a, b in language_turns(core, audio, how.row, threshold) if how.language is None else whole:
+                start, end = speech.first + offset + a, speech.first + offset + b
+                first, last = max(start, speech.start), max(start, min(end, speech.end))
+                yield _Chunk(first, last, audio[:, a:b], first - start)
 
 
 def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> TextResult:

@@ -50,6 +50,7 @@ class UniAudio2(Core):
         batch_size: int = 8,
         beams: int | None = None,
         shifts: int | None = None,
+        word_timestamps: bool = False,
         progress: Progress | None = None,
         **sampling: Unpack[Sampling],
     ) -> TextResult | list[TextResult]:
@@ -57,13 +58,15 @@ class UniAudio2(Core):
 
         Args:
             audio: A file, or samples; or a list of them, worked on together. Long recordings are divided at pauses.
-            language: ``en``, ``zh`` or ``yue``; None lets the model find out.
+            language: ``en``, ``zh`` or ``yue``, in whose script the text is then; None lets the model find out, anew
+                where the language changes at a pause.
             sample_rate: Rate of samples given as such, Hz.
             max_chunk_s: Longest piece worked on at once; None takes the model's own.
             batch_size: Pieces worked on together.
             beams: Hypotheses that are followed at once; None takes the model's own number (nano: 4), 1 is quickest.
             shifts: Shifted encodings of each piece, for one text that suits all (test-time augmentation); None takes
                 the model's own number (nano: 3), 1 is quickest.
+            word_timestamps: Give every segment its ``words`` with times, see `words.time_words`.
             progress: Called for every piece as soon as it is finished, see `listen.Progress`.
             **sampling: A transcript that is drawn is one draw, without beams and shifts.
 
@@ -77,7 +80,8 @@ class UniAudio2(Core):
         row = get_task("yue_asr" if code == "yue" else "asr")
         effort = search_effort(self.facts.generation, beams, shifts, sampling)
         chunk_s = self.facts.generation.max_chunk_s if max_chunk_s is None else max_chunk_s
-        return self._describe(audio, sample_rate, Listening(row, code, chunk_s, batch_size, effort), sampling, progress)
+        how = Listening(row, code, chunk_s, batch_size, effort, words=word_timestamps)
+        return self._describe(audio, sample_rate, how, sampling, progress)
 
     @overload
     def caption(self, audio: AudioInput, **options: Unpack[CaptionOptions]) -> TextResult: ...
@@ -129,6 +133,7 @@ class UniAudio2(Core):
         batch_size: int = 8,
         steps: int | None = None,
         best_of: int | None = None,
+        speed: float = 1.0,
         **sampling: Unpack[Sampling],
     ) -> SpeechResult:
         """Read a text aloud, sentence by sentence in one voice.
@@ -141,14 +146,15 @@ class UniAudio2(Core):
             sample_rate: Rate of ``voice`` where it is given as samples, Hz.
             batch_size: Sentences worked on together.
             steps: Of the decoder that makes the wave.
-            best_of: Attempts per sentence, of which the one is kept in which the model itself hears the text best;
-                None takes the model's own number (nano: 4), 1 is quickest.
+            best_of: Attempts per sentence, of which the one is kept that the model hears best and whose length is
+                usual; None takes the model's own number (nano: 4), 1 is quickest.
+            speed: 0.5 (half as fast) to 2, at the same pitch; ``times_s`` are those of the result.
             **sampling: See the class.
 
         Raises:
             ValueError: If there is nothing to say, or the language, the voice or an option cannot be used.
         """
-        how = Speaking.of(self, voice, sample_rate, batch_size, steps, best_of, sampling)
+        how = Speaking.of(self, voice, sample_rate, batch_size, steps, best_of, sampling, speed)
         return speak(self, text, language, how)
 
     def stream(
@@ -160,15 +166,17 @@ class UniAudio2(Core):
         sample_rate: int = SAMPLE_RATE,
         steps: int | None = None,
         best_of: int | None = None,
+        speed: float = 1.0,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
         With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
-        comes whole, with its pause. Joined, the pieces are what `speak` gives with the same seed and ``batch_size=1``.
-        What cannot be used is refused at once. Closing the iterator stops what is being made.
+        comes whole, with its pause, and so does a sentence at another ``speed``. Joined, the pieces are what `speak`
+        gives with the same seed and ``batch_size=1``. What cannot be used is refused at once. Closing the
+        iterator stops what is being made.
         """
-        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling)
+        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling, speed)
         return stream_parts(self, plan(self, text, language), how)
 
     def generate_sound(

@@ -1,6 +1,7 @@
 """Audio files and plain waveform arithmetic. Knows nothing about codecs or models."""
 
 from uniaudio2.audio.read import HELD_S, Recording, open_audio, read_audio
+from uniaudio2.audio.tempo import FASTEST, SLOWEST, change_speed
 from uniaudio2.audio.wave import (
     LIMIT_CEILING,
     LIMIT_THRESHOLD,
@@ -15,14 +16,17 @@ from uniaudio2.audio.wave import (
 from uniaudio2.audio.write import AudioWriter, write_audio
 
 __all__ = [
+    "FASTEST",
     "HELD_S",
     "LIMIT_CEILING",
     "LIMIT_THRESHOLD",
     "PAUSE_S",
     "SAMPLE_RATE",
+    "SLOWEST",
     "AudioError",
     "AudioWriter",
     "Recording",
+    "change_speed",
     "chunks_at_pauses",
     "limit",
     "open_audio",

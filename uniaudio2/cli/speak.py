@@ -43,9 +43,19 @@ output_option = click.option(
     "--best-of", type=count(1, 64), metavar="N",
     help="Attempts per sentence; the best heard is kept.  [default: the model's, nano 4]",
 )  # fmt: skip
+@click.option(
+    "--speed", type=Number(0.5, 2), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
+)
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
-    text: str | None, output: str, voice: str | None, lines: Path | None, best_of: int | None, *, options: Options
+    text: str | None,
+    output: str,
+    voice: str | None,
+    lines: Path | None,
+    best_of: int | None,
+    speed: float,
+    *,
+    options: Options,
 ) -> None:
     """Read a text aloud.
 
@@ -62,7 +72,13 @@ def speak(
 
     def call(model: "UniAudio2", one: str) -> "AudioResult":
         return model.speak(
-            one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+            one,
+            voice=prompt,
+            language=options.language,
+            steps=options.steps,
+            best_of=best_of,
+            speed=speed,
+            **options.sampling,
         )
 
     _make(texts, output, lines is not None, "speech", options, check, call)
