@@ -105,7 +105,8 @@ def test_somebody_speaks_listens_and_looks_at_codes(page: Page, url: str):
       window.starts = []
       AudioBufferSourceNode.prototype.start = function (at) { starts.push(performance.now()); start.call(this, at) }
       window.audio = new Promise(found => new MutationObserver(
-        () => result.querySelector('audio') && found(performance.now())).observe(result, {childList: true, subtree: true}))
+        () => result.querySelector('audio') && found(performance.now())
+      ).observe(result, {childList: true, subtree: true}))
     """)
     page.click("#speak .main")
     page.until("return document.querySelector('#speak audio')?.duration > 0")
@@ -155,6 +156,24 @@ def test_a_voice_is_kept_and_what_goes_wrong_is_said(page: Page, url: str):
     page.find("#listen input[type=file]").send_keys(str(Path(__file__)))
     page.until(lambda: "not readable as audio" in "".join(page.problems()))
     assert "400" in "".join(page.console())  # the browser's own line about the answer
+
+
+def test_every_row_has_a_form(page: Page, url: str):
+    page.open(url)
+    page.find("#speak [name=instructions]").send_keys("slowly")
+    page.click("#speak .main")
+    page.until("return document.querySelector('#speak .result .note')?.innerText.includes('s of work')")
+    for row, outcome in {
+        "tta": "audio",
+        "audio_caption": ".said",
+        "speech_ss": "audio + audio, figure + figure",
+    }.items():
+        for field in page.driver.find_elements("css selector", f"[data-row={row}] input[type=file]"):
+            field.send_keys(str(RECORDING))
+            page.until(f"return document.querySelector('[data-row={row}] form canvas')?.ariaLabel")
+        page.click(f"[data-row={row}] .main")
+        page.until(f"return document.querySelector('[data-row={row}] .result :is({outcome})')")
+    assert page.console() == []
 
 
 def test_any_screen_language_and_keyboard_will_do(page: Page, url: str):

@@ -1,6 +1,7 @@
 // Sound in the browser: samples to and from files, playback while they still come, and the microphone.
 
 export const RATE = 24000; // Hz, of all samples here: mono, Float32Array in [-1, 1]
+const PIECE = 2048; // samples that recorder.js sends at once
 
 /** Samples of 16-bit little-endian bytes. */
 export function fromPCM(bytes) {
@@ -89,12 +90,13 @@ export class Recorder {
   }
 
   get seconds() {
-    return this.pieces.reduce((sum, piece) => sum + piece.length, 0) / this.context.sampleRate;
+    return (this.pieces.length * PIECE) / this.context.sampleRate;
   }
 
-  async samples(from = 0, to = this.seconds) {
+  async samples(from = 0) {
     const rate = this.context.sampleRate;
-    const given = joined(this.pieces).subarray(Math.round(from * rate), Math.round(to * rate));
+    const first = Math.floor((from * rate) / PIECE);
+    const given = joined(this.pieces.slice(first)).subarray(Math.round(from * rate) - first * PIECE);
     if (rate === RATE || !given.length) return given;
     const offline = new OfflineAudioContext(1, Math.ceil((given.length * RATE) / rate), RATE);
     const buffer = offline.createBuffer(1, given.length, rate);

@@ -1,4 +1,4 @@
-// Runs beside the page, in the audio thread: hands on what the microphone gives, 2048 samples at a time.
+// In the audio thread: hands on what the microphone gives, 2048 samples at a time.
 
 class RecorderNode extends AudioWorkletProcessor {
   held = new Float32Array(2048);

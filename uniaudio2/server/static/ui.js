@@ -101,7 +101,7 @@ export class AudioField {
     this.problem.hidden = true;
     this.file = file;
     this.samples = samples ?? (await decoded(file));
-    if (this.samples?.length) this.preview.replaceChildren(clip("recorded", this.samples).element);
+    if (this.samples?.length) this.preview.replaceChildren(new Clip("recorded").grow(this.samples).finish(file).element);
     else this.preview.replaceChildren(note("no_picture"));
     this.onGiven();
   }
@@ -122,7 +122,7 @@ export class AudioField {
     const live = new Clip("recorded");
     this.preview.replaceChildren(live.element);
     const recorder = this.recorder;
-    this.timer = setInterval(async () => live.grow(await recorder.samples(Math.max(0, recorder.seconds - 10))), 300);
+    this.timer = setInterval(async () => live.grow(await recorder.samples(Math.max(0, recorder.seconds - 10))), 500);
     this.onStart(recorder);
   }
 
@@ -178,9 +178,9 @@ export function onSend(form, work, result) {
 export function complain(element, error) {
   if (error.name === "AbortError") return;
   element.hidden = false;
+  element.lang = error.words ? document.documentElement.lang : "en"; // which the server speaks
   if (error.words) return say(element, error.words);
-  delete element.dataset.t; // the server speaks English
-  element.lang = "en";
+  delete element.dataset.t;
   element.textContent = error.message;
   if (!("status" in error)) console.error(error); // a fault of this page
 }

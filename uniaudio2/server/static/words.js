@@ -1,5 +1,4 @@
-// The words of the page in English and Chinese. `say` puts words on an element and remembers which, so that
-// `translate` can exchange them all.
+// The words of the page in English and Chinese. `say` notes which words an element has, for `translate`.
 
 const WORDS = {
   listens_speaks: ["listens and speaks", "会听，也会说"],
@@ -53,7 +52,7 @@ const WORDS = {
   original: ["A: original", "A：原声"],
   decoded: ["B: decoded", "B：还原"],
   made: ["Made on this visit", "本次记录"],
-  made_sub: ["Kept in this page alone: gone when it is closed.", "只保存在此页面中，关闭后即消失。"],
+  made_sub: ["Kept in this page until it is closed.", "只保存在此页面中，关闭后即消失。"],
   play: ["Play", "播放"],
   download: ["Download", "下载"],
   drop: ["Drop a recording here, or choose one", "把录音拖到这里，或选择文件"],
