@@ -21,7 +21,7 @@ const REVERSED = Uint16Array.from({ length: SIZE }, (_, i) => {
 const EDGES = melEdges();
 
 /** The power spectrum, SIZE / 2 values, of the windowed samples around a place; beyond the ends is silence. */
-export function spectrum(samples, centre) {
+function spectrum(samples, centre) {
   const real = new Float32Array(SIZE);
   const imaginary = new Float32Array(SIZE);
   for (let i = 0; i < SIZE; i++) real[REVERSED[i]] = (samples[centre - SIZE / 2 + i] ?? 0) * WINDOW[i];

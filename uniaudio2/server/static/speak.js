@@ -5,7 +5,7 @@ import { Playback, decoded, fromBase64, fromPCM, joined, toWav } from "./audio.j
 import { AudioField, Clip, button, complain, lengthOf, make, nameOf, note, onSend, problemLine, record, span, timer } from "./ui.js";
 import { say } from "./words.js";
 
-const OWN = "\u0000own"; // the voice of a recording that is given here; no name of a voice looks so
+const OWN = "\u0000own"; // the voice of a recording that is given here
 const section = document.getElementById("speak");
 const form = section.querySelector("form");
 const result = section.querySelector(".result");
