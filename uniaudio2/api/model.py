@@ -7,20 +7,22 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias, Unpack, cast, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, Unpack, cast, overload
 
+import numpy as np
 from torch import Tensor
 
 from uniaudio2.api.core import Core, check_decoding
-from uniaudio2.api.inputs import AudioInput, open_recording
+from uniaudio2.api.inputs import MAX_SAMPLE_RATE, AudioInput, as_blocks, open_recording
 from uniaudio2.api.listen import CaptionOptions, Listening, Progress, TranscribeOptions, describe
+from uniaudio2.api.live import listen
 from uniaudio2.api.request import Effort, Sampling, check_sampling, search_effort
-from uniaudio2.api.results import AudioResult, SpeechResult, TextResult
+from uniaudio2.api.results import AudioResult, LiveResult, SpeechResult, TextResult
 from uniaudio2.api.run import Output, Shot, Value, run_row
 from uniaudio2.api.speak import Speaking, generate_sound, plan, speak, stream_parts
 from uniaudio2.audio import SAMPLE_RATE
-from uniaudio2.checks import check_optional
+from uniaudio2.checks import check_number, check_optional
 from uniaudio2.tasks import Task, get_task
 from uniaudio2.text import check_language
 
@@ -76,12 +78,71 @@ class UniAudio2(Core):
         Raises:
             ValueError: If audio, language or an option cannot be used.
         """
+        how = self._hearing(language, max_chunk_s, batch_size, beams, shifts, sampling, words=word_timestamps)
+        return self._describe(audio, sample_rate, how, sampling, progress)
+
+    def listen(
+        self,
+        chunks: Iterable[Tensor | np.ndarray[Any, Any]],
+        *,
+        language: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        max_chunk_s: float | None = None,
+        every_s: float | None = 1.0,
+        beams: int | None = None,
+        shifts: int | None = None,
+        word_timestamps: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[LiveResult]:
+        """Write down what is said while it is said.
+
+        A piece is finished when a second of silence follows it, or when it is as long as one may be (``max_chunk_s``
+        and .2 s, nano: 10.2 s). From then on its text stays: ``text`` only grows. Of the piece that is being spoken
+        there are ``agreed`` and ``guess``, see `LiveResult`.
+
+        The last ``result`` is what `transcribe` gives of all chunks joined, but for rounding where it works on several
+        pieces together; at another rate than 24 kHz they are resampled chunk by chunk, which differs by rounding too.
+        Unlike a file, chunks are neither scaled where they exceed full scale nor searched for channels that cancel.
+
+        Args:
+            chunks: Consecutive samples in [-1, 1], such as from a microphone: (N,), (1, N) or (channels, N), of any N.
+            language: As for `transcribe`, like the others that it has.
+            sample_rate: Of the chunks, Hz.
+            max_chunk_s: Longest piece.
+            every_s: Seconds of audio after which the piece that is being spoken is heard again; None: not at all.
+            beams: Of finished pieces.
+            shifts: Of finished pieces.
+            word_timestamps: Of finished pieces.
+            **sampling: Of finished pieces.
+
+        Raises:
+            ValueError: At once if an option cannot be used, later if a chunk cannot, or if no audio came.
+        """
+        how = self._hearing(language, max_chunk_s, 8, beams, shifts, sampling, words=word_timestamps)
+        check_sampling(sampling)
+        check_optional("every_s", every_s, 0.1)
+        check_number("sample_rate", sample_rate, 1, MAX_SAMPLE_RATE, whole=True)
+        _ = self.parts
+        self.facts.check_trained(how.row)
+        return listen(self, as_blocks(chunks, sample_rate), how, sampling, every_s)
+
+    def _hearing(
+        self,
+        language: str | None,
+        max_chunk_s: float | None,
+        batch_size: int,
+        beams: int | None,
+        shifts: int | None,
+        sampling: Sampling,
+        *,
+        words: bool = False,
+    ) -> Listening:
+        """How speech is turned into text, checked."""
         code = check_language(language) if language is not None else None
         row = get_task("yue_asr" if code == "yue" else "asr")
         effort = search_effort(self.facts.generation, beams, shifts, sampling)
         chunk_s = self.facts.generation.max_chunk_s if max_chunk_s is None else max_chunk_s
-        how = Listening(row, code, chunk_s, batch_size, effort, words=word_timestamps)
-        return self._describe(audio, sample_rate, how, sampling, progress)
+        return Listening(row, code, chunk_s, batch_size, effort, words=words)
 
     @overload
     def caption(self, audio: AudioInput, **options: Unpack[CaptionOptions]) -> TextResult: ...
@@ -171,12 +232,16 @@ class UniAudio2(Core):
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
 
-        With ``best_of=1`` the first seconds of a sentence come before its end is made; of several attempts the best
-        comes whole, with its pause, and so does a sentence at another ``speed``. Joined, the pieces are what `speak`
-        gives with the same seed and ``batch_size=1``. What cannot be used is refused at once. Closing the
-        iterator stops what is being made.
+        Unless ``best_of`` says otherwise, one attempt is made at a sentence, and its beginning is heard before its end
+        is made: first a quarter of a second, then ever longer pieces. With ``best_of`` above 1 the best attempt comes
+        whole, with its pause, and so does a sentence at another ``speed``.
+
+        Joined, the pieces are what `speak` gives with the same seed, ``best_of`` and ``batch_size=1``: to the bit for
+        several attempts; for one they have the same codes and length, but are decoded in shorter windows (nano:
+        log-mel distance at most .1, STOI at least .9). What cannot be used is refused at once. Closing the iterator
+        stops what is being made.
         """
-        how = Speaking.of(self, voice, sample_rate, 1, steps, best_of, sampling, speed)
+        how = Speaking.of(self, voice, sample_rate, 1, steps, 1 if best_of is None else best_of, sampling, speed)
         return stream_parts(self, plan(self, text, language), how)
 
     def generate_sound(

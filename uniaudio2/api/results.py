@@ -86,6 +86,29 @@ def _scores(result: Segment | TextResult) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class LiveResult:
+    """What is known of audio that is still coming; ``str()`` gives the text."""
+
+    text: str  # of the pieces that are finished: it only grows
+    heard_s: float  # seconds of audio that have come
+    # Of the piece that is being spoken: what two hearings of it agreed on, which only grows as long as the piece lasts,
+    # and what the last one took to follow. The finished piece is heard anew, with more effort.
+    agreed: str = ""
+    guess: str = ""
+    finished: tuple[Segment, ...] = ()  # since the result before, only those with text
+    result: TextResult | None = None  # of all, with the last one
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        record: dict[str, Any] = {name: getattr(self, name) for name in ("text", "agreed", "guess")}
+        record |= {"heard_s": round(self.heard_s, 3), "finished": [part.to_dict() for part in self.finished]}
+        return record | ({} if self.result is None else {"result": self.result.to_dict()})
+
+
+@dataclass(frozen=True)
 class AudioResult:
     """A generated waveform and how it came about."""
 

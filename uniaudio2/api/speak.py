@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 MIN_SOUND_S = 0.2
 LENGTH_WEIGHT = 2.0  # nats a token for a length that is off by a factor of e; chosen on training sentences
 FADE_S = 0.005
+# Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. What is
+# heard then lasts until the next window is there, as long as a frame takes at most a third of its time.
+FIRST_CODES = 6
 
 
 @dataclass(frozen=True)
@@ -149,10 +152,11 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
 
 
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
-    """Waveforms (1, n) as soon as they can be heard; joined they are those of `speak_parts`, one by one.
+    """Waveforms (1, n) as soon as they can be heard; joined they are nearly those of `speak_parts`, one by one.
 
-    A single attempt at a sentence is heard while it is made, window by window of the codec. Of several attempts the
-    best is heard, once all are whole; so is a sentence at another speed.
+    A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short
+    and know little of what follows. Of several attempts the best is
+    heard, once all are whole; so is a sentence at another speed.
     """
     if how.attempts > 1 or how.speed != 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
@@ -161,7 +165,9 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
     for number, sentence in enumerate(sentences):
         seed = derive_seed(seed_of(how.sampling), number)
         request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
-        decoding = core.codec.decoder_session(steps=how.steps, generator=torch.Generator().manual_seed(seed))
+        decoding = core.codec.decoder_session(
+            steps=how.steps, generator=torch.Generator().manual_seed(seed), first_codes=FIRST_CODES
+        )
         # Held back: the end is faded, once it is known to be the end.
         rest = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
         with closing(core.engine.stream(request)) as events:

@@ -1,5 +1,6 @@
 """Audio files and plain waveform arithmetic. Knows nothing about codecs or models."""
 
+from uniaudio2.audio.pipe import PipeReader, PipeWriter
 from uniaudio2.audio.read import HELD_S, Recording, open_audio, read_audio
 from uniaudio2.audio.tempo import FASTEST, SLOWEST, change_speed
 from uniaudio2.audio.wave import (
@@ -8,6 +9,7 @@ from uniaudio2.audio.wave import (
     PAUSE_S,
     SAMPLE_RATE,
     AudioError,
+    PauseCutter,
     chunks_at_pauses,
     limit,
     resample,
@@ -25,6 +27,9 @@ __all__ = [
     "SLOWEST",
     "AudioError",
     "AudioWriter",
+    "PauseCutter",
+    "PipeReader",
+    "PipeWriter",
     "Recording",
     "change_speed",
     "chunks_at_pauses",

@@ -13,7 +13,8 @@ import click
 
 from uniaudio2.api.texts import FORMATS, as_text, timed_line
 from uniaudio2.batch import InputError, Item, check_output_file, collect_inputs
-from uniaudio2.cli.options import FILE_OPTIONS, MODEL_OPTIONS, Options, Timed, takes
+from uniaudio2.cli.live import check_live, transcribe_live
+from uniaudio2.cli.options import FILE_OPTIONS, MODEL_OPTIONS, Options, Timed, count, takes
 from uniaudio2.cli.output import Batch, emit, items_to_do, progress_bar, say
 from uniaudio2.errors import is_disk_full
 from uniaudio2.files import write_text
@@ -47,13 +48,20 @@ class _Ready:
 @click.command(cls=Timed)
 @files_argument
 @format_option
+@click.option("--live", is_flag=True, help="Print what standard input (-) says while it comes; it is a WAV file.")
+@click.option(
+    "--raw", type=count(1, 1_000_000), metavar="HZ", help="The same of bare 16-bit mono samples at this rate."
+)
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "shifts", "language", *MODEL_OPTIONS)
-def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) -> None:
+def transcribe(files: tuple[str, ...], form: str | None, live: bool, raw: int | None, *, options: Options) -> None:
     """Write down what is said.
 
     FILES are audio files, folders, or - for standard input. One line PATH<TAB>TEXT per file; on a terminal long
     recordings appear piece by piece.
     """
+    if check_live(files, form, options.out, live, raw):
+        transcribe_live(raw, options)
+        return
     asked = (options.temperature, options.top_k, options.top_p) != (None, None, None)
     drawn = asked and options.temperature != 0 and options.top_k != 1
     if drawn and max(options.beams or 1, options.shifts or 1) > 1:
