@@ -36,14 +36,14 @@ function show(text, partial = false) {
   said.classList.toggle("partial", partial);
 }
 
-/** All words of a file; `onText` hears of them as they grow. */
-async function transcribe(file, signal, onText, options = {}) {
+/** All words of a file; `tell` hears of them as they grow. */
+async function transcribe(file, signal, tell, options = {}) {
   const language = form.elements.language.value;
   const post = fields({ file, model: document.body.dataset.model, language, stream: "true", ...options });
   let text = "";
   for await (const event of events(await ask("v1/audio/transcriptions", { post, signal }))) {
     text = event.type.endsWith(".done") ? event.text : text + event.delta;
-    onText(text);
+    tell(text);
   }
   return text;
 }
