@@ -104,6 +104,16 @@ def test_transcripts_come_in_every_form(client, model: UniAudio2):
     assert full.segments[0].avg_logprob == pytest.approx(wanted.segments[0].mean_log_probability, abs=1e-3)
 
 
+def test_words_have_times(client):
+    full = client.audio.transcriptions.create(
+        model="whisper-1",
+        file=("a.wav", clip(1.5)),
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert full.words and all(0 <= word.start <= word.end <= 1.6 for word in full.words)
+
+
 def test_transcripts_come_in_events(client):
     data = clip(1.5)
     plain = client.audio.transcriptions.create(model="whisper-1", file=("a.wav", data))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import random
 import socket
+import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import httpx2 as httpx
@@ -28,7 +29,9 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def user(url: str, number: int, until: float, statuses: Counter, seconds: list[float]) -> None:
+def user(
+    url: str, number: int, until: float, statuses: Counter, seconds: list[float], lengths: dict[str, set[int]]
+) -> None:
     """One of many who ask again and again; a tenth reads slowly, a tenth goes away in the middle."""
     chance = random.Random(number)
     recordings = [clip(length, seed=number) for length in (0.5, 1.0, 2.0)]
@@ -49,7 +52,9 @@ def user(url: str, number: int, until: float, statuses: Counter, seconds: list[f
                 statuses["slow"] += 1
                 continue
             if way < 0.6:
-                answer = client.post("/v1/audio/speech", json={"input": "Yes, it is.", "response_format": "wav"})
+                text = chance.choice(["Yes, it is.", "No.", "Seven and nine make sixteen."])
+                answer = client.post("/v1/audio/speech", json={"input": text, "response_format": "wav"})
+                lengths[text].add(len(answer.content))
             elif way < 0.8:
                 answer = client.post("/v1/audio/transcriptions", files={"file": ("a", chance.choice(recordings))})
             elif way < 0.9:
@@ -66,10 +71,11 @@ def test_nothing_grows_under_load(model: UniAudio2):
     statuses: Counter = Counter()
     seconds: list[float] = []
     levels: list[float] = []
+    lengths: dict[str, set[int]] = defaultdict(set)
     with serving(lambda: model, waiting=2 * USERS) as running:
         until = time.monotonic() + 60 * MINUTES
         users = [
-            threading.Thread(target=user, args=(running.url, number, until, statuses, seconds))
+            threading.Thread(target=user, args=(running.url, number, until, statuses, seconds, lengths))
             for number in range(USERS)
         ]
         for each in users:
@@ -82,5 +88,7 @@ def test_nothing_grows_under_load(model: UniAudio2):
     print(dict(statuses), f"p50 {ordered[len(ordered) // 2]:.2f} s, p99 {ordered[int(len(ordered) * 0.99)]:.2f} s")
     print("resident, MB:", [round(level) for level in levels])
     assert set(statuses) <= {200, "gone", "slow"}
-    warm, last = levels[len(levels) // 4], max(levels[-5:])
+    eighth = max(1, len(levels) // 8)
+    warm, last = (statistics.mean(part) for part in (levels[4 * eighth : 6 * eighth], levels[-eighth:]))
     assert last < 1.05 * warm, "memory grows"
+    assert all(len(found) == 1 for found in lengths.values()), "answers are mixed up"

@@ -48,6 +48,8 @@ async def create_transcription(
     _check(response_format, timestamp_granularities, include)
     data = await file.read()
     options: dict[str, Any] = {"language": language or None, "beams": beams, "shifts": shifts}
+    if "word" in (timestamp_granularities or ()):
+        options["word_timestamps"] = True
     if temperature > 0:
         options["temperature"] = temperature
 
@@ -67,9 +69,9 @@ def _check(form: str, granularities: list[str] | None, include: list[str] | None
             "response_format: diarized_json needs a model that tells speakers apart, which this is not: verbose_json"
         )
         raise APIError(400, message, param="response_format", code="unsupported_format")
-    if granularities and set(granularities) != {"segment"}:
-        message = "timestamp_granularities: this model has times of segments, not of words: ask for segment"
-        raise APIError(400, message, param="timestamp_granularities", code="unsupported_value")
+    if granularities and not set(granularities) <= {"segment", "word"}:
+        message = "timestamp_granularities: must be segment or word"
+        raise APIError(400, message, param="timestamp_granularities", code="invalid_value")
     if include:
         message = (
             "include: there are no log-probabilities of single tokens: ask for verbose_json, which has each segment's"
@@ -120,12 +122,15 @@ def _usage(server: Server, result: TextResult) -> dict[str, Any]:
 
 def verbose(result: TextResult, temperature: float) -> dict[str, Any]:
     """OpenAI's verbose_json."""
+    words = [word for part in result.segments for word in part.words]
+    timed = [{"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)} for word in words]
     return {
         "task": "transcribe",
         "language": LANGUAGES.get(result.language or "", "unknown"),
         "duration": round(result.duration_s, 3),
         "text": result.text,
         "segments": [_segment(number, part, temperature) for number, part in enumerate(result.segments)],
+        **({"words": timed} if timed else {}),
         "usage": {"type": "duration", "seconds": round(result.duration_s, 3)},
     }
 
