@@ -182,7 +182,9 @@ def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
 def row_limits(config: GenerationConfig, row: Task, inputs: Mapping[str, Any]) -> Limits:
     """How much a row may generate, from the inputs it has."""
     longest_s = max((value.duration_s for value in inputs.values() if isinstance(value, AudioCodes)), default=0.0)
-    text = " ".join(value for value in inputs.values() if isinstance(value, str))
+    texts = {part.value: part.tag for part in row.inputs if isinstance(inputs.get(part.value), str)}
+    said = [name for name, tag in texts.items() if tag in ("transcription", "lyric")] or list(texts)
+    text = " ".join(inputs[name] for name in said)
     if not row.makes_audio:
         return text_limits(config, longest_s) if longest_s else Limits(max_tokens=config.max_text_tokens)
     least, most = config.sound_time_s
@@ -190,6 +192,6 @@ def row_limits(config: GenerationConfig, row: Task, inputs: Mapping[str, Any]) -
         return speech_limits(config, speaking_time_s(text))
     if row.length_rule == "sound":
         return Limits(min_audio_s=least, max_audio_s=most)
-    if row.length_rule == "copied":  # audio in, audio out: about as long as what came in
-        return Limits(max_audio_s=longest_s * 1.5 + 1.0)
+    if row.length_rule == "copied":  # audio in, audio out: about as long as what came in, or slowed down
+        return Limits(max_audio_s=longest_s * (2.2 if texts else 1.5) + 1.0)
     return Limits(max_audio_s=max(most, 2.0 * speaking_time_s(text)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Path, metavar="DIR", help="Synthetic corpus.")
 @click.option("--unseen-speakers", is_flag=True, help="Only speakers who are not in the train part of their set.")
 @click.option("--detect-language", is_flag=True, help="Do not tell the recogniser the language of a clip.")
+@click.option("--untrained", is_flag=True, help="Score a task also that the model was not trained for.")
 @click.option("--limit", type=count(), metavar="N", help="Score only so many items.")
 @click.option("--normaliser", default="simple", show_default=True, help="Of texts: simple or whisper.")
 @click.option("--languages", default="en,zh,yue", show_default=True, help="With commas, where there is a choice.")
@@ -51,15 +52,17 @@ def evaluate(
 ) -> None:
     """Score the model.
 
-    TASK is asr, tts, audio_caption, tta, codec or reasoning; 'list' shows all. Every figure comes with its interval,
-    and with its target where there is one.
+    TASK is asr, tts, audio_caption, tta, codec or reasoning; 'list' shows all, and which score the held-out examples of
+    a manifest alone. Every figure comes with its interval, and with its target where there is one.
     """
-    from uniaudio2.eval import EVALUATIONS, Effort, find_evaluation
+    from uniaudio2.eval import EVALUATIONS, ON_DATA, Effort, find_evaluation
     from uniaudio2.eval import evaluate as run_evaluation
 
     if task == "list":
         for row in EVALUATIONS:
             print(f"{row.task}\t{row.data}\t{row.description}")
+        for name, (_, judge) in ON_DATA.items():
+            print(f"{name}\tMANIFEST\t{judge}")
         return
     find_evaluation(task, data, data_root)
     for file in filter(None, (out, report_to)):

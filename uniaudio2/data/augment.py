@@ -69,7 +69,7 @@ def augment(
 
 def _filter(wave: Wave, rng: np.random.Generator, *, room: bool, band: bool, tilt: bool, strength: float) -> Wave:
     """Room, tilt and band limit in one pass; the level is kept."""
-    response = _room_response(rng, strength) if room else np.ones(1, np.float32)
+    response = room_response(rng, strength) if room else np.ones(1, np.float32)
     # A band limit has no long ringing at these slopes; a quarter of a second of padding keeps it from wrapping.
     size = fast_fft_size(wave.size + max(response.size, SAMPLE_RATE // 4))
     spectrum = np.fft.rfft(wave, size)
@@ -104,7 +104,7 @@ def _band_edges(rng: np.random.Generator) -> tuple[float, float]:
     return rng.uniform(50, 200), rng.uniform(4000, 9000)
 
 
-def _room_response(rng: np.random.Generator, strength: float) -> Wave:
+def room_response(rng: np.random.Generator, strength: float) -> Wave:
     """Impulse response of a made-up room: the direct sound, then noise that decays exponentially."""
     decay_s = rng.uniform(0.08, 0.15 + 0.55 * strength)
     size = int(min(0.5, decay_s) * SAMPLE_RATE)

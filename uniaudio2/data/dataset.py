@@ -84,7 +84,8 @@ class LMDataset:
         found: dict[str, list[int]] = {}
         for index, clip in enumerate(self.store.clips):
             long_enough = clip.duration_s >= self.config.min_voice_prompt_s
-            if clip.kind == "speech" and clip.speaker and clip.clean and not clip.parts and long_enough:
+            whole = "audio" in clip.audios and not clip.parts
+            if clip.kind == "speech" and clip.speaker and clip.clean and whole and long_enough:
                 found.setdefault(clip.speaker, []).append(index)
         return {speaker: np.array(indices) for speaker, indices in found.items() if len(indices) > 1}
 
@@ -109,6 +110,8 @@ class LMDataset:
             return source.name in clip.audios
         if isinstance(source, Text):
             return bool(clip.texts.get(source.name))
+        if isinstance(source, Voice) and source.audio is not None:
+            return source.audio in clip.audios
         return isinstance(source, Voice) and len(self._prompts(clip)) > 0
 
     def _pool(self, form: Form) -> Pool:
@@ -205,6 +208,8 @@ class LMDataset:
         inputs = {part.kind for part in form.inputs if part.value == name}
         if isinstance(source, Sentence):
             return self.text_ids(self.texts[item])
+        if isinstance(source, Voice) and source.audio is not None:
+            return self.store.voice(item, rng, config.voice_prompt_s, source.audio)
         if isinstance(source, Voice):
             return self.store.voice(self._other_clip(item, rng), rng, config.voice_prompt_s)
         if isinstance(source, Text):

@@ -156,9 +156,9 @@ class CodeStore:
         }
         return AudioCodes.of(streams, self.hops, stretch.num_samples, sample_rate=self.sample_rate)
 
-    def voice(self, index: int, rng: np.random.Generator, max_s: float) -> torch.Tensor:
+    def voice(self, index: int, rng: np.random.Generator, max_s: float, audio: str = "audio") -> torch.Tensor:
         """A random stretch of a clip's codes of the last stream as a voice prompt, (K, T) int64."""
-        *_, codes = (stream[0] for stream in self.codes(index).streams.values())
+        *_, codes = (stream[0] for stream in self.codes(index, audio).streams.values())
         frames = min(codes.shape[1], self.voice_frames(max_s))
         first = int(rng.integers(0, codes.shape[1] - frames + 1))
         return codes[:, first : first + frames]

@@ -18,9 +18,20 @@ from typing import Any, Unpack
 
 from uniaudio2.api.request import Sampling
 from uniaudio2.data.sources import find_data_root
-from uniaudio2.eval import generation, reconstruction, speed, understanding
+from uniaudio2.eval import (
+    answers,
+    generation,
+    musical,
+    reconstruction,
+    repaired,
+    scenes,
+    speed,
+    styled,
+    understanding,
+)
 from uniaudio2.eval.context import Context, EvaluationError, Track, quiet
 from uniaudio2.eval.report import Figure, Report
+from uniaudio2.eval.style_judge import JUDGE
 from uniaudio2.eval.subject import Effort, PipelineSubject, Subject
 from uniaudio2.eval.text_metrics import get_normaliser
 
@@ -60,6 +71,7 @@ LANGUAGES = ("en", "zh", "yue")
 
 TEXT = "edit distance to the transcript (jiwer)"
 WORDS = "table of the words that name a class"
+EXACT = "equality with the right answer"
 DISTANCES = "distances to the original: pystoi, pesq, our spectral ones"
 
 EVALUATIONS: tuple[Evaluation, ...] = (
@@ -93,12 +105,33 @@ EVALUATIONS: tuple[Evaluation, ...] = (
 ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
     "asr": (understanding.asr_data, TEXT),
     "tts": (generation.tts_data, generation.OWN),
-    "audio_caption": (understanding.captions_data, WORDS),
+    "audio_caption": (scenes.captions, WORDS),
+    "audio_understanding": (answers.understanding, EXACT),
+    "speech_s2t": (answers.reply_text, EXACT),
+    "speech_s2s": (answers.reply_speech, "Whisper"),
+    "diarization": (answers.diarization, "diarization error rate, no collar, overlaps included"),
+    "text_only": (lambda context, _: answers.facts(context), "the model's own likelihoods"),
+    "music_caption": (musical.music_caption, "table of the words that name a property"),
+    "ttm": (musical.ttm, f"{musical.INSTRUMENT_JUDGE}; {musical.TEMPO_JUDGE}"),
+    "lyric_recognition": (musical.lyrics, TEXT),
+    "lts": (musical.songs, "Whisper; WORLD"),
+    "music_ss": (musical.music_separation, "distances to the stems"),
+    "instruct_tts": (styled.instruct, f"{JUDGE}; Whisper"),
+    "prompt_instruct_tts": (styled.prompt_instruct, f"{JUDGE}; Whisper"),
+    "speech_edit": (styled.edit, f"{JUDGE}; Whisper"),
+    "voice_conversion": (styled.conversion, "distance of mel-cepstra; Whisper"),
+    "d_asr": (repaired.impaired, TEXT),
+    "speech_with_sound": (repaired.with_sound, "Whisper; a classifier of sounds"),
+    "speech_denoise": (repaired.denoised, "STOI; Whisper"),
+    "speech_ss": (repaired.separated, "STOI; Whisper"),
     "codec": (reconstruction.codec_data, DISTANCES),
 }
 """What runs on any manifest or set of recordings, by task, and its judge."""
 
-TASKS = tuple(dict.fromkeys(item.task for item in EVALUATIONS))
+ANSWERED = ("audio_understanding", "speech_s2t", "d_asr")
+"""Tasks whose answers are compared as normalised texts."""
+
+TASKS = tuple(dict.fromkeys([*(item.task for item in EVALUATIONS), *ON_DATA]))
 
 
 def find_evaluation(task: str, data: str | None = None, data_root: str | Path | None = None) -> Evaluation:
@@ -114,10 +147,12 @@ def find_evaluation(task: str, data: str | None = None, data_root: str | Path | 
     """
     task = {"sound": "tta", "caption": "audio_caption", "speak": "tts", "transcribe": "asr"}.get(task, task)
     own = [item for item in EVALUATIONS if item.task == task]
-    if not own:
+    if not own and task not in ON_DATA:
         near = difflib.get_close_matches(task, TASKS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise EvaluationError(f"no evaluation of {task!r}; there are {', '.join(TASKS)}{hint}")
+    if data is None and not own:
+        raise EvaluationError(f"{task} is scored on held-out examples of a manifest: give --data MANIFEST")
     if data is None:
         return own[0]
     for item in own:
@@ -125,7 +160,7 @@ def find_evaluation(task: str, data: str | None = None, data_root: str | Path | 
             return item
     if task in ON_DATA and (Path(data).exists() or _is_set(data, data_root)):
         run, judge = ON_DATA[task]
-        return Evaluation(task, data, "any data", lambda c: run(c, data), judge, task in ("asr", "tts"))
+        return Evaluation(task, data, "any data", lambda c: run(c, data), judge, task in ("asr", "tts", *ANSWERED))
     known = ", ".join(item.data for item in own)
     more = ", the path of a manifest or the name of a set under --data-root" if task in ON_DATA else ""
     raise EvaluationError(f"no data {data!r} for {task}; choose {known}{more}")
@@ -149,6 +184,7 @@ class Options(Sampling, total=False):
     languages: Sequence[str]  # to score where there is a choice
     tell_language: bool  # whether the recogniser is told each clip's language; without it, it has to find it
     unseen_speakers: bool  # whether to leave out speakers who are in the train part of their set too
+    untrained: bool  # whether rows are scored that the model was not trained for
     work: str | Path | None  # folder that keeps the audio that was scored; None uses a temporary one
     progress: bool  # whether to show progress bars on standard error
     batch_size: int  # clips that the model works on together
@@ -242,6 +278,7 @@ def _context(
         languages=tuple(options.get("languages", LANGUAGES)),
         tell_language=options.get("tell_language", True),
         unseen_speakers=options.get("unseen_speakers", False),
+        untrained=options.get("untrained", False),
     )
 
 

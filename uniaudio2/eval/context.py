@@ -76,6 +76,7 @@ class Context:
         languages: Languages to score where there is a choice.
         tell_language: Whether the recogniser is told the language of a clip.
         unseen_speakers: Whether clips are left out whose speaker is in the train part of their set too.
+        untrained: Whether rows are scored that the model was not trained for.
         notes: Remarks for the report.
         known_speakers: Speakers of the clips that were read, and whether each has clips in the train part of its set.
     """
@@ -93,6 +94,7 @@ class Context:
     languages: tuple[str, ...] = ("en", "zh", "yue")
     tell_language: bool = True
     unseen_speakers: bool = False
+    untrained: bool = False
     notes: list[str] = field(default_factory=list)
     known_speakers: dict[str, bool] = field(default_factory=dict)
 

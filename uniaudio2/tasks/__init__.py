@@ -1,7 +1,8 @@
 """The tasks: one table of rows, with how examples become each trained one, how long it gets, how it is scored."""
 
+from uniaudio2.tasks.lookup import get_form, get_task, held_out_groups, trained_forms
 from uniaudio2.tasks.row import Form, LengthRule, Part, PartKind, Task, audio_parts, required
-from uniaudio2.tasks.table import TASKS, get_form, get_task, held_out_groups, trained_forms
+from uniaudio2.tasks.table import TASKS
 from uniaudio2.tasks.training import KINDS, Audio, HeldOut, Score, Sentence, Source, Text, Training, Voice
 
 __all__ = [

@@ -16,9 +16,10 @@ PartKind = str
 LengthRule = Literal["heard", "text", "spoken", "copied", "sound", "scene"]
 """How long what is generated may get; the numbers are the model's.
 
-heard: text, by the seconds of the audio given. text: any text. spoken: by the time that the texts given take to say.
-copied: about as long as the audio given. sound: any sound. scene: any sound, or the time that the texts given take to
-say, whichever is more."""
+heard: text, by the seconds of the audio given. text: any text. spoken: by the time that the words given (a
+transcription or lyrics where there are any) take to say. copied: about as long as the audio given, or twice as long
+where a text is given too. sound: any sound. scene: any sound, or the time that the words given take to say, whichever
+is more."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Voice:
-    """A value that is a short stretch of another clip of the same speaker."""
+    """A value that is a short stretch of another clip of the same speaker, or of one of the example's audios."""
+
+    audio: str | None = None  # the name of that audio
 
 
 @dataclass(frozen=True)

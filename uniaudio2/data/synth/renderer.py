@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +22,9 @@ from uniaudio2.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
-Clip = tuple[Example, Wave]
-"""An example whose ``path`` and ``start`` are placeholders, and its samples at 24 kHz."""
+Clip = tuple[Example, Wave | Mapping[str, Wave]]
+"""An example whose ``path``, ``start`` and ``audios`` are placeholders, and its samples at 24 kHz: those of its one
+audio, or of each of several by name."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,15 @@ class Material:
 
     root: Path | None
     left_out: dict[str, None] = field(default_factory=dict)
+    _sentences: dict[tuple[str, int], list[Sentence]] = field(default_factory=dict, repr=False)
 
     def sentences(self, language: str, seed: int) -> list[Sentence]:
-        """Shuffled sentences of a language; built-in ones where the folder has no list."""
+        """Shuffled sentences of a language, read once; built-in ones where the folder has no list."""
+        if (language, seed) not in self._sentences:
+            self._sentences[language, seed] = self._read_sentences(language, seed)
+        return self._sentences[language, seed]
+
+    def _read_sentences(self, language: str, seed: int) -> list[Sentence]:
         if self.root is not None and has_sentences(self.root / "text", language):
             return load_sentences(self.root / "text", language, seed=seed)
         self.left_out[f"sentences ({language}): {TEXT_SOURCES[language]}"] = None

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.data.example import Recording
 from uniaudio2.data.manifest import Example, example_from_json, write_manifest
 from uniaudio2.data.sources import data_root_if_any
 from uniaudio2.data.synth.presets import PRESETS
@@ -85,17 +86,13 @@ def render_unit(unit: Unit, out_dir: Path) -> int:
     pieces: list[Wave] = []
     lines: list[dict[str, object]] = []
     position = 0
-    for example, wave in unit.renderer.render(unit.tasks, unit.seed):
-        placed = dataclasses.replace(
-            example,
-            path=f"shards/{unit.name}.wav",
-            start=position / SAMPLE_RATE,
-            duration=wave.size / SAMPLE_RATE,
-            root=out_dir,
-        )
-        lines.append(placed.to_json())
-        pieces += [wave, gap]
-        position += wave.size + gap.size
+    for example, made in unit.renderer.render(unit.tasks, unit.seed):
+        places: dict[str, Recording] = {}
+        for name, wave in (made if isinstance(made, Mapping) else {"audio": made}).items():
+            places[name] = Recording(f"shards/{unit.name}.wav", wave.size / SAMPLE_RATE, position / SAMPLE_RATE)
+            pieces += [wave, gap]
+            position += wave.size + gap.size
+        lines.append(_placed(example, places).to_json())
     if not pieces:
         pieces = [gap]
     samples = np.round(np.clip(np.concatenate(pieces), -1.0, 1.0) * 32767).astype(np.int16)
@@ -104,6 +101,13 @@ def render_unit(unit: Unit, out_dir: Path) -> int:
     text = json.dumps({"fingerprint": unit.fingerprint(), "examples": lines}, ensure_ascii=False)
     write_text(shards / f"{unit.name}.json", text)
     return len(lines)
+
+
+def _placed(example: Example, places: dict[str, Recording]) -> Example:
+    """An example with the places of its audios; one named ``audio`` is its recording."""
+    if own := places.pop("audio", None):
+        return dataclasses.replace(example, path=own.path, duration=own.duration, start=own.start, audios=places)
+    return dataclasses.replace(example, path="", duration=0.0, start=0.0, audios=places)
 
 
 def synthesise(
