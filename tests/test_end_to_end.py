@@ -26,7 +26,7 @@ def corpus(tmp_path, tone):
         if number % 2:
             line |= {"kind": "sound", "label": "beep", "caption": "a beep"}
         else:
-            line |= {"kind": "speech", "text": "one two", "language": "en", "speaker": "s"}
+            line |= {"kind": "speech", "text": "One, two!", "language": "en", "speaker": "s"}
         lines.append(json.dumps(line))
     (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     return folder
@@ -39,6 +39,8 @@ def test_from_a_corpus_to_speech(corpus, tmp_path, capfd):
     prepare = ["prepare", str(corpus), "-o", str(codes), "--model", str(start), "--device", "cpu"]
     assert execute(prepare) == 0
     assert (codes / "codes.json").is_file()
+    labels = [json.loads(line) for file in codes.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert {label.get("text") for label in labels} == {"one two", None}  # as the model learned texts
 
     run = tmp_path / "run"
     train = ["train", "lm_3", "lm=tiny", f"data.codes=[{codes}]", f"train.out_dir={run}", "init_from=null"]

@@ -20,7 +20,7 @@ LEVELS = [
     {"config", "errors", "formats", "files", "devices", "rotary", "tensors", "audio", "codes", "text", "text_english"}
     | {"checks", "codes_file", "vocabulary", "tokenizer", "tasks"},
     {"storage"},
-    {"codec", "lm", "sequence_types", "sequence", "voice_activity"},
+    {"codec", "lm", "sequence_types", "sequence", "voice_activity", "soundcard"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "demo", "demo_page"},

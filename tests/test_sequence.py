@@ -149,6 +149,15 @@ def test_generated_ids_become_codes() -> None:
         builder().ids_to_codes(phases[1], torch.full((1, 8), CONFIG.audio.size - 1))
 
 
+def test_bytes_that_make_no_character_are_left_out() -> None:
+    cat, han = (TOKENIZER.encode(text, special=False) for text in ("cat", "世"))
+    assert len(han) == 3  # one token for each byte
+    assert builder().ids_to_text([*cat, *han]).endswith("世")
+    for broken in ([*cat, han[0]], [han[1], *cat], [*cat, *han[:2], *cat], han[::-1]):
+        text = builder().ids_to_text(broken)
+        assert "\ufffd" not in text and text.replace(" ", "").replace("cat", "") == ""
+
+
 def test_voice_prompt_is_cut() -> None:
     codes = torch.arange(80).expand(8, -1)
     assert voice_codes(codes).shape == (8, VOICE_FRAMES)

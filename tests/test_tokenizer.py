@@ -95,3 +95,17 @@ def test_a_character_that_is_cut_off_at_the_end_is_left_out() -> None:
     assert len(ids) > 1 and tokenizer.decode(ids) == text
     assert tokenizer.decode([*tokenizer.encode("good", special=False), *ids[:-1]]) == "good"
     assert tokenizer.decode([*ids[:-1], *tokenizer.encode("good", special=False)]).endswith("good")
+
+
+def test_scripts_of_languages() -> None:
+    for tokenizer, text in ((small(), "hello there"), (TextTokenizer.load(SHIPPED), "turn on the light it's 5 pm")):
+        english, chinese = (set(tokenizer.outside_script(language)) for language in ("en", "zh"))
+        latin, han = (set(tokenizer.encode(each, special=False)) for each in (text, "你好世界，我唔知喺邊度。"))
+        assert not latin & english and not han & chinese
+        assert latin & chinese and han & english
+        for word in tokenizer.encode(text.replace("5", ""), special=False):
+            assert word in chinese or not tokenizer.decode([word]).isalpha()
+        assert not (english | chinese) & tokenizer.tokens.ids()
+        assert set(tokenizer.outside_script("yue")) == chinese
+        free = set(tokenizer.encode(" 0123456789 ,.?!", special=False))
+        assert not free & (english | chinese)

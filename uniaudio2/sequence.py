@@ -290,10 +290,10 @@ class SequenceBuilder:
         return codes.T.contiguous()
 
     def ids_to_text(self, ids: Sequence[int]) -> str:
-        """Generated text ids to text."""
+        """Generated text ids to text; bytes that make no character are left out."""
         if self.tokenizer is None:
             raise SequenceError("the builder has no tokenizer to decode text")
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(ids).replace("\ufffd", "").strip()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

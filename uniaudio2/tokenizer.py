@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["TAGS", "AudioTokens", "AudioVocabulary", "TextTokenizer", "TextTokens", "TokenizerError"]
 
 
+_NOT_OF = {"en": re.compile("[\u00e3-\u00e9\u00ef\u00f0]"), "zh": re.compile("[A-Za-z]"), "yue": re.compile("[A-Za-z]")}
+"""What no token of a transcript in a language holds, in the byte alphabet of byte-level BPE, where a byte from A1 on is
+the character of that number: the first bytes of Chinese characters; Latin letters."""
+
+
 class TokenizerError(UserError):
     """A tokenizer file or an id that cannot be used."""
 
@@ -43,6 +48,7 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer, tokens: TextTokens = OWN_TEXT_TOKENS) -> None:
         self._tokenizer = tokenizer
         self.tokens = tokens
+        self._outside: dict[str, tuple[int, ...]] = {}
         self._own = tokenizer.token_to_id("<bos>") is not None  # a file trained by :meth:`train`
         size = self.vocab_size
         if tokenizer.get_vocab_size(with_added_tokens=False) < 256:
@@ -152,6 +158,20 @@ class TextTokenizer:
             if not 0 <= index < self.vocab_size:
                 raise TokenizerError(f"text id {index} is outside [0, {self.vocab_size})")
         return self._tokenizer.decode([index for index in ids if index not in special]).rstrip("\ufffd").strip()
+
+    def outside_script(self, language: str) -> tuple[int, ...]:
+        """Ids of tokens that a text in this language (``en``, ``zh``, ``yue``) cannot hold, special ones left out.
+
+        English has no Chinese characters, Chinese no Latin letters; digits and punctuation are everybody's.
+        """
+        if language not in self._outside:
+            wrong = _NOT_OF[language]
+            tokens = self._tokenizer.get_vocab(with_added_tokens=False).items()
+            special = self.tokens.ids()
+            self._outside[language] = tuple(
+                sorted(index for token, index in tokens if wrong.search(token) and index not in special)
+            )
+        return self._outside[language]
 
     def _split_special(self, text: str) -> list[str]:
         """Cut inside anything the file would read as a special token, so that users cannot inject one."""

@@ -136,29 +136,76 @@ def find_speech(recording: Recording, threshold: float) -> list[Speech]:
         recording: Any length; read once, in constant memory.
         threshold: Least probability of speech of a 32 ms frame.
     """
-    step, spans = FRAME * SAMPLE_RATE // RATE, []
-    frame = 0
+    finder = SpeechFinder(threshold)
     for probabilities in speech_probabilities(recording.blocks()):
-        for index in np.flatnonzero(probabilities >= threshold).tolist():
-            start = (frame + index) * step
-            if spans and start - spans[-1][1] <= GAP_S * SAMPLE_RATE:
-                spans[-1][1] = start + step
+        finder.push(probabilities)
+    return [finder.speech(number, recording.num_samples) for number in range(len(finder.spans))]
+
+
+class SpeechFinder:
+    """Finds where somebody speaks while the audio comes; see `find_speech`.
+
+    Args:
+        threshold: Least probability of speech of a 32 ms frame.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self.heard = 0  # samples that are decided on
+        self.spans: list[list[int]] = []  # first sample of each stretch of speech, and one past it; the last may grow
+
+    def push(self, probabilities: np.ndarray) -> None:
+        """Take the probabilities (F,) of the next frames."""
+        step = FRAME * SAMPLE_RATE // RATE
+        for index in np.flatnonzero(probabilities >= self._threshold).tolist():
+            start = self.heard + index * step
+            if self.spans and not self._divides(start):
+                self.spans[-1][1] = start + step
             else:
-                spans.append([start, start + step])
-        frame += len(probabilities)
-    margin, kept = round(MARGIN_S * SAMPLE_RATE), round(KEPT_S * SAMPLE_RATE)
-    found = []
-    for start, end in spans:
-        end = min(end, recording.num_samples)
-        first = 0 if start <= kept else start - margin
-        last = recording.num_samples if recording.num_samples - end <= kept else end + margin
-        found.append(Speech(start, end, first, last))
-    return found
+                self.spans.append([start, start + step])
+        self.heard += len(probabilities) * step
+
+    def _divides(self, at: int) -> bool:
+        """Whether nobody has spoken for long, at a sample."""
+        return at - self.spans[-1][1] > GAP_S * SAMPLE_RATE
+
+    def is_closed(self, number: int) -> bool:
+        """Whether a stretch cannot grow any more."""
+        return number + 1 < len(self.spans) or self._divides(self.heard)
+
+    def speech(self, number: int, num_samples: int | None) -> Speech:
+        """A stretch as it is now, in a recording of that length; None: the audio goes on."""
+        (start, end), margin, kept = self.spans[number], round(MARGIN_S * SAMPLE_RATE), round(KEPT_S * SAMPLE_RATE)
+        first, last = 0 if start <= kept else start - margin, end + margin
+        if num_samples is not None:
+            end = min(end, num_samples)
+            last = num_samples if num_samples - end <= kept else end + margin
+        return Speech(start, end, first, last)
 
 
 def speech_share(audio: Tensor, threshold: float = 0.5) -> float:
     """Share of the 32 ms frames of a waveform (1, N) at 24 kHz in which somebody speaks."""
     return float(np.mean(np.concatenate(list(speech_probabilities([audio]))) >= threshold))
+
+
+def pauses(audio: Tensor, threshold: float, least_s: float, speech_s: float) -> list[int]:
+    """Middles of the pauses inside of a waveform, in samples.
+
+    Args:
+        audio: (1, N) at 24 kHz.
+        threshold: Least probability of speech of a 32 ms frame.
+        least_s: Shortest pause.
+        speech_s: A pause counts only with so much speech since the one before, and behind it.
+    """
+    step = FRAME * SAMPLE_RATE // RATE
+    spoken = np.flatnonzero(np.concatenate(list(speech_probabilities([audio]))) >= threshold)
+    found: list[int] = []
+    begun = 0  # frames of speech up to the pause before
+    for index in np.flatnonzero(np.diff(spoken) * step > least_s * SAMPLE_RATE + step).tolist():
+        if min(index + 1 - begun, len(spoken) - index - 1) * step >= speech_s * SAMPLE_RATE:
+            found.append((int(spoken[index]) + 1 + int(spoken[index + 1])) * step // 2)
+            begun = index + 1
+    return found
 
 
 def cut(blocks: Iterable[Tensor], stretches: Iterable[Speech]) -> Iterator[tuple[Speech, Iterator[Tensor]]]:

@@ -9,6 +9,7 @@ from uniaudio2.api.results import join_texts
 from uniaudio2.audio import SAMPLE_RATE, chunks_at_pauses
 from uniaudio2.engine import beam_search
 from uniaudio2.errors import UserError
+from uniaudio2.speech_text import is_han
 
 
 def test_transcripts_of_one_and_of_many(model):
@@ -169,3 +170,15 @@ def test_progress_tells_of_every_piece_in_order(model):
     for row, result in enumerate(results):
         assert tuple(piece for number, piece in told if number == row and piece.text) == result.segments
     assert sum(piece.end_s - piece.start_s for _, piece in told) == pytest.approx(3.1)
+
+
+def test_a_transcript_in_a_language_is_in_its_script(model):
+    clips = [noise(1.0, seed) for seed in range(2)]
+    for how in ({"beams": 2, "shifts": 2}, {"temperature": 1.0, "seed": 3}):
+        for language, wrong in (("en", is_han), ("zh", str.isascii)):
+            texts = [str(one) for one in model.transcribe(clips, language=language, **how)]
+            letters = [letter for letter in "".join(texts) if letter.isalpha()]
+            assert not any(map(wrong, letters)), texts
+            assert "\ufffd" not in "".join(texts)
+    free = "".join(str(one) for one in model.transcribe([noise(1.0, seed) for seed in range(4)], temperature=1.0))
+    assert any(letter.isascii() and letter.isalpha() for letter in free) and "\ufffd" not in free

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.api.support import noise, tune
-from uniaudio2.api.speak import louder
+from uniaudio2.api.request import Ask, Limits
+from uniaudio2.api.speak import best_heard, louder
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.engine import derive_seed
 from uniaudio2.errors import UserError
@@ -29,8 +30,8 @@ def test_length_follows_the_text(model):
 
 def test_sentences_streamed_are_sentences_spoken(model):
     text = "One two. Three four. Five."
-    spoken = model.speak(text, batch_size=1, seed=5)
-    streamed = list(model.stream(text, seed=5))
+    spoken = model.speak(text, batch_size=1, seed=5, best_of=2)
+    streamed = list(model.stream(text, seed=5, best_of=2))
     assert len(streamed) == len(spoken.sentences) == len(spoken.codes) == 3
     assert torch.equal(torch.cat(streamed, -1), spoken.audio)
 
@@ -55,7 +56,7 @@ def test_the_attempt_is_kept_in_which_the_text_is_heard_best(model, monkeypatch)
 
     def heard(lm, tokens, mask, loss_mask):
         tried.append(len(tokens))
-        return [float(number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
+        return [100.0 * (number != 1) for number in range(len(tokens))]  # pretend that the second attempt is understood
 
     monkeypatch.setattr("uniaudio2.api.speak.text_nats", heard)
     alone = [model.speak("Hello.", best_of=1, seed=derive_seed(2, 0, attempt)) for attempt in range(3)]
@@ -76,7 +77,7 @@ def test_attempts_are_the_models_own_number_and_do_not_depend_on_the_batch(model
     assert all(
         torch.equal(a.reconstruction, b.reconstruction) for a, b in zip(together.codes, single.codes, strict=True)
     )
-    streamed = torch.cat(list(model.stream(text, seed=4)), dim=-1)
+    streamed = torch.cat(list(model.stream(text, seed=4, best_of=3)), dim=-1)
     assert torch.allclose(streamed, single.audio, atol=1e-4)
 
 
@@ -191,11 +192,46 @@ def test_times_of_sentences_are_those_in_the_audio(model):
 
 def test_louder_speech_is_the_same_speech_and_never_clips(model, monkeypatch):
     tune(monkeypatch, model, speech_gain_db=0.0)
-    plain = model.speak("One two. Three.", seed=3).audio
+    calls = (
+        lambda: model.speak("One two. Three.", seed=3).audio,
+        lambda: torch.cat(list(model.stream("One two. Three.", seed=3)), -1),
+    )
+    plain = [call() for call in calls]
     tune(monkeypatch, model, speech_gain_db=6.0)
-    loud = model.speak("One two. Three.", seed=3).audio
-    small = plain.abs() * 10 ** (6 / 20) < 0.9
-    torch.testing.assert_close(loud[small], plain[small] * 10 ** (6 / 20))
+    for call, before in zip(calls, plain, strict=True):
+        loud, small = call(), before.abs() * 10 ** (6 / 20) < 0.9
+        torch.testing.assert_close(loud[small], before[small] * 10 ** (6 / 20))
     assert float(louder(100 * torch.randn(1, 500), 12.0).abs().max()) <= 1.0
-    streamed = torch.cat(list(model.stream("One two. Three.", seed=3, best_of=1)), -1)
-    torch.testing.assert_close(streamed, model.speak("One two. Three.", seed=3, best_of=1, batch_size=1).audio)
+
+
+def test_another_speed_is_the_same_speech_in_another_time(model):
+    text = "Hello there. How are you?"
+    usual, quick = (model.speak(text, seed=3, batch_size=1, speed=speed) for speed in (1.0, 1.6))
+    assert all(torch.equal(a.reasoning, b.reasoning) for a, b in zip(usual.codes, quick.codes, strict=True))
+    assert quick.duration_s == pytest.approx(usual.duration_s / 1.6, abs=0.001)
+    for (start, end), (first, last) in zip(usual.times_s, quick.times_s, strict=True):
+        assert (first, last) == pytest.approx((start / 1.6, end / 1.6), abs=0.001)
+    assert torch.equal(torch.cat(list(model.stream(text, seed=3, best_of=1, speed=1.6)), dim=-1), quick.audio)
+    for speed in (0.49, 2.01, float("nan")):
+        with pytest.raises(ValueError, match="speed must be"):
+            model.speak("hello", speed=speed)
+
+
+def test_a_sound_that_was_not_learned_is_said_to_be_unknown(model, monkeypatch, caplog):
+    tune(monkeypatch, model, sounds=("dog", "bark", "rain"))
+    model.generate_sound("Dogs barking", duration_s=0.3)
+    assert not caplog.records
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert "'a trumpet': model tiny learned no such sound, only: dog, bark, rain" in caplog.text
+    caplog.clear()
+    tune(monkeypatch, model, sounds=None)
+    model.generate_sound("a trumpet", duration_s=0.3)
+    assert not caplog.records
+
+
+def test_of_attempts_heard_alike_the_one_of_usual_length_is_kept(model, monkeypatch):
+    ask = Ask("tts", {"transcription": "fifteen letters"}, "en", Limits())  # about a second
+    waves = [noise(seconds) for seconds in (0.5, 1.1, 2.0)]
+    for nats, kept in (([1.0, 1.0, 1.0], 1), ([0.0, 3.0, 3.0], 0), ([3.0, 3.0, 1.0], 2)):
+        monkeypatch.setattr("uniaudio2.api.speak.text_nats", lambda *_, nats=nats: nats)
+        assert best_heard(model, waves, ask) == kept

@@ -14,7 +14,7 @@ import pytest
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.api.results import Segment, TextResult
+from uniaudio2.api.results import Segment, TextResult, Word
 from uniaudio2.cli import execute
 from uniaudio2.cli.texts import as_text
 from uniaudio2.errors import BUG_EXIT_CODE, UserError
@@ -43,7 +43,7 @@ def cli(capfd: pytest.CaptureFixture[str], model: str) -> Cli:
 
 def test_subtitles_tables_and_text() -> None:
     assert as_text(RESULT, "txt") == "one two\n"
-    assert as_text(RESULT, "txt", timestamps=True) == "0.00\t1.50\tone\n3661.25\t3662.00\ttwo\n"
+    assert as_text(RESULT, "txt", timestamps="segments") == "0.00\t1.50\tone\n3661.25\t3662.00\ttwo\n"
     assert as_text(RESULT, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,500\none\n\n2\n01:01:01,250 --> 01:01:02,000\ntwo\n"
     )
@@ -202,3 +202,23 @@ def test_a_closed_error_stream_does_no_harm(model: str, wav: Callable[..., Path]
     line = " ".join([*command("transcribe", wav("a.wav", 0.4), model=model), "2>&-"])
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.count("\n") == 1
+
+
+def test_times_of_words_in_every_form(cli: Cli, wav: Callable[..., Path], tmp_path: Path) -> None:
+    words = (Word(0.0, 0.5, "one"), Word(0.75, 1.5, "more"))
+    result = TextResult("one more", (Segment(0.0, 1.5, "one more", words=words),), 2.0, "en")
+    assert as_text(result, "txt", "words") == "0.00\t0.50\tone\n0.75\t1.50\tmore\n"
+    assert as_text(result, "tsv", "words") == "start\tend\ttext\n0\t500\tone\n750\t1500\tmore\n"
+    assert as_text(result, "vtt", "words").count("-->") == as_text(result, "srt", "words").count("-->") == 2
+    assert as_text(result, "vtt", "segments").count("-->") == 1
+    source = wav("a.wav", 1.0)
+    code, out, _ = cli("transcribe", "--timestamps", "words", source, "--json")
+    assert code == 0
+    segment = json.loads(out)["segments"][0]
+    assert "".join(word["text"] for word in segment["words"]) == segment["text"].replace(" ", "")
+    for plain in (["--timestamps", source], [source, "--timestamps"], ["--timestamps", "segments", source]):
+        code, out, _ = cli("transcribe", *plain)
+        start, end, text = out.split("\t", 1)[1].rstrip("\n").split("\t")
+        assert (code, float(start), float(end), text) == (0, 0.0, 1.0, segment["text"])
+    code, _, err = cli("caption", source, "--timestamps", "words")
+    assert code == 1 and "--timestamps words" in err.splitlines()[0]

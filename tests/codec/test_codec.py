@@ -421,9 +421,36 @@ def test_shorter_windows_are_heard_sooner(codec: ReasoningCodec) -> None:
     assert not torch.equal(whole, codec.decode(draw_codes(30), generator=seeded()))
 
 
+def test_windows_grow_and_a_frame_has_the_same_noise_in_all_of_them(
+    codec: ReasoningCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    sample = codec.decoder.sample
+    monkeypatch.setattr(
+        codec.decoder, "sample", lambda *args, **kwargs: seen.append(kwargs["noise"]) or sample(*args, **kwargs)
+    )
+    codes = draw_codes(40)
+    session = codec.decoder_session(first_codes=4, window_codes=16, generator=seeded())
+    sizes = [session.push(codes_of(codes, index)).shape[2] // RECONSTRUCTION_HOP for index in range(40)]
+    rest = session.finish().shape[2] // RECONSTRUCTION_HOP
+    assert [(frame, size) for frame, size in enumerate(sizes, 1) if size][:2] == [(4, 2), (10, 4)]
+    assert sum(sizes) + rest == 40 and max(sizes) > 4
+    streamed, starts = list(seen), [0, 2, 6]
+    seen.clear()
+    codec.decode(codes, window_codes=250, generator=seeded())
+    for start, noise in zip(starts, streamed, strict=False):
+        assert torch.equal(noise, seen[0][:, 2 * start : 2 * start + noise.shape[1]])
+
+
+def codes_of(codes: AudioCodes, frame: int) -> AudioCodes:
+    """One reconstruction frame of codes."""
+    return AudioCodes.of({"reconstruction": codes.reconstruction[..., frame : frame + 1]}, codes.hops)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"first_codes": 1}, "first_codes must be at least 2"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"solver": "magic"}, "unknown solver"),
         ({"noise_scale": float("nan")}, "noise_scale"),

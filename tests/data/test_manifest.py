@@ -17,6 +17,7 @@ from uniaudio2.data.manifest import (
     Example,
     ManifestError,
     add_phonemes,
+    as_spoken,
     read_manifest,
     validate,
     write_manifest,
@@ -190,3 +191,11 @@ def test_validate_finds_missing_short_leaking_and_unlabelled_clips(tmp_path: Pat
     problems = " | ".join(validate(tmp_path / "bad.jsonl").problems)
     for expected in ("b: .*missing", "c: clip ends at 1.50", "both in train and in dev", "e: a sound without"):
         assert re.search(expected, problems), (expected, problems)
+
+
+def test_transcripts_as_they_are_spoken() -> None:
+    assert as_spoken(example(text="It's 5 pm, Mr. Smith!")).text == "it's five pm mister smith"
+    assert as_spoken(example(text="今天5点。", language="zh")).text == "今天五点"
+    for same in (example(text=None), example(text="…"), example(text="Bonjour!", language=None)):
+        assert as_spoken(same) == same
+    assert as_spoken(example(kind="sound", caption="A dog.", text=None)).caption == "A dog."

@@ -5,11 +5,12 @@ Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz, in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from uniaudio2.checks import check_number
 
 MAX_CHANNELS = 64  # more rows than this are samples the wrong way round
 MAX_SAMPLE_RATE = 1_000_000  # Hz
+BLOCK_S = 0.25  # seconds of audio that comes which are taken at once
 AudioInput: TypeAlias = "str | PathLike[str] | Recording | Tensor | np.ndarray[Any, Any]"
 
 
@@ -37,6 +39,18 @@ def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recordi
         return open_audio(str(audio))
     if not isinstance(audio, Tensor | np.ndarray | Sequence):
         raise AudioError(f"audio must be a path or samples, got {type(audio).__name__}")
+    wave = as_mono(audio, sample_rate)
+    if wave.shape[-1] == 0:
+        raise AudioError("the audio holds no samples")
+    return Recording.of(resample(wave, sample_rate, SAMPLE_RATE))
+
+
+def as_mono(audio: Tensor | np.ndarray[Any, Any] | Sequence[Any], sample_rate: int) -> Tensor:
+    """Samples (N,), (1, N) or (channels, N) as a waveform (1, N) of the same rate; N may be 0.
+
+    Raises:
+        AudioError: If they are no samples.
+    """
     check_number("sample_rate", sample_rate, 1, MAX_SAMPLE_RATE, whole=True)
     wave = torch.as_tensor(audio, device="cpu").detach()
     if not wave.is_floating_point():
@@ -48,12 +62,34 @@ def open_recording(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Recordi
         raise AudioError(f"samples must be (N,), (1, N) or (channels, N), got {tuple(wave.shape)}")
     if wave.shape[0] > MAX_CHANNELS:
         raise AudioError(f"samples must be (channels, N), got {tuple(wave.shape)}; transpose them")
-    wave = wave.mean(0, keepdim=True)
-    if wave.shape[-1] == 0:
-        raise AudioError("the audio holds no samples")
     if not torch.isfinite(wave).all():
         raise AudioError("the audio holds samples that are NaN or infinite")
-    return Recording.of(resample(wave, sample_rate, SAMPLE_RATE))
+    return wave.mean(0, keepdim=True)
+
+
+def as_blocks(chunks: Iterable[Tensor | np.ndarray[Any, Any]], sample_rate: int = SAMPLE_RATE) -> Iterator[Tensor]:
+    """Samples that come chunk by chunk as short blocks (1, n) at 24 kHz, as soon as they are there.
+
+    Args:
+        chunks: Consecutive samples in [-1, 1]: (N,), (1, N) or (channels, N).
+        sample_rate: Their rate, Hz.
+
+    Raises:
+        AudioError: If a chunk holds no samples that can be used.
+    """
+    resampler = None if sample_rate == SAMPLE_RATE else soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, "float32")
+    for chunk in chunks:
+        if not isinstance(chunk, Tensor | np.ndarray | list | tuple):
+            raise AudioError(f"a chunk must be samples, got {type(chunk).__name__}")
+        for block in as_mono(chunk, sample_rate).split(max(1, round(BLOCK_S * sample_rate)), dim=-1):
+            if resampler is not None:
+                block = torch.from_numpy(resampler.resample_chunk(block[0].numpy())[None])
+            if block.shape[-1]:
+                yield block
+    if resampler is not None:
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        if rest.size:
+            yield torch.from_numpy(rest[None])
 
 
 def load_waveform(audio: AudioInput, sample_rate: int = SAMPLE_RATE) -> Tensor:

@@ -16,15 +16,28 @@ from torch import Tensor
 
 from uniaudio2.api.core import Core
 from uniaudio2.api.inputs import level_dbfs
-from uniaudio2.api.request import GREEDY, Ask, Effort, Heard, Sampling, check_sampling, generate, search, text_limits
+from uniaudio2.api.request import (
+    GREEDY,
+    SPOKEN,
+    Ask,
+    Effort,
+    Heard,
+    Sampling,
+    check_sampling,
+    generate,
+    search,
+    text_limits,
+)
 from uniaudio2.api.results import Segment, TextResult, join_texts
+from uniaudio2.api.turns import language_turns
+from uniaudio2.api.words import time_words
 from uniaudio2.audio import SAMPLE_RATE, Recording, chunks_at_pauses
 from uniaudio2.checks import check_number
 from uniaudio2.codes import AudioCodes
 from uniaudio2.speech_text import detect_language, is_han
 from uniaudio2.tasks import Task
 from uniaudio2.text import TextError
-from uniaudio2.voice_activity import cut, find_speech, speech_share
+from uniaudio2.voice_activity import Speech, cut, find_speech, speech_share
 
 MIN_CHUNK_S, MOST_CHUNK_S = 0.4, 3600.0
 MOST_BATCH = 4096
@@ -50,6 +63,7 @@ class TranscribeOptions(CaptionOptions, total=False):
     language: str | None
     beams: int | None
     shifts: int | None
+    word_timestamps: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Listening:
     batch_size: int
     effort: Effort = GREEDY
     silence: str = ""  # what is said of a piece with nothing to hear
+    words: bool = False  # whether words get times
 
     def __post_init__(self) -> None:
         check_number("max_chunk_s", self.max_chunk_s, MIN_CHUNK_S, MOST_CHUNK_S)
@@ -83,7 +98,7 @@ def listens(row: Task) -> str | None:
     names = {part.value for part in row.inputs}
     value = row.outputs[0].value
     one_recording = kinds == ["audio"] and len(names) == 1
-    return value if one_recording and value in ("transcription", "lyric", "caption") else None
+    return value if one_recording and value in (*SPOKEN, "caption") else None
 
 
 def describe(
@@ -98,42 +113,65 @@ def describe(
     found: list[list[Segment]] = [[] for _ in recordings]
     threshold = None if how.captions else core.facts.generation.voice_threshold
     pieces = (
-        (row, piece)
-        for row, recording in enumerate(recordings)
-        for piece in _divide(recording, how.max_chunk_s, threshold)
+        (row, piece) for row, recording in enumerate(recordings) for piece in _divide(core, recording, how, threshold)
     )
     held = how.batch_size * (1 if progress else BATCHES_HELD)
     while group := list(islice(pieces, held)):
-        heard = _hear(core, [chunk.audio for _, chunk in group], how, sampling)
+        heard = hear(core, [chunk.audio for _, chunk in group], how, sampling)
         for (row, chunk), one in zip(group, heard, strict=True):
-            piece = Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *one)
+            piece = segment(chunk, one, how)
             found[row].append(piece)
             if progress:
                 progress(row, piece)
-    return [_joined(recording, parts, how) for recording, parts in zip(recordings, found, strict=True)]
+    return [joined(recording.duration_s, parts, how) for recording, parts in zip(recordings, found, strict=True)]
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """A piece of a recording that is worked on at once, and where in it something is to be heard, in samples."""
 
     start: int
     end: int
     audio: Tensor  # (1, n), with a margin around
+    before: int = 0  # samples of the margin in front
+
+    @property
+    def speech(self) -> Tensor:
+        """The audio without margins."""
+        return self.audio[:, self.before : self.before + self.end - self.start]
 
 
-def _divide(recording: Recording, max_s: float, threshold: float | None) -> Iterator[_Chunk]:
-    """Pieces of at most ``max_s``, cut at pauses; with a threshold only where somebody speaks."""
+def _divide(core: Core, recording: Recording, how: Listening, threshold: float | None) -> Iterator[Chunk]:
+    """Pieces of at most ``how.max_chunk_s``, cut at pauses; with a threshold only where somebody speaks."""
     if threshold is None:
-        for start, audio in chunks_at_pauses(recording.blocks(), max_s):
-            yield _Chunk(start, start + audio.shape[-1], audio)
+        for start, audio in chunks_at_pauses(recording.blocks(), how.max_chunk_s):
+            yield Chunk(start, start + audio.shape[-1], audio)
         return
     for speech, blocks in cut(recording.blocks(), find_speech(recording, threshold)):
-        for offset, audio in chunks_at_pauses(blocks, max_s):
-            start, end = speech.first + offset, speech.first + offset + audio.shape[-1]
-            yield _Chunk(max(start, speech.start), max(start, min(end, speech.end)), audio)
+        for offset, audio in chunks_at_pauses(blocks, how.max_chunk_s):
+            yield from chunks_of(core, how, threshold, speech, offset, audio)
 
 
-def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> TextResult:
+def chunks_of(
+    core: Core, how: Listening, threshold: float, speech: Speech, offset: int, audio: Tensor
+) -> Iterator[Chunk]:
+    """The pieces of a part (1, n) of a stretch of speech, from that sample of the stretch on.
+
+    Where no language was told, it is cut where the language changes.
+    """
+    whole = [(0, audio.shape[-1])]
+    for a, b in language_turns(core, audio, how.row, threshold) if how.language is None else whole:
+        start, end = speech.first + offset + a, speech.first + offset + b
+        first, last = max(start, speech.start), max(start, min(end, speech.end))
+        yield Chunk(first, last, audio[:, a:b], first - start)
+
+
+def segment(chunk: Chunk, heard: Heard, how: Listening) -> Segment:
+    """A piece with what was heard in it."""
+    words = time_words(chunk.speech, heard.text, chunk.start / SAMPLE_RATE) if how.words else ()
+    return Segment(chunk.start / SAMPLE_RATE, chunk.end / SAMPLE_RATE, *heard, words)
+
+
+def joined(duration_s: float, pieces: Sequence[Segment], how: Listening) -> TextResult:
     """One result of all pieces of a recording; captions are each said once."""
     segments = tuple(piece for piece in pieces if piece.text)
     said = [segment.text for segment in segments]
@@ -146,9 +184,9 @@ def _joined(recording: Recording, pieces: Sequence[Segment], how: Listening) -> 
     return TextResult(
         text,
         segments,
-        recording.duration_s,
+        duration_s,
         language,
-        *_scores(pieces, recording.duration_s),
+        *_scores(pieces, duration_s),
     )
 
 
@@ -172,7 +210,7 @@ def _scores(pieces: Sequence[Segment], duration_s: float) -> tuple[float | None,
     return mean, min(1.0, max(0.0, 1.0 - speech_s / duration_s))
 
 
-def _hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
+def hear(core: Core, chunks: Sequence[Tensor], how: Listening, sampling: Sampling) -> list[Heard]:
     """What the model hears in each of several waveforms (1, N); ``silence`` where there is nothing to hear."""
     config = core.facts.generation
     most = 1.0 if config.no_speech_threshold is None else config.no_speech_threshold

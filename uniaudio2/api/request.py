@@ -21,8 +21,11 @@ from uniaudio2.engine import (
     beam_search,
 )
 from uniaudio2.errors import UserError
-from uniaudio2.sequence import SequenceBuilder
+from uniaudio2.sequence import Prompt, SequenceBuilder
 from uniaudio2.tasks import Task, get_task
+
+SPOKEN = ("transcription", "lyric")
+"""Values that hold what a voice says."""
 
 
 class Sampling(TypedDict, total=False):
@@ -199,7 +202,7 @@ def build_request(core: Core, builder: SequenceBuilder, ask: Ask, sampling: Samp
         guidance = defaults.guidance if row.guidance else 1.0
     elif guidance != 1.0 and not row.guidance:
         raise UserError(f"task {row.name!r} has no guidance: leave --guidance out or give 1")
-    prompt = builder.prompt(row, ask.values, shots=ask.shots, language=ask.language)
+    prompt = in_script(builder.prompt(row, ask.values, shots=ask.shots, language=ask.language), builder, ask.language)
     most_positions = core.parts[0].config.max_positions
     room = most_positions - len(prompt) - 8
     if room < 16:
@@ -216,6 +219,15 @@ def build_request(core: Core, builder: SequenceBuilder, ask: Ask, sampling: Samp
         limits=_limits_within(row, ask.limits, room, core.codec.streams),
         match_lengths=not ask.limits.exact,
     )
+
+
+def in_script(prompt: Prompt, builder: SequenceBuilder, language: str | None) -> Prompt:
+    """The prompt of a transcript that can only be written in the script of its language; None: in any."""
+    if language is None or builder.tokenizer is None or prompt.phases[0].value not in SPOKEN:
+        return prompt
+    outside = builder.tokenizer.outside_script(language)
+    phases = [replace(phase, forbidden=(*phase.forbidden, *outside)) for phase in prompt.phases]
+    return replace(prompt, phases=tuple(phases))
 
 
 def _limits_within(row: Task, limits: Limits, room: int, streams: Sequence[Stream]) -> dict[str, tuple[int, int]]:

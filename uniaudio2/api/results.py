@@ -18,6 +18,19 @@ from uniaudio2.speech_text import Sentence, is_han
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of a transcript and when it is said."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "text": self.text}
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of a recording and what was found in it."""
 
@@ -28,11 +41,13 @@ class Segment:
     mean_log_probability: float | None = None
     # What the model gave to an empty text; 1 where the stretch is too quiet to be worked on.
     no_speech_probability: float | None = None
+    words: tuple[Word, ...] = ()  # where they were asked for
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        record = {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3), "text": self.text}
-        return record | _scores(self)
+        record: dict[str, Any] = Word(self.start_s, self.end_s, self.text).to_dict()
+        words = {"words": [word.to_dict() for word in self.words]} if self.words else {}
+        return record | words | _scores(self)
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,11 @@ class TextResult:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of all segments, where they were asked for."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         record: dict[str, Any] = {
@@ -63,6 +83,29 @@ def _scores(result: Segment | TextResult) -> dict[str, float]:
     """Those scores that there are."""
     found = {name: getattr(result, name) for name in ("mean_log_probability", "no_speech_probability")}
     return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """What is known of audio that is still coming; ``str()`` gives the text."""
+
+    text: str  # of the pieces that are finished: it only grows
+    heard_s: float  # seconds of audio that have come
+    # Of the piece that is being spoken: what two hearings of it agreed on, which only grows as long as the piece lasts,
+    # and what the last one took to follow. The finished piece is heard anew, with more effort.
+    agreed: str = ""
+    guess: str = ""
+    finished: tuple[Segment, ...] = ()  # since the result before, only those with text
+    result: TextResult | None = None  # of all, with the last one
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        record: dict[str, Any] = {name: getattr(self, name) for name in ("text", "agreed", "guess")}
+        record |= {"heard_s": round(self.heard_s, 3), "finished": [part.to_dict() for part in self.finished]}
+        return record | ({} if self.result is None else {"result": self.result.to_dict()})
 
 
 @dataclass(frozen=True)

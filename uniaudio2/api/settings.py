@@ -72,6 +72,8 @@ class GenerationConfig:
     speech_more_s: float = 1.0  # and so much more
     speech_gain_db: float = 0.0  # speech is made louder by this than what was learned from; peaks are rounded off
     sound_time_s: tuple[float, float] = (0.8, 10.0)  # shortest and longest sound of free length
+    # Beginnings of the words that name the sounds it learned; one that has none brings a warning; null: any.
+    sounds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_number("beams", self.beams, 1, MOST_BEAMS, whole=True)

@@ -6,6 +6,8 @@ Shapes: ``N`` samples, ``K`` codebooks, ``T`` frames. A waveform is (1, N), mono
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from uniaudio2.api.request import (
 )
 from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
-from uniaudio2.audio import SAMPLE_RATE, AudioError, limit
+from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_speed, limit
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
@@ -39,8 +41,14 @@ from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
 from uniaudio2.text import TextError, normalise_text
 
+logger = logging.getLogger(__name__)
+
 MIN_SOUND_S = 0.2
+LENGTH_WEIGHT = 2.0  # nats a token for a length that is off by a factor of e; chosen on training sentences
 FADE_S = 0.005
+# Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. What is
+# heard then lasts until the next window is there, as long as a frame takes at most a third of its time.
+FIRST_CODES = 6
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Speaking:
     batch_size: int
     steps: int | None
     sampling: Sampling
+    speed: float = 1.0
 
     @classmethod
     def of(
@@ -67,17 +76,19 @@ class Speaking:
         steps: int | None,
         best_of: int | None,
         sampling: Sampling,
+        speed: float = 1.0,
     ) -> Speaking:
         """From what the user gave."""
         config = core.facts.generation
         greedy = drawing(config.speech, sampling).greedy
         check_optional("best_of", best_of, 1, MOST_ATTEMPTS, whole=True)
         check_number("batch_size", batch_size, 1, whole=True)
+        check_number("speed", speed, SLOWEST, FASTEST)
         check_decoding(steps, sampling.get("seed"))
         if best_of is None:
             best_of = 1 if greedy else config.speech_attempts  # greedy attempts would all be the same
         prompt = None if voice is None else voice_prompt(core, load_waveform(_recording(core, voice), sample_rate))
-        return cls(best_of, prompt, batch_size, steps, sampling)
+        return cls(best_of, prompt, batch_size, steps, sampling, speed)
 
 
 def _recording(core: Core, voice: AudioInput) -> AudioInput:
@@ -100,7 +111,9 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
     parts = list(speak_parts(core, sentences, how))
     ends = list(itertools.accumulate(audio.shape[-1] / SAMPLE_RATE for audio, _ in parts))
     last = len(parts) - 1
-    pauses = [0.0 if number == last else sentence.pause_after_s for number, sentence in enumerate(sentences)]
+    pauses = [
+        0.0 if number == last else sentence.pause_after_s / how.speed for number, sentence in enumerate(sentences)
+    ]
     return SpeechResult(
         audio=torch.cat([audio for audio, _ in parts], dim=-1),
         text=text,
@@ -133,24 +146,28 @@ def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Ite
             mine, made = made[: how.attempts], made[how.attempts :]
             waves = [core.decode(codes, seed=derive_seed(seed, number), steps=how.steps) for codes in mine]
             best = best_heard(core, waves, ask)
-            pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s
-            yield _with_pause(louder(waves[best], core.facts.generation.speech_gain_db), pause_s), mine[best]
+            pause_s = 0.0 if number == len(sentences) - 1 else sentence.pause_after_s / how.speed
+            wave = louder(change_speed(waves[best], how.speed), core.facts.generation.speech_gain_db)
+            yield _with_pause(wave, pause_s), mine[best]
 
 
 def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
-    """Waveforms (1, n) as soon as they can be heard; joined they are those of `speak_parts`, one by one.
+    """Waveforms (1, n) as soon as they can be heard; joined they are nearly those of `speak_parts`, one by one.
 
-    A single attempt at a sentence is heard while it is made, window by window of the codec. Of several attempts the
-    best is heard, once all are whole.
+    A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short
+    and know little of what follows. Of several attempts the best is
+    heard, once all are whole; so is a sentence at another speed.
     """
-    if how.attempts > 1:
+    if how.attempts > 1 or how.speed != 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
         return
     fade, gain_db = round(FADE_S * SAMPLE_RATE), core.facts.generation.speech_gain_db
     for number, sentence in enumerate(sentences):
         seed = derive_seed(seed_of(how.sampling), number)
         request = build_request(core, core.sequences, _ask(core, sentence, how), how.sampling, seed)
-        decoding = core.codec.decoder_session(steps=how.steps, generator=torch.Generator().manual_seed(seed))
+        decoding = core.codec.decoder_session(
+            steps=how.steps, generator=torch.Generator().manual_seed(seed), first_codes=FIRST_CODES
+        )
         # Held back: the end is faded, once it is known to be the end.
         rest = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
         with closing(core.engine.stream(request)) as events:
@@ -179,10 +196,11 @@ def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:
 
 
 def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
-    """Which of several attempts at one sentence the model itself hears best: the highest log-likelihood of its text.
+    """Which of several attempts at one sentence is best: the model hears its text in it, and its length is usual.
 
     Choice: it listens to the waves, not to the codes that it has just made, which it hears too well; the
-    log-likelihood tells more than the errors of a transcript.
+    log-likelihood tells more than the errors of a transcript. The length is a judge that shares none of the
+    recogniser's errors: words that were left out or drawn out show in it.
     """
     if len(waves) == 1:
         return 0
@@ -195,7 +213,9 @@ def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
         ]
     ).to(lm.device)
     each = text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
-    return min(range(len(waves)), key=lambda attempt: each[attempt])
+    usual = speaking_time_s(words) * SAMPLE_RATE
+    lengths = [abs(math.log(max(wave.shape[-1], 1) / usual)) for wave in waves]
+    return min(range(len(waves)), key=lambda attempt: each[attempt] + LENGTH_WEIGHT * lengths[attempt])
 
 
 def generate_sound(
@@ -211,12 +231,20 @@ def generate_sound(
         check_number("duration_s", duration_s, MIN_SOUND_S)
         limits = Limits(min_audio_s=duration_s, max_audio_s=duration_s, exact=True)
     words = spoken(core, check_description(text), "en")
+    warn_of_unknown(core, words)
     codes = cast(AudioCodes, generate(core, [Ask("tta", {"caption": words}, None, limits)], sampling)[0]["audio"])
     if duration_s is not None:
         wanted = min(round(duration_s * SAMPLE_RATE), codes.covered_samples)
         codes = AudioCodes.of(codes.streams, codes.hops, wanted, sample_rate=codes.sample_rate)
     seed = seed_of(sampling)
     return AudioResult(core.decode(codes, seed=seed, kind="sound", steps=steps), text, seed, (codes,))
+
+
+def warn_of_unknown(core: Core, description: str) -> None:
+    """Say so where a description, in the form that the model learned, names no sound that it learned."""
+    known = core.facts.generation.sounds
+    if known is not None and not any(word.startswith(known) for word in description.split()):
+        logger.warning("%r: model %s learned no such sound, only: %s", description, core.name, ", ".join(known))
 
 
 def voice_prompt(core: Core, audio: Tensor) -> Tensor:

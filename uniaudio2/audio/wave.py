@@ -78,9 +78,7 @@ def limit(audio: Tensor) -> Tensor:
 
 
 def chunks_at_pauses(blocks: Iterable[Tensor], max_s: float) -> Iterator[tuple[int, Tensor]]:
-    """Divide a waveform that comes block by block in chunks of at most ``max_s``, in constant memory.
-
-    Each chunk is cut at the quietest 0.2 s of its second half; where blocks begin does not matter.
+    """Divide a waveform that comes block by block in chunks of at most ``max_s``; see `PauseCutter`.
 
     Args:
         blocks: Consecutive blocks (1, n) at 24 kHz.
@@ -92,22 +90,49 @@ def chunks_at_pauses(blocks: Iterable[Tensor], max_s: float) -> Iterator[tuple[i
     Raises:
         ValueError: If chunks cannot be so short: none would be cut off.
     """
-    check_number("max_s", max_s, PAUSE_S)
-    longest, start = round(max_s * SAMPLE_RATE), 0
-    seen = longest + round(PAUSE_S * SAMPLE_RATE)  # what comes soon after decides as well whether there is a pause
-    waiting = torch.zeros(1, 0, dtype=torch.float32, device="cpu")
+    cutter = PauseCutter(max_s)
     for block in blocks:
-        waiting = torch.cat([waiting, block], dim=1)
-        while waiting.shape[1] > seen:
-            cut = _quietest(waiting[:, :seen], longest)
-            yield start, waiting[:, :cut]
-            waiting, start = waiting[:, cut:], start + cut
-    while waiting.shape[1] > longest:
-        cut = _quietest(waiting, longest)
-        yield start, waiting[:, :cut]
-        waiting, start = waiting[:, cut:], start + cut
-    if waiting.shape[1]:
-        yield start, waiting
+        yield from cutter.push(block)
+    yield from cutter.finish()
+
+
+class PauseCutter:
+    """Divides a waveform in chunks of at most ``max_s`` while it comes, in constant memory.
+
+    Each chunk is cut at the quietest 0.2 s of its second half; where blocks begin does not matter.
+
+    Args:
+        max_s: Longest chunk, seconds.
+
+    Raises:
+        ValueError: If chunks cannot be so short: none would be cut off.
+    """
+
+    def __init__(self, max_s: float) -> None:
+        check_number("max_s", max_s, PAUSE_S)
+        self._longest = round(max_s * SAMPLE_RATE)
+        self._seen = self._longest + round(PAUSE_S * SAMPLE_RATE)  # what comes soon after helps to tell a pause
+        self.start = 0  # sample with which the next chunk begins
+        self.waiting = torch.zeros(1, 0, dtype=torch.float32, device="cpu")  # the waveform from there on
+
+    def push(self, block: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Take the next samples (1, n); first sample and waveform of each chunk that they complete."""
+        self.waiting = torch.cat([self.waiting, block], dim=1)
+        while self.waiting.shape[1] > self._seen:
+            yield self._cut(self._seen)
+
+    def finish(self) -> Iterator[tuple[int, Tensor]]:
+        """The last chunks."""
+        while self.waiting.shape[1] > self._longest:
+            yield self._cut(self.waiting.shape[1])
+        if self.waiting.shape[1]:
+            yield self.start, self.waiting
+
+    def _cut(self, seen: int) -> tuple[int, Tensor]:
+        at = _quietest(self.waiting[:, :seen], self._longest)
+        chunk = self.start, self.waiting[:, :at]
+        self.waiting, self.start = self.waiting[:, at:], self.start + at
+        return chunk
 
 
 def _quietest(audio: Tensor, longest: int) -> int:

@@ -21,6 +21,7 @@ from uniaudio2.cli.convert import convert
 from uniaudio2.cli.data import data, prepare
 from uniaudio2.cli.evaluate import evaluate, results
 from uniaudio2.cli.listen import caption, transcribe
+from uniaudio2.cli.live import talk
 from uniaudio2.cli.output import BatchError, say
 from uniaudio2.cli.run import run
 from uniaudio2.cli.speak import generate, speak, voices
@@ -29,7 +30,7 @@ from uniaudio2.cli.train import assemble, train
 from uniaudio2.errors import BUG_EXIT_CODE, describe, is_disk_full, is_expected
 
 GROUPS = {
-    "Use": (transcribe, speak, voices, generate, caption, encode, decode, run),
+    "Use": (transcribe, speak, talk, voices, generate, caption, encode, decode, run),
     "Train": (data, prepare, train, assemble, convert),
     "Measure": (evaluate, results, bench, demo, doctor),
 }

@@ -138,13 +138,15 @@ def prepare(
 ) -> None:
     """Turn a corpus into codes for training.
 
-    MANIFEST is the folder of the corpus, or its manifest.
+    MANIFEST is the folder of the corpus, or its manifest. Transcripts get the form that the model learned: for nano
+    numbers in words, no capitals, no punctuation.
     """
     check_readable(str(manifest / "manifest.jsonl" if manifest.is_dir() else manifest))
     check_output_folder(out)
     from uniaudio2.checkpoint import load_codec
     from uniaudio2.data.augment import augment, speed_perturb
     from uniaudio2.data.corpus import Corpus
+    from uniaudio2.data.manifest import as_spoken
     from uniaudio2.data.prepare import PrepareConfig
     from uniaudio2.data.prepare import prepare as prepare_codes
 
@@ -159,5 +161,7 @@ def prepare(
         precision=precision,
     )
     corpus = Corpus(manifest)
+    if options.facts.generation.normalise_text:
+        corpus.examples = [as_spoken(example) for example in corpus.examples]
     codec = load_codec(options.model, device=options.place)
     print(prepare_codes(codec, corpus, out, config, augment=augment, change_speed=speed_perturb, log=say))

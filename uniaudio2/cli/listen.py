@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from uniaudio2.batch import InputError, Item, check_output_file, collect_inputs
-from uniaudio2.cli.options import FILE_OPTIONS, MODEL_OPTIONS, Options, takes
+from uniaudio2.cli.live import check_live, transcribe_live
+from uniaudio2.cli.options import FILE_OPTIONS, MODEL_OPTIONS, Options, Timed, count, takes
 from uniaudio2.cli.output import Batch, emit, items_to_do, progress_bar, say
 from uniaudio2.cli.texts import FORMATS, as_text, timed_line
 from uniaudio2.errors import is_disk_full
@@ -44,16 +45,23 @@ class _Ready:
     audio: "Recording"
 
 
-@click.command()
+@click.command(cls=Timed)
 @files_argument
 @format_option
+@click.option("--live", is_flag=True, help="Print what standard input (-) says while it comes; it is a WAV file.")
+@click.option(
+    "--raw", type=count(1, 1_000_000), metavar="HZ", help="The same of bare 16-bit mono samples at this rate."
+)
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "shifts", "language", *MODEL_OPTIONS)
-def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) -> None:
+def transcribe(files: tuple[str, ...], form: str | None, live: bool, raw: int | None, *, options: Options) -> None:
     """Write down what is said.
 
     FILES are audio files, folders, or - for standard input. One line PATH<TAB>TEXT per file; on a terminal long
     recordings appear piece by piece.
     """
+    if check_live(files, form, options.out, live, raw):
+        transcribe_live(raw, options)
+        return
     asked = (options.temperature, options.top_k, options.top_p) != (None, None, None)
     drawn = asked and options.temperature != 0 and options.top_k != 1
     if drawn and max(options.beams or 1, options.shifts or 1) > 1:
@@ -66,6 +74,7 @@ def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) ->
             batch_size=options.batch_size,
             beams=options.beams,
             shifts=options.shifts,
+            word_timestamps=options.timestamps == "words",
             progress=progress,
             **options.sampling,
         )
@@ -73,7 +82,7 @@ def transcribe(files: tuple[str, ...], form: str | None, *, options: Options) ->
     _describe(files, form, options, "yue_asr" if options.language == "yue" else "asr", call)
 
 
-@click.command()
+@click.command(cls=Timed)
 @files_argument
 @format_option
 @takes("timestamps", *FILE_OPTIONS, "batch_size", *MODEL_OPTIONS)
@@ -82,6 +91,9 @@ def caption(files: tuple[str, ...], form: str | None, *, options: Options) -> No
 
     FILES are audio files, folders, or - for standard input. One line PATH<TAB>TEXT per file.
     """
+
+    if options.timestamps == "words":
+        raise InputError("--timestamps words: a caption tells what is heard, not what is said; give --timestamps alone")
 
     def call(model: "UniAudio2", audio: "list[Recording]", progress: "Progress | None") -> "list[TextResult]":
         return model.caption(audio, batch_size=options.batch_size, progress=progress, **options.sampling)
@@ -175,8 +187,9 @@ def _progress(ready: Sequence[_Ready], live: bool, options: Options) -> "Iterato
             done_s += piece.end_s - piece.start_s
             bar(done_s, total_s)
             if live and piece.text:
-                line = timed_line(piece) if options.timestamps else piece.text
-                print(f"{ready[number].item.source}\t{line}", flush=True)
+                timed = piece.words if options.timestamps == "words" else [piece]
+                for line in map(timed_line, timed) if options.timestamps else [piece.text]:
+                    print(f"{ready[number].item.source}\t{line}", flush=True)
 
         yield finished
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniaudio2.api.settings import ModelFacts
 
 Command = Callable[..., Any]
+TIMESTAMPS = ("segments", "words")
 
 
 class Number(click.ParamType):
@@ -52,6 +53,21 @@ class Number(click.ParamType):
         return number
 
 
+class Timed(click.Command):
+    """A command whose ``--timestamps`` may stand alone before a file; click would take the file for its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of the command line; see `click.Command.parse_args`."""
+        joined: list[str] = []
+        for word in args:
+            if joined and joined[-1] == "--timestamps":
+                joined[-1] += f"={word}" if word in TIMESTAMPS else "=segments"
+                if word in TIMESTAMPS:
+                    continue
+            joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
 def count(least: int = 1, most: float = math.inf) -> Number:
     """A whole number in a range."""
     return Number(least, most, whole=True)
@@ -70,7 +86,10 @@ class Options:
     `takes` gives a command the ones that it names.
     """
 
-    timestamps: bool = _shared("--timestamps", is_flag=True, default=False, help="Start and end second of each piece.")
+    timestamps: str | None = _shared(
+        "--timestamps", metavar="[segments|words]", type=click.Choice(TIMESTAMPS), flag_value="segments", is_flag=False,
+        help="Start and end second of each piece, or of each word.",
+    )  # fmt: skip
     out: Path | None = _shared(
         "--out", "-o", "--output", metavar="PATH", type=Path,
         help="Also write one file per input into this folder, where files that exist are skipped; or the file itself, "

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,23 @@ output_option = click.option(
     "--best-of", type=count(1, 64), metavar="N",
     help="Attempts per sentence; the best heard is kept.  [default: the model's, nano 4]",
 )  # fmt: skip
+@click.option("--stream", is_flag=True, help="Write while it is made, with -o -: a WAV file, one attempt per sentence.")
+@click.option("--raw", is_flag=True, help="With --stream: bare 16-bit samples at 24 kHz, without a header.")
+@click.option(
+    "--speed", type=Number(0.5, 2), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
+)
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
-    text: str | None, output: str, voice: str | None, lines: Path | None, best_of: int | None, *, options: Options
+    text: str | None,
+    output: str,
+    voice: str | None,
+    lines: Path | None,
+    best_of: int | None,
+    stream: bool,
+    raw: bool,
+    speed: float,
+    *,
+    options: Options,
 ) -> None:
     """Read a text aloud.
 
@@ -53,22 +67,47 @@ def speak(
     """
     from uniaudio2.speech_text import plan_speech
 
+    if raw and not stream:
+        raise InputError("--raw goes with --stream")
+    if stream and (output != STANDARD_STREAM or lines is not None):
+        raise InputError("--stream writes one text to standard output: use -o - and no --lines")
     texts = _texts(text, lines)
-    prompt = None if voice is None else _voice(voice, options.model)
+    prompt = None if voice is None else voice_prompt(voice, options.model)
 
     def check(one: str) -> None:
         sentences = plan_speech(one, options.language)
         options.check_trained(*("yue_tts" if sentence.language == "yue" else "tts" for sentence in sentences))
 
+    if stream:
+        check(texts[0])
+        began, model = time.perf_counter(), options.load()
+        pieces = model.stream(
+            texts[0],
+            voice=prompt,
+            language=options.language,
+            steps=options.steps,
+            best_of=best_of,
+            speed=speed,
+            **options.sampling,
+        )
+        _write_stream(pieces, texts[0], raw, options, began)
+        return
+
     def call(model: "UniAudio2", one: str) -> "AudioResult":
         return model.speak(
-            one, voice=prompt, language=options.language, steps=options.steps, best_of=best_of, **options.sampling
+            one,
+            voice=prompt,
+            language=options.language,
+            steps=options.steps,
+            best_of=best_of,
+            speed=speed,
+            **options.sampling,
         )
 
     _make(texts, output, lines is not None, "speech", options, check, call)
 
 
-def _voice(voice: str, model: str | None) -> "Tensor":
+def voice_prompt(voice: str, model: str | None) -> "Tensor":
     """The waveform of a file, or of a voice that comes with the model; found out before the model loads."""
     from uniaudio2.audio import read_audio
     from uniaudio2.storage.folder import open_folder
@@ -81,6 +120,18 @@ def _voice(voice: str, model: str | None) -> "Tensor":
         if "." not in voice:
             raise InputError(f"--voice {voice}: neither a file nor a voice of the model; `uniaudio2 voices` lists them")
     return read_audio(voice)
+
+
+def _write_stream(pieces: "Iterator[Tensor]", text: str, raw: bool, options: Options, began: float) -> None:
+    """Waveforms to standard output while they are made."""
+    from uniaudio2.audio import SAMPLE_RATE, PipeWriter
+
+    writer, samples = PipeWriter(sys.stdout.buffer, header=not raw), 0
+    for piece in pieces:
+        writer.write(piece)
+        samples += piece.shape[-1]
+    record = {"path": STANDARD_STREAM, "text": text, "duration_s": round(samples / SAMPLE_RATE, 3)}
+    report_made(record, STANDARD_STREAM, options, began)
 
 
 @click.command()

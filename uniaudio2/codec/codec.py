@@ -369,7 +369,7 @@ class ReasoningCodec(Codec):
         if kind not in ("speech", "sound"):
             raise UserError(f"kind must be 'speech' or 'sound', got {kind!r}")
         windows = self.config.windows.decoding(chosen.pop("window_codes", None))
-        sources = {name: chosen.pop(name, None) for name in ("generator", "noise")}
+        sources = {name: chosen.pop(name, None) for name in ("generator", "noise", "first_codes")}
         defaults = (self.config.sound_sampling if kind == "sound" else None) or self.config.sampling
         sampling = replace(defaults, **{name: value for name, value in chosen.items() if value is not None})
         self.decoder.check_sampler(sampling.steps, sampling.solver)

@@ -39,6 +39,7 @@ class DecodeOptions(TypedDict, total=False):
     kind: Kind  # whose defaults of the preset are meant; "sound" is made sounds and music
     fill: Fill  # "silence" decodes short clips at their own length, "repeat" in full windows as the published code
     window_codes: int | None  # frames that are decoded at once: fewer look less far ahead, and are heard sooner
+    first_codes: int | None  # of the first window, where the others double up to those: the beginning is heard sooner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,7 +184,12 @@ class Codec(nn.Module, ABC):
         return torch.zeros(len(codes), 1, 0, device=self.device, dtype=torch.float32) if audio is None else audio
 
     def decoder_session(self, **options: Any) -> DecoderSession:
-        """Decode codes as they come; this one waits for all of them. Options as for :meth:`decode`."""
+        """Decode codes as they come; this one waits for all of them. Options as for :meth:`decode`.
+
+        Every codec takes ``first_codes``, the frames of its finest stream after which the first audio is wanted, and
+        may ignore it.
+        """
+        options.pop("first_codes", None)
         return _WaitingSession(self, options)
 
     # For training and model folders

@@ -1,7 +1,8 @@
 """The windows in which long audio is encoded and long codes are decoded.
 
 Codes are decoded in overlapping windows; each starts from latents of the one before (in-context) and is joined to it
-where the codes say, by a cross-fade over those common latents.
+where the codes say, by a cross-fade over those common latents. A stream may begin with small windows, which grow, to be
+heard sooner: each then sees less of what comes.
 
 Shapes: ``B`` batch, ``N`` samples, ``T`` latent frames (25 Hz), ``T_rec`` 12.5 Hz frames, ``C`` channels.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from uniaudio2.codec.contract import check_audio, join_pieces
-from uniaudio2.codec.decoder import SamplingDefaults
+from uniaudio2.codec.decoder import SamplingDefaults, draw_noise
 from uniaudio2.codes import LATENT_HOP, RECONSTRUCTION_HOP, SAMPLE_RATE, AudioCodes
 from uniaudio2.errors import UserError
 
@@ -118,8 +119,14 @@ class WindowedSession:
         codec: Decodes one window.
         windows: Where windows lie.
         sampling: How latents are drawn.
-        generator: Of the initial noise; one, one per clip, or None for the global one.
+        generator: Of the initial noise; one, one per clip, or None for the global one. A frame's noise is the same
+            whatever the windows are.
         noise: Initial noise of every window instead of drawing it.
+        first_codes: Frames of the first window; each further one is twice as long, up to those of ``windows``. None:
+            all are as long as those.
+
+    Raises:
+        UserError: If the first window is shorter than two frames.
     """
 
     def __init__(
@@ -130,11 +137,15 @@ class WindowedSession:
         *,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         noise: Sequence[Tensor] | None = None,
+        first_codes: int | None = None,
     ) -> None:
+        if first_codes is not None and first_codes < 2:
+            raise UserError(f"first_codes must be at least 2, got {first_codes}")
         self._codec, self._windows, self._sampling = codec, windows, sampling
-        self._generator, self._noise = generator, noise
-        fade = windows.context_latents * LATENT_HOP
-        self._ramp = (torch.arange(fade, device=codec.device, dtype=torch.float32) + 0.5) / fade
+        self._generator, self._given_noise = generator, noise
+        self._window = windows.decoding(first_codes and min(first_codes, windows.decode_codes))  # the next one
+        self._start = 0  # its first frame
+        self._noise: Tensor | None = None  # of frames from there on, as far as it is drawn, (B, n, C)
         self._parts: list[AudioCodes] = []
         self._frames = 0  # reconstruction frames that are there
         self._decoded = 0  # of which are decoded
@@ -186,8 +197,8 @@ class WindowedSession:
             if codes.num_samples is not None and codes.num_samples < covered:
                 self._length = self._frames * RECONSTRUCTION_HOP + codes.num_samples
             self._frames += codes.reconstruction.shape[2]
-        join = self._windows.hop_codes * RECONSTRUCTION_HOP
-        while self._number * self._windows.hop_codes + self._windows.decode_codes <= self._frames and not self._full:
+        while self._start + self._window.decode_codes <= self._frames and not self._full:
+            join = self._window.hop_codes * RECONSTRUCTION_HOP
             audio = self._decode(last=False)
             self._rest = audio[:, :, join:]
             yield self._cut(audio[:, :, :join])
@@ -197,27 +208,48 @@ class WindowedSession:
         """Audio (B, 1, n) of the next window, whose beginning is joined to what was there."""
         if len(self._parts) > 1:
             self._parts = [join_pieces(self._parts)]
-        windows, sampling = self._windows, self._sampling
-        start, fade = self._number * windows.hop_codes, windows.context_latents * LATENT_HOP
+        window, sampling = self._window, self._sampling
+        condition = self._codec.condition(
+            self._parts[0], self._start, window.decode_codes, with_reasoning=sampling.with_reasoning
+        )
         latents = self._codec.decoder.sample(
-            self._codec.condition(self._parts[0], start, windows.decode_codes, with_reasoning=sampling.with_reasoning),
+            condition,
             context=self._context,
             steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
             solver=sampling.solver,
-            generator=self._generator,
-            noise_scale=sampling.noise_scale,
-            noise=None if self._noise is None else self._noise[self._number],
+            noise=self._noise_for(condition),
         )
         audio = self._codec.autoencoder.decode(latents)
-        if self._rest is not None:
-            audio[:, :, :fade] = self._rest[:, :, :fade] * (1 - self._ramp) + audio[:, :, :fade] * self._ramp
-        if not last:
-            join = windows.hop_codes * LATENTS_PER_CODE
-            self._context = latents[:, join : join + windows.context_latents]
-        self._decoded = min(self._frames, start + windows.decode_codes)
+        if self._rest is not None and self._context is not None:
+            fade = self._context.shape[1] * LATENT_HOP
+            ramp = (torch.arange(fade, device=audio.device, dtype=torch.float32) + 0.5) / fade
+            audio[:, :, :fade] = self._rest[:, :, :fade] * (1 - ramp) + audio[:, :, :fade] * ramp
+        self._decoded = min(self._frames, self._start + window.decode_codes)
         self._number += 1
+        if not last:
+            join = window.hop_codes * LATENTS_PER_CODE
+            self._context = latents[:, join : join + window.context_latents]
+            self._noise = None if self._noise is None else self._noise[:, join:]
+            self._start += window.hop_codes
+            self._window = self._windows.decoding(min(2 * window.decode_codes, self._windows.decode_codes))
         return audio
+
+    def _noise_for(self, condition: Tensor) -> Tensor:
+        """Initial noise (B, T, C) of the next window, whose condition is (B, T, D).
+
+        Choice: drawn frame by frame, so that it does not depend on where windows lie.
+        """
+        if self._given_noise is not None:
+            return self._given_noise[self._number]
+        batch, frames = condition.shape[:2]
+        drawn = [] if self._noise is None else [self._noise]
+        there = 0 if self._noise is None else self._noise.shape[1]
+        shape = (batch, LATENTS_PER_CODE, self._codec.decoder.latent_dim)
+        for _ in range((frames - there) // LATENTS_PER_CODE):
+            drawn.append(draw_noise(shape, self._generator, condition.device, condition.dtype))
+        self._noise = torch.cat(drawn, dim=1)
+        return self._sampling.noise_scale * self._noise[:, :frames]
 
     def _cut(self, audio: Tensor) -> Tensor:
         """The part of the next audio that is within the clip."""

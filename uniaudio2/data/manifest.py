@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import soundfile
 
 from uniaudio2.data.example import Example, ManifestError, example_from_json
 from uniaudio2.files import write_text
-from uniaudio2.text import normalise_text
+from uniaudio2.text import LANGUAGES, normalise_text
 
 __all__ = [
     "Example",
@@ -139,6 +139,16 @@ class ManifestReport:
     hours: dict[str, float]
     counts: dict[tuple[str, str, str], int]
     problems: list[str]
+
+
+def as_spoken(example: Example) -> Example:
+    """The example with its transcript as it is spoken, see `normalise_text`; as it is if its language is not known.
+
+    A model that learned such texts would unlearn them on capitals and commas.
+    """
+    if example.kind != "speech" or not example.text or example.language not in LANGUAGES:
+        return example
+    return replace(example, text=normalise_text(example.text, example.language) or example.text)
 
 
 def validate(path: str | Path) -> ManifestReport:
