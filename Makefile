@@ -51,5 +51,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,data,media,eval,train,docs,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[published,data,media,serve,eval,train,docs,dev]'
 	@touch $@ $(VENV)/.installed

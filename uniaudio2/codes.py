@@ -23,6 +23,7 @@ from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codes_file import (
     CodesError,
     StoredCodes,
+    codes_bytes,
     published_pair,
     read_codes,
     read_pair,
@@ -308,10 +309,17 @@ class AudioCodes:
         pair = published_pair(path)
         if pair is not None:
             write_pair(pair, self.streams)
-        elif self.hops == REASONING_CODEC_HOPS and self.sample_rate == SAMPLE_RATE:
-            write_codes(Path(path), StoredCodes(self.streams, self.num_samples))
         else:
-            write_codes(Path(path), StoredCodes(self.streams, self.num_samples, self.hops, self.sample_rate))
+            write_codes(Path(path), self._stored())
+
+    def to_bytes(self) -> bytes:
+        """The safetensors file that `save` writes."""
+        return codes_bytes(self._stored())
+
+    def _stored(self) -> StoredCodes:
+        if self.hops == REASONING_CODEC_HOPS and self.sample_rate == SAMPLE_RATE:
+            return StoredCodes(self.streams, self.num_samples)
+        return StoredCodes(self.streams, self.num_samples, self.hops, self.sample_rate)
 
     @classmethod
     def load(cls, path: str | Path) -> AudioCodes:

@@ -43,16 +43,21 @@ class StoredCodes:
     sample_rate: int | None = None  # Hz; None: that of the ReasoningCodec
 
 
+def codes_bytes(codes: StoredCodes) -> bytes:
+    """A safetensors file, 16-bit integers where they suffice."""
+    about = {"format": _FORMAT, "version": _VERSION, "num_samples": json.dumps(codes.num_samples)}
+    if codes.hops is not None:
+        about |= {"hops": json.dumps(codes.hops), "sample_rate": json.dumps(codes.sample_rate)}
+    return save({name: _smallest(stream) for name, stream in codes.streams.items()}, metadata=about)
+
+
 def write_codes(path: Path, codes: StoredCodes) -> None:
-    """Write a safetensors file, 16-bit integers where they suffice; complete or not at all.
+    """Write what `codes_bytes` gives; complete or not at all.
 
     Raises:
         CodesError: If it cannot be written.
     """
-    about = {"format": _FORMAT, "version": _VERSION, "num_samples": json.dumps(codes.num_samples)}
-    if codes.hops is not None:
-        about |= {"hops": json.dumps(codes.hops), "sample_rate": json.dumps(codes.sample_rate)}
-    _write(path, save({name: _smallest(stream) for name, stream in codes.streams.items()}, metadata=about))
+    _write(path, codes_bytes(codes))
 
 
 def read_codes(path: Path) -> StoredCodes:

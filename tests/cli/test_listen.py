@@ -15,8 +15,8 @@ import pytest
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
 from uniaudio2.api.results import Segment, TextResult, Word
+from uniaudio2.api.texts import as_text
 from uniaudio2.cli import execute
-from uniaudio2.cli.texts import as_text
 from uniaudio2.errors import BUG_EXIT_CODE, UserError
 
 Cli = Callable[..., tuple[int, str, str]]

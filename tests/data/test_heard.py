@@ -46,7 +46,7 @@ def test_clips_are_kept_where_two_decodings_agree(root: Path, monkeypatch: pytes
 
 def test_a_missing_recogniser_is_named_with_where_it_is_had(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(recogniser.ENVIRONMENT_VARIABLE, raising=False)
-    recogniser._model.cache_clear()
+    recogniser.load.cache_clear()
     material = Material(root)
     assert Heard(("librispeech_voices",)).plan(material, 0) == {}
     assert "UNIAUDIO2_WHISPER" in next(iter(material.left_out)) and not recogniser.has_whisper()

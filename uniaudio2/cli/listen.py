@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from uniaudio2.api.texts import FORMATS, as_text, timed_line
 from uniaudio2.batch import InputError, Item, check_output_file, collect_inputs
 from uniaudio2.cli.live import check_live, transcribe_live
 from uniaudio2.cli.options import FILE_OPTIONS, MODEL_OPTIONS, Options, Timed, count, takes
 from uniaudio2.cli.output import Batch, emit, items_to_do, progress_bar, say
-from uniaudio2.cli.texts import FORMATS, as_text, timed_line
 from uniaudio2.errors import is_disk_full
 from uniaudio2.files import write_text
 from uniaudio2.formats import AUDIO_SUFFIXES

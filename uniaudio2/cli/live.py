@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from uniaudio2.api.texts import timed_line
 from uniaudio2.batch import STANDARD_STREAM, InputError
 from uniaudio2.cli.options import MODEL_OPTIONS, Options, takes
 from uniaudio2.cli.output import emit, say
 from uniaudio2.cli.speak import voice_prompt
-from uniaudio2.cli.texts import timed_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,42 +31,49 @@ REMEDY = (
 def has_whisper() -> bool:
     """Whether a recogniser can be had here."""
     try:
-        _model()
+        load()
     except MissingPackageError:
         return False
     return True
 
 
-def hear(wave: Tensor, language: str, *, beams: int = 5) -> str:
+def hear(wave: Tensor, language: str | None, *, beams: int = 5, folder: str | None = None) -> str:
     """What Whisper hears in a wave (1, N) at 24 kHz; long recordings piece by piece, none told what came before.
 
     Args:
         wave: The audio.
-        language: ``"en"``, ``"zh"`` or ``"yue"``.
+        language: ``"en"``, ``"zh"`` or ``"yue"``; None lets it detect the language.
         beams: Hypotheses; 1 is greedy.
+        folder: Of the model; None takes the one that `ENVIRONMENT_VARIABLE` names.
 
     Raises:
         MissingPackageError: If there is no recogniser here.
     """
     low = resample(wave.float(), SAMPLE_RATE, ENCODER_SAMPLE_RATE)[0].numpy()
     # Choice: an initial temperature of 0 alone; drawing anew after a doubtful text would make figures random.
-    segments, _ = _model().transcribe(
-        low, language={"yue": "zh"}.get(language, language), beam_size=beams, temperature=0.0,
+    segments, _ = load(folder).transcribe(
+        low, language={"yue": "zh"}.get(language or "", language), beam_size=beams, temperature=0.0,
         condition_on_previous_text=False,
     )  # fmt: skip
     return " ".join(segment.text.strip() for segment in segments)
 
 
-def whisper_name() -> str:
+def whisper_name(folder: str | None = None, beams: int = 5) -> str:
     """The recogniser for a report: model folder and version."""
     import faster_whisper
 
-    return f"{Path(os.environ[ENVIRONMENT_VARIABLE]).name} by faster-whisper {faster_whisper.__version__}, beam 5"
+    name = Path(folder or os.environ[ENVIRONMENT_VARIABLE]).name
+    return f"{name} by faster-whisper {faster_whisper.__version__}, beam {beams}"
 
 
 @functools.cache
-def _model() -> WhisperModel:
-    folder = os.environ.get(ENVIRONMENT_VARIABLE)
+def load(folder: str | None = None) -> WhisperModel:
+    """The recogniser of a folder, loaded once.
+
+    Raises:
+        MissingPackageError: If it, or faster-whisper, is missing.
+    """
+    folder = folder or os.environ.get(ENVIRONMENT_VARIABLE)
     if not folder or not (Path(folder) / "model.bin").is_file():
         raise MissingPackageError(REMEDY)
     try:

@@ -1,6 +1,7 @@
 """Generation: prompts in, text and codes out, for every task and any number of requests at once."""
 
 from uniaudio2.engine.beam import beam_search
+from uniaudio2.engine.cancel import Cancellation, Cancelled, cancellable, check_cancelled
 from uniaudio2.engine.engine import Engine, Handle
 from uniaudio2.engine.request import (
     GeneratedPart,
@@ -12,6 +13,8 @@ from uniaudio2.engine.sampling import GenerationError, SamplingConfig, derive_se
 from uniaudio2.engine.session import Generation
 
 __all__ = [
+    "Cancellation",
+    "Cancelled",
     "Engine",
     "GeneratedPart",
     "Generation",
@@ -22,5 +25,7 @@ __all__ = [
     "SamplingConfig",
     "StreamEvent",
     "beam_search",
+    "cancellable",
+    "check_cancelled",
     "derive_seed",
 ]

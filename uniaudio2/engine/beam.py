@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from uniaudio2.engine.cancel import check_cancelled
 from uniaudio2.engine.guards import repeats, without_repeats
 from uniaudio2.engine.request import End, GenerationRequest, GenerationResult, finished_part
 from uniaudio2.engine.runner import ModelRunner, prefill
@@ -176,6 +177,7 @@ def _run(
     totals[:, 0] = 0.0
 
     for step in range(steps):
+        check_cancelled()
         hidden = engine.model_step(
             tokens[:, None], mask[:, None], cache, positions[:, None], length=longest + step, exact=False, experts=False
         )[:, 0]

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, Unpack
 
+from uniaudio2.engine.cancel import on_cancel
 from uniaudio2.engine.request import GenerationRequest, GenerationResult, StreamEvent
 from uniaudio2.engine.runner import ModelRunner, RunnerSettings
 from uniaudio2.engine.sampling import GenerationError
@@ -144,7 +145,8 @@ class Engine(ModelRunner):
         """Serve requests, as many at once as ``max_batch`` allows; results in the order of the requests."""
         handle = self.submit(requests)
         try:
-            return handle.results()
+            with on_cancel(handle.cancel):
+                return handle.results()
         finally:
             if not handle.done:  # interrupted
                 handle.cancel()
@@ -156,7 +158,8 @@ class Engine(ModelRunner):
         """
         handle = self.submit(requests, streaming=True)
         try:
-            yield from handle
+            with on_cancel(handle.cancel):
+                yield from handle
         finally:
             if not handle.done:
                 handle.cancel()

@@ -13,7 +13,7 @@ from uniaudio2.eval.context import Context, EvaluationError
 from uniaudio2.eval.diarization import diarization_error, read_turns
 from uniaudio2.eval.held_out import answers, commonest, held_out
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.text_metrics import accuracy, count_errors, get_normaliser, ratio, score_texts
+from uniaudio2.eval.text_metrics import accuracy, count_errors, get_normaliser, ratio, score_texts, simplified
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
@@ -162,7 +162,9 @@ def facts(context: Context) -> Result:
 
 
 def word_errors(wanted: str, found: str, language: str) -> tuple[int, int]:
-    """Errors and length of a text: of words in English, else of characters; both in Whisper's normal form."""
+    """Errors and length of a text: of words in English, else of characters; both in Whisper's normal form,
+    Chinese in simplified script.
+    """
     normalise = get_normaliser("whisper")
-    errors = count_errors(normalise(wanted, language), normalise(found, language))
+    errors = count_errors(*(normalise(simplified(text, language), language) for text in (wanted, found)))
     return (errors.word_errors, errors.words) if language == "en" else (errors.char_errors, errors.chars)

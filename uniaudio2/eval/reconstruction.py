@@ -137,17 +137,17 @@ def reference_page(folder: Path, context: Context | None = None) -> list[Recordi
         task = json.loads(line) if line.strip() else {}
         if task.get("task") == "codec_reconstruction":
             peers = {
-                f"peer: {'ReasoningCodec, published' if name == 'uniaudio2' else name}": _unlimited(folder / path)
+                f"peer: {'ReasoningCodec, published' if name == 'uniaudio2' else name}": read_unlimited(folder / path)
                 for name, path in task["systems"].items()
             }
             group = f"reference page, {task['domain']}"
             recordings.append(
-                Recording(task["id"], group, task["domain"], _unlimited(folder / task["gt"]), peers=peers)
+                Recording(task["id"], group, task["domain"], read_unlimited(folder / task["gt"]), peers=peers)
             )
     return recordings
 
 
-def _unlimited(path: Path) -> Tensor:
+def read_unlimited(path: Path) -> Tensor:
     """A file as it is, (1, N) at 24 kHz: some peers' samples exceed full scale, and `read_audio` would scale them."""
     samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
     wave = samples.mean(axis=1)

@@ -154,7 +154,7 @@ def render_page(results: Sequence[ResultFile], introduction: str = "") -> str:
 def render_headlines(results: Iterable[ResultFile]) -> list[str]:
     """The table at the top: one line for each figure that has a headline."""
     rows = [(s.headline, s.value, s.figure.interval) for one in results for s in one.figures if s.headline]
-    return _table(("What", "Figure", "95 % interval"), rows) if rows else []
+    return table(("What", "Figure", "95 % interval"), rows) if rows else []
 
 
 def render_result(one: ResultFile) -> list[str]:
@@ -174,7 +174,7 @@ def render_result(one: ResultFile) -> list[str]:
         if s.figure.group not in wide or s.target
     ]
     if rows:
-        lines += [*_table(("Figure", "Value", "95 % interval", "n", "Target"), rows), ""]
+        lines += [*table(("Figure", "Value", "95 % interval", "n", "Target"), rows), ""]
     for names in dict.fromkeys(wide.values()):
         same = {group: groups[group] for group, own in wide.items() if own == names}
         lines += [*_wide_table(names, same), ""]
@@ -192,7 +192,7 @@ def _wide_table(names: Sequence[str], groups: Mapping[str, Sequence[Shown]]) -> 
     rows = [
         (name, max(own, key=lambda s: s.figure.count).figure.counted, *map(_cell, own)) for name, own in groups.items()
     ]
-    return _table(("Group", "n", *heads), rows)
+    return table(("Group", "n", *heads), rows)
 
 
 def _cell(shown: Shown) -> str:
@@ -204,6 +204,7 @@ def _cell(shown: Shown) -> str:
     return f"{plain.shown} [{plain.interval.replace(' to ', ', ')}]" if plain.interval else plain.shown
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     cells = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells]

@@ -1,0 +1,69 @@
+"""Faster or slower speech at its own pitch (WSOLA).
+
+Source: Verhelst and Roelands, "An overlap-add technique based on waveform similarity", ICASSP 1993.
+
+Shapes: ``N`` samples. A waveform is (1, N), mono, 24 kHz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+FRAME = 720  # samples of a stretch that is kept together: 30 ms, a few periods of a voice
+SEARCH = 240  # samples that it may be moved either way to fit the one before: a period of the lowest voices
+HOP = FRAME // 2
+
+
+def stretched(pieces: Iterable[Tensor], speed: float) -> Iterator[Tensor]:
+    """Consecutive waveforms (1, n), ``speed`` times as fast; joined they are ``1/speed`` times as long, about.
+
+    Stretches of the input, half overlapping in the output, are each taken from where they continue the one before
+    best. A piece is worked on as soon as it is there.
+    """
+    window = torch.hann_window(FRAME, periodic=True, dtype=torch.float32, device="cpu")
+    held = torch.zeros(SEARCH, dtype=torch.float32, device="cpu")  # input from ``start`` on
+    start, number, received = -SEARCH, 0, 0
+    tail = torch.zeros(HOP, dtype=torch.float32, device="cpu")  # second half of the last stretch
+    follows: int | None = None  # where the input goes on from the last stretch
+
+    def advance(*, last: bool) -> Tensor:
+        """All output that the input at hand allows."""
+        nonlocal held, start, number, tail, follows
+        made = []
+        while True:
+            at = round(number * HOP * speed)
+            if at >= received if last else at + FRAME + HOP + SEARCH > start + len(held):
+                break
+            if last and (missing := at + FRAME + HOP + SEARCH - start - len(held)) > 0:
+                held = torch.nn.functional.pad(held, (0, missing))
+            if follows is not None:
+                at += _best_shift(held[at - SEARCH - start :], held[follows - start :])
+            frame = held[at - start : at - start + FRAME] * window
+            if number:
+                made.append(tail + frame[:HOP])
+            else:
+                made.append(held[at - start : at - start + HOP])  # the beginning is not faded in
+            tail, follows = frame[HOP:], at + HOP
+            number += 1
+            keep = min(follows, round(number * HOP * speed) - SEARCH) - start
+            if keep > 0:
+                held, start = held[keep:], start + keep
+        return torch.cat(made) if made else torch.zeros(0, dtype=torch.float32, device="cpu")
+
+    for piece in pieces:
+        received += piece.shape[-1]
+        held = torch.cat((held, piece[0].float()))
+        if (audio := advance(last=False)).numel():
+            yield audio[None]
+    if received:
+        yield torch.cat((advance(last=True), tail))[None]
+
+
+def _best_shift(around: Tensor, wanted: Tensor) -> int:
+    """By how many samples, within the search, ``around`` must be moved to look most like ``wanted``."""
+    candidates = around[: 2 * SEARCH + HOP].unfold(0, HOP, 1)
+    likeness = candidates @ wanted[:HOP] / (candidates.square().sum(1).sqrt() + 1e-6)
+    return int(likeness.argmax()) - SEARCH

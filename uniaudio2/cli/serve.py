@@ -1,0 +1,59 @@
+"""The server: ``serve``."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from uniaudio2.batch import InputError
+from uniaudio2.cli.options import Number, Options, count, takes
+from uniaudio2.errors import MissingPackageError
+
+
+def _limit(*flags: str, default: float, type: Number, metavar: str, help: str) -> Any:
+    return click.option(*flags, default=default, type=type, metavar=metavar, help=help, show_default=True)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is everywhere.")
+@click.option("--port", type=count(0, 65535), default=8000, show_default=True, metavar="N", help="Port to listen at.")
+@click.option("--api-key-env", metavar="NAME", help="Ask clients for the key in this environment variable.")
+@click.option(
+    "--cors-origin", "cors_origins", multiple=True, metavar="URL",
+    help="Let pages of this address ask; may be repeated.",
+)  # fmt: skip
+@click.option("--voices", type=Path, metavar="DIR", help="Keep voices that clients send here.  [default: none are]")
+@_limit("--best-of", default=1, type=count(1, 64), metavar="N", help="Attempts per sentence; 1 answers soonest.")
+@_limit("--running", default=16, type=count(1, 1024), metavar="N", help="Requests that are worked on at once.")
+@_limit("--waiting", default=64, type=count(0, 65536), metavar="N", help="More that may wait; others get 429.")
+@_limit("--sessions", default=32, type=count(1, 65536), metavar="N", help="Realtime sessions at once.")
+@_limit("--max-body", "max_body_mb", default=25, type=Number(0, above=True), metavar="MB", help="Of a request.")
+@_limit("--max-audio", "max_audio_s", default=1800, type=Number(0, above=True), metavar="S", help="Of a recording.")
+@_limit("--max-characters", default=4096, type=count(1, 100_000), metavar="N", help="Of a text to speak.")
+@_limit("--deadline", "deadline_s", default=600, type=Number(0, above=True), metavar="S", help="For one request.")
+@_limit(
+    "--idle", "idle_s", default=20, type=Number(0, above=True), metavar="S",
+    help="Cut off a client that neither sends nor reads for so long.",
+)  # fmt: skip
+@_limit("--threads", default=1, type=count(1, 1024), metavar="N", help="Of the CPU, for each request.")
+@takes("model", "device", "dtype", "compile")
+def serve(host: str, port: int, api_key_env: str | None, *, options: Options, **settings: Any) -> None:
+    """Serve the model to programs that speak OpenAI's audio interface.
+
+    Speech, transcriptions, voices, realtime sessions, every task, codes; /openapi.json describes all of it.
+    """
+    key = None
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env, "")
+        if not key:
+            raise InputError(f"--api-key-env {api_key_env}: this environment variable is not set, or is empty")
+    _ = options.facts  # a folder that is no model is known at once
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings["threads"]))
+    try:
+        from uniaudio2.server.run import serve as run
+        from uniaudio2.server.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"serve needs {error.name}: pip install 'uniaudio2[serve]'") from error
+
+    run(options.load, ServerSettings(api_key=key, **settings), host, port)

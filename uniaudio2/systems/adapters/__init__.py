@@ -1,0 +1,1 @@
+"""One file a system; its name is the system's name."""
