@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import soxr
-from scipy import signal
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.synth.voices import Wave
@@ -25,6 +24,8 @@ def noise(rng: Rng, n: int, slope: float = 0.0) -> Wave:
 
 def band(wave: Wave, low: float, high: float, order: int = 2) -> Wave:
     """Band-pass between two frequencies, Hz."""
+    from scipy import signal
+
     sos = signal.butter(order, [max(low, 15), min(high, 11800)], "bandpass", fs=SAMPLE_RATE, output="sos")
     return np.asarray(signal.sosfilt(sos, wave), np.float32)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.sources import CAPTIONS
@@ -81,6 +80,8 @@ def _sea_waves(rng: Rng, n: int) -> Wave:
     "a siren | a siren wailing | an emergency siren | the siren of a police car | a loud siren | a siren sounds",
 )
 def _siren(rng: Rng, n: int) -> Wave:
+    from scipy import signal
+
     t = dsp.time(n)
     rate, low, high = rng.uniform(0.3, 3.0), rng.uniform(450, 700), rng.uniform(950, 1600)
     if rng.random() < 0.4:
@@ -108,6 +109,8 @@ def _beep(rng: Rng, n: int) -> Wave:
     "the beeping of an alarm clock",
 )
 def _alarm_clock(rng: Rng, n: int) -> Wave:
+    from scipy import signal
+
     frequency, out = rng.uniform(1500, 3200), np.zeros(n, np.float32)
     chirp = int(0.06 * SAMPLE_RATE)
     tone = signal.square(2 * np.pi * frequency * dsp.time(chirp)).astype(np.float32) * np.minimum(
@@ -273,6 +276,8 @@ def _flute(rng: Rng, n: int) -> Wave:
     kind="music",
 )
 def _guitar(rng: Rng, n: int) -> Wave:
+    from scipy import signal
+
     def note(frequency: float, length: int) -> Wave:
         """One note of some Hz and samples."""
         period = max(2, round(SAMPLE_RATE / frequency))
@@ -425,6 +430,8 @@ def _knock(rng: Rng, n: int) -> Wave:
 
 @sound_class("car_horn", "a car horn | a car honking | someone honks a horn | the horn of a car | a honking car")
 def _car_horn(rng: Rng, n: int) -> Wave:
+    from scipy import signal
+
     out, low = np.zeros(n, np.float32), rng.uniform(320, 460)
     for time in dsp.rhythm(rng, n, 0.5, 1.6, 0.2):
         length = int(rng.uniform(0.2, 0.9) * SAMPLE_RATE)
