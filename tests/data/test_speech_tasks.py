@@ -103,9 +103,9 @@ def high_share(wave: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("corpus")
-    make_corpus(out)
+    make_corpus(out, dev_styles=1)
     first = (out / "shards" / "styles_train-000.wav").read_bytes()
-    make_corpus(out, resume=False)
+    make_corpus(out, dev_styles=1, resume=False)
     assert first == (out / "shards" / "styles_train-000.wav").read_bytes()
     return out
 

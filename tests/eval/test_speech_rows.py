@@ -81,7 +81,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         world()
     except SynthesiserMissing as error:
         pytest.skip(str(error))
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+    return make_corpus(tmp_path_factory.mktemp("corpus"), dev_styles=13)
 
 
 def figures(corpus: Path, task: str, *, truthful: bool | None) -> dict[str, float]:
