@@ -17,7 +17,7 @@ def pitch_hz(audio: torch.Tensor) -> float:
     return float(spectrum.argmax()) * SAMPLE_RATE / (1 << 18)
 
 
-@pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0])
+@pytest.mark.parametrize("speed", [0.25, 0.8, 1.3, 2.0, 4.0])
 @pytest.mark.parametrize("hz", [85.0, 220.0, 700.0])
 def test_a_tone_gets_another_length_and_keeps_pitch_and_level(
     tone: Callable[..., torch.Tensor], speed: float, hz: float
@@ -45,6 +45,6 @@ def test_what_is_not_changed_and_what_is_refused(tone: Callable[..., torch.Tenso
     assert change_speed(audio, 1.0) is audio
     assert change_speed(audio[:, :7], 2.0).shape == (1, 4)
     assert change_speed(audio[:, :0], 2.0).shape == (1, 0)
-    for speed in (0.4, 2.1, float("nan")):
+    for speed in (0.2, 4.1, float("nan")):
         with pytest.raises(ValueError, match="speed"):
             change_speed(audio, speed)

@@ -15,7 +15,7 @@ import torch
 
 from uniaudio2 import UniAudio2
 from uniaudio2.audio import read_audio
-from uniaudio2.audio.stretch import stretched
+from uniaudio2.audio.tempo import stretched
 from uniaudio2.cli import execute
 from uniaudio2.engine import Cancellation, Cancelled, cancellable
 from uniaudio2.errors import MissingPackageError

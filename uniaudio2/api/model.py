@@ -209,7 +209,7 @@ class UniAudio2(Core):
             steps: Of the decoder that makes the wave.
             best_of: Attempts per sentence, of which the one is kept that the model hears best and whose length is
                 usual; None takes the model's own number (nano: 4), 1 is quickest.
-            speed: 0.5 (half as fast) to 2, at the same pitch; ``times_s`` are those of the result.
+            speed: 0.25 (a quarter as fast) to 4, at the same pitch; ``times_s`` are those of the result.
             **sampling: See the class.
 
         Raises:
@@ -234,7 +234,7 @@ class UniAudio2(Core):
 
         Unless ``best_of`` says otherwise, one attempt is made at a sentence, and its beginning is heard before its end
         is made: first a quarter of a second, then ever longer pieces. With ``best_of`` above 1 the best attempt comes
-        whole, with its pause, and so does a sentence at another ``speed``.
+        whole, with its pause.
 
         Joined, the pieces are what `speak` gives with the same seed, ``best_of`` and ``batch_size=1``: to the bit for
         several attempts; for one they have the same codes and length, but are decoded in shorter windows (nano:

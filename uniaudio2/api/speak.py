@@ -32,7 +32,7 @@ from uniaudio2.api.request import (
 )
 from uniaudio2.api.results import AudioResult, SpeechResult
 from uniaudio2.api.settings import MOST_ATTEMPTS
-from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_speed, limit
+from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_speed, limit, stretched
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
@@ -155,12 +155,18 @@ def stream_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> It
     """Waveforms (1, n) as soon as they can be heard; joined they are nearly those of `speak_parts`, one by one.
 
     A single attempt at a sentence is heard while it is made, window by window of the codec; the first windows are short
-    and know little of what follows. Of several attempts the best is
-    heard, once all are whole; so is a sentence at another speed.
+    and know little of what follows. Of several attempts the best is heard, once all are whole.
     """
-    if how.attempts > 1 or how.speed != 1:
+    if how.attempts > 1:
         yield from (audio for audio, _ in speak_parts(core, sentences, how))
-        return
+    elif how.speed != 1:
+        yield from stretched(_as_made(core, sentences, how), how.speed)
+    else:
+        yield from _as_made(core, sentences, how)
+
+
+def _as_made(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[Tensor]:
+    """One attempt at each sentence at the model's own speed."""
     fade, gain_db = round(FADE_S * SAMPLE_RATE), core.facts.generation.speech_gain_db
     for number, sentence in enumerate(sentences):
         seed = derive_seed(seed_of(how.sampling), number)

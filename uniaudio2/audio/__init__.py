@@ -2,7 +2,7 @@
 
 from uniaudio2.audio.pipe import PipeReader, PipeWriter
 from uniaudio2.audio.read import HELD_S, Recording, open_audio, read_audio
-from uniaudio2.audio.tempo import FASTEST, SLOWEST, change_speed
+from uniaudio2.audio.tempo import FASTEST, SLOWEST, change_speed, stretched
 from uniaudio2.audio.wave import (
     LIMIT_CEILING,
     LIMIT_THRESHOLD,
@@ -38,5 +38,6 @@ __all__ = [
     "read_audio",
     "resample",
     "rms_dbfs",
+    "stretched",
     "write_audio",
 ]

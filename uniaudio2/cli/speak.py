@@ -46,7 +46,7 @@ output_option = click.option(
 @click.option("--stream", is_flag=True, help="Write while it is made, with -o -: a WAV file, one attempt per sentence.")
 @click.option("--raw", is_flag=True, help="With --stream: bare 16-bit samples at 24 kHz, without a header.")
 @click.option(
-    "--speed", type=Number(0.5, 2), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
+    "--speed", type=Number(0.25, 4), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
 )
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(

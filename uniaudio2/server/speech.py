@@ -17,7 +17,7 @@ from uniaudio2.api.request import Sampling
 from uniaudio2.api.results import AudioResult
 from uniaudio2.api.speak import Speaking, plan, stream_parts
 from uniaudio2.audio import SAMPLE_RATE
-from uniaudio2.audio.stretch import stretched
+from uniaudio2.audio.tempo import stretched
 from uniaudio2.server.audio_out import MEDIA_TYPES, Format, encoder
 from uniaudio2.server.errors import APIError
 from uniaudio2.server.jobs import described
