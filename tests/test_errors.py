@@ -13,7 +13,7 @@ from uniaudio2.cli.app import execute
 from uniaudio2.errors import BUG_EXIT_CODE, CheckpointError, UserError, describe, is_expected
 
 PACKAGE = Path(uniaudio2.__file__).parent
-NOT_OURS_TO_MEND = {"BatchError", "ReplicaError"}  # each item was named already; a worker's own traceback
+NOT_OURS_TO_MEND = {"BatchError", "Cancelled"}  # each item was named already; somebody wanted it
 
 
 def test_user_errors_are_value_errors() -> None:

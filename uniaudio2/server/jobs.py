@@ -27,7 +27,7 @@ HELD = 16  # results that wait for a slow reader, before the work waits for him
 RETRY_AFTER_S = 2
 
 
-class _End(Exception):  # noqa: N818
+class _End:
     """Stands behind the last result."""
 
 
@@ -43,7 +43,7 @@ class Job(Generic[T]):
         self.switch = Cancellation()
         self.future: Future[None] | None = None
         self._make, self._loop = make, asyncio.get_running_loop()
-        self._results: asyncio.Queue[T | BaseException] = asyncio.Queue()
+        self._results: asyncio.Queue[T | BaseException | _End] = asyncio.Queue()
         self._room = threading.Semaphore(HELD)
         self._watching: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(jobs.settings.deadline_s, self.stop, DEADLINE)
@@ -87,7 +87,7 @@ class Job(Generic[T]):
 
     def work(self) -> None:
         """All of the work, in a thread."""
-        end: BaseException = _End()
+        end: BaseException | _End = _End()
         try:
             with cancellable(self.switch):
                 self.switch.check()
@@ -104,7 +104,7 @@ class Job(Generic[T]):
         """The results, as a generator that can be closed."""
         yield from self._make()
 
-    def _tell(self, item: T | BaseException) -> None:
+    def _tell(self, item: T | BaseException | _End) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._results.put_nowait, item)
 

@@ -34,7 +34,7 @@ def serve(load: Callable[[], tuple[dict[str, Any], dict[str, Callable[[dict[str,
         request = json.loads(line)
         try:
             if request["task"] not in tasks:
-                raise ValueError(f"there is no task {request['task']}, only {', '.join(tasks)}")
+                raise NotImplementedError(f"there is no task {request['task']}, only {', '.join(tasks)}")
             answer({"id": request["id"], **tasks[request["task"]](request)})
         except Exception as error:
             answer({"id": request["id"], "error": f"{type(error).__name__}: {error}"})
