@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task")
 @click.option(
-    "--systems", metavar="A,B,…", help="Names, with settings as in encodec@kbps=3; a Python file; or a YAML file."
+    "--systems",
+    metavar="A,B,…",
+    help="Names of the list, with settings as in encodec@kbps=3; a Python file; or a YAML file.",
 )
 @click.option("--data", metavar="NAME", help="A manifest, a set's name, or a data set as NAME=FOLDER.")
 @click.option("--data-root", type=Path, metavar="DIR", help="Where the sets lie.")
-@click.option("--split", metavar="NAME", help="Of the data.  [default: test or dev, else all]")
-@click.option("--limit", type=count(), metavar="N", help="So many clips, drawn by the seed.")
+@click.option("--split", metavar="NAME", help="Part of the data.  [default: test or dev, else all]")
+@click.option("--limit", type=count(), metavar="N", help="Compare only so many clips, drawn by the seed.")
 @click.option("--judges", metavar="A,B,…", help="Further judges: whisper, dnsmos.  [default: by task]")
-@click.option("--normaliser", default="whisper", show_default=True, help="Of texts: simple or whisper.")
-@click.option("--table", metavar="NAME", help="Of published figures, with 'paper'.  [default: list them]")
+@click.option("--normaliser", default="whisper", show_default=True, help="How texts are normalised: simple or whisper.")
+@click.option("--table", metavar="NAME", help="Which table 'paper' measures.  [default: list them]")
 @click.option("--download", is_flag=True, help="Fetch weights that are not here yet.")
 @click.option("--out", "-o", type=Path, metavar="DIR", help="Folder of the report; a comparison in it goes on.")
 @takes("device", "seed", "as_json")
@@ -35,9 +37,13 @@ def compare(
 ) -> None:
     """Compare systems on the same clips.
 
-    TASK is codecs, asr or tts. 'list' shows the systems, 'data' the data sets that are known by name, 'paper' published
-    figures, and with --table measures them here. The first system is what the others are compared with.
-    Finished clips are kept: the same command goes on where it was stopped.
+    TASK is codecs, asr or tts, which need --systems, --data and -o, such as
+
+    uniaudio2 compare asr --systems ours,whisper --data my/manifest.jsonl -o report/
+
+    The first system is what the others are compared with. Finished clips are kept: the same command goes on where it
+    was stopped. 'list' in place of TASK shows the systems, 'data' the data sets that are known by name, 'paper'
+    published figures, which --table measures here.
     """
     from uniaudio2.compare import TASKS
 

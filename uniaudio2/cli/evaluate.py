@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Path, metavar="DIR", help="Synthetic corpus.")
 @click.option("--unseen-speakers", is_flag=True, help="Only speakers who are not in the train part of their set.")
 @click.option("--detect-language", is_flag=True, help="Do not tell the recogniser the language of a clip.")
-@click.option("--untrained", is_flag=True, help="Score a task also that the model was not trained for.")
+@click.option("--untrained", is_flag=True, help="Also score a task that the model was not trained for.")
 @click.option("--limit", type=count(), metavar="N", help="Score only so many items.")
-@click.option("--normaliser", default="simple", show_default=True, help="Of texts: simple or whisper.")
+@click.option("--normaliser", default="simple", show_default=True, help="How texts are normalised: simple or whisper.")
 @click.option("--languages", default="en,zh,yue", show_default=True, help="With commas, where there is a choice.")
 @click.option("--keep", type=Path, metavar="DIR", help="Keep the audio that was scored.")
 @click.option("--out", "-o", type=Path, metavar="JSON", help="Write the full report.")
@@ -52,8 +52,12 @@ def evaluate(
 ) -> None:
     """Score the model.
 
-    TASK is asr, tts, audio_caption, tta, codec or reasoning; 'list' shows all, and which score the held-out examples of
-    a manifest alone. Every figure comes with its interval, and with its target where there is one.
+    TASK is asr, tts, audio_caption, tta, codec, reasoning, speed or another row of the task table; 'list' shows all of
+    them with the data they take. Where it says MANIFEST, --data is a manifest of your own, such as
+
+    uniaudio2 evaluate asr --data my/manifest.jsonl
+
+    Every figure comes with its 95 % interval, and with its target where there is one.
     """
     from uniaudio2.eval import EVALUATIONS, ON_DATA, Effort, find_evaluation
     from uniaudio2.eval import evaluate as run_evaluation

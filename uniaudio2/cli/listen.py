@@ -32,7 +32,10 @@ LIVE_S = 30.0  # recordings from this length on appear on a terminal piece by pi
 
 files_argument = click.argument("files", nargs=-1, required=True)
 format_option = click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="Of what is written.  [default: by the name of -o, else txt]"
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="Form of what is written.  [default: by the name of -o, else txt]",
 )
 
 
@@ -48,9 +51,12 @@ class _Ready:
 @click.command(cls=Timed)
 @files_argument
 @format_option
-@click.option("--live", is_flag=True, help="Print what standard input (-) says while it comes; it is a WAV file.")
+@click.option("--live", is_flag=True, help="Print what standard input (-), a WAV file, says while it comes.")
 @click.option(
-    "--raw", type=count(1, 1_000_000), metavar="HZ", help="The same of bare 16-bit mono samples at this rate."
+    "--raw",
+    type=count(1, 1_000_000),
+    metavar="HZ",
+    help="As --live, but standard input is bare 16-bit mono samples at this rate.",
 )
 @takes("timestamps", *FILE_OPTIONS, "batch_size", "beams", "shifts", "language", *MODEL_OPTIONS)
 def transcribe(files: tuple[str, ...], form: str | None, live: bool, raw: int | None, *, options: Options) -> None:

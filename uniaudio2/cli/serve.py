@@ -23,25 +23,31 @@ def _limit(*flags: str, default: float, type: Number, metavar: str, help: str) -
     "--cors-origin", "cors_origins", multiple=True, metavar="URL",
     help="Let pages of this address ask; may be repeated.",
 )  # fmt: skip
-@click.option("--voices", type=Path, metavar="DIR", help="Keep voices that clients send here.  [default: none are]")
-@_limit("--best-of", default=1, type=count(1, 64), metavar="N", help="Attempts per sentence; 1 answers soonest.")
+@click.option("--voices", type=Path, metavar="DIR", help="Keep voices that clients send here.  [default: no voices]")
+@_limit("--best-of", default=1, type=count(1, 64), metavar="N", help="Attempts per sentence; 1 is heard soonest.")
 @_limit("--running", default=16, type=count(1, 1024), metavar="N", help="Requests that are worked on at once.")
-@_limit("--waiting", default=64, type=count(0, 65536), metavar="N", help="More that may wait; others get 429.")
+@_limit(
+    "--waiting", default=64, type=count(0, 65536), metavar="N", help="More that may wait; further ones get status 429."
+)
 @_limit("--sessions", default=32, type=count(1, 65536), metavar="N", help="Realtime sessions at once.")
-@_limit("--max-body", "max_body_mb", default=25, type=Number(0, above=True), metavar="MB", help="Of a request.")
-@_limit("--max-audio", "max_audio_s", default=1800, type=Number(0, above=True), metavar="S", help="Of a recording.")
-@_limit("--max-characters", default=4096, type=count(1, 100_000), metavar="N", help="Of a text to speak.")
-@_limit("--deadline", "deadline_s", default=600, type=Number(0, above=True), metavar="S", help="For one request.")
+@_limit("--max-body", "max_body_mb", default=25, type=Number(0, above=True), metavar="MB", help="Largest request.")
+@_limit("--max-audio", "max_audio_s", default=1800, type=Number(0, above=True), metavar="S", help="Longest recording.")
+@_limit("--max-characters", default=4096, type=count(1, 100_000), metavar="N", help="Longest text to speak.")
+@_limit(
+    "--deadline", "deadline_s", default=600, type=Number(0, above=True), metavar="S", help="Most time for a request."
+)
 @_limit(
     "--idle", "idle_s", default=20, type=Number(0, above=True), metavar="S",
     help="Cut off a client that neither sends nor reads for so long.",
 )  # fmt: skip
-@_limit("--threads", default=1, type=count(1, 1024), metavar="N", help="Of the CPU, for each request.")
+@_limit("--threads", default=1, type=count(1, 1024), metavar="N", help="CPU threads of each request.")
 @takes("model", "device", "dtype", "compile")
 def serve(host: str, port: int, api_key_env: str | None, *, options: Options, **settings: Any) -> None:
     """Serve the model to programs that speak OpenAI's audio interface.
 
-    Speech, transcriptions, voices, realtime sessions, every task, codes; /openapi.json describes all of it.
+    Open http://127.0.0.1:8000 in a browser to try it; give programs http://127.0.0.1:8000/v1 as their base address.
+    Routes: speech, transcriptions, voices, realtime sessions, every task, codes; /openapi.json describes them. Ctrl-C
+    ends it. Needs the extra `serve`.
     """
     key = None
     if api_key_env is not None:

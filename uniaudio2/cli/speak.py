@@ -43,10 +43,15 @@ output_option = click.option(
     "--best-of", type=count(1, 64), metavar="N",
     help="Attempts per sentence; the best heard is kept.  [default: the model's, nano 4]",
 )  # fmt: skip
-@click.option("--stream", is_flag=True, help="Write while it is made, with -o -: a WAV file, one attempt per sentence.")
+@click.option("--stream", is_flag=True, help="With -o -: write a WAV file while it is made, one attempt per sentence.")
 @click.option("--raw", is_flag=True, help="With --stream: bare 16-bit samples at 24 kHz, without a header.")
 @click.option(
-    "--speed", type=Number(0.25, 4), default=1.0, show_default=True, metavar="X", help="2 is twice as fast; same pitch."
+    "--speed",
+    type=Number(0.25, 4),
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="0.25 to 4; 2 is twice as fast. The pitch stays.",
 )
 @takes("overwrite", "steps", "language", *MODEL_OPTIONS)
 def speak(
