@@ -143,5 +143,5 @@ class ModelFacts:
         if self.trained_tasks is not None and name not in self.trained_tasks:
             raise UserError(
                 f"model {self.name!r} was not trained for task {name!r}, only for {', '.join(self.trained_tasks)}; "
-                "--untrained (in Python untrained=True) runs it all the same"
+                "--untrained (in Python untrained=True, over HTTP untrained=true) runs it all the same"
             )

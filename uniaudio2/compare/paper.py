@@ -26,7 +26,7 @@ from uniaudio2.systems.registry import Spec, parse_systems
 SOURCES = {
     "paper": "UniAudio 2.0, arXiv:2602.04683",
     "reports": "the systems' own reports, as collected in November 2026",
-    "page": "the reference page's stored files, measured for this project before its first line was written",
+    "page": "the reference page's stored files, measured by this project",
 }
 
 

@@ -155,7 +155,7 @@ class Voices:
         if name == HOUSE or name in OPENAI_NAMES:
             return None
         known = ", ".join([HOUSE, *model.voices, *(one.name for one in self.stored())])
-        message = f"voice: there is no voice {name[:80]!r}: known are {known}"
+        message = f"voice: there is no voice {name[:80]!r}; there are: {known}"
         raise APIError(400, message, param="voice", code="voice_not_found")
 
 
