@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.server.audio_in import from_base64
 from uniaudio2.server.errors import APIError, as_api_error
-from uniaudio2.server.limits import check_key
+from uniaudio2.server.limits import check_key, check_origin
 from uniaudio2.server.realtime_config import Settings, first_problem, new_id
 from uniaudio2.server.realtime_items import Conversation, Item
 from uniaudio2.server.realtime_reply import Response
@@ -41,6 +41,7 @@ async def realtime(socket: WebSocket) -> None:
     authorization = socket.headers.get("authorization") or ("" if key is None else f"Bearer {key}")
     try:
         check_key(server.settings.api_key, socket.url.path, authorization)
+        check_origin(server.settings.cors_origins, socket.headers)
         name = server.model.name
         if server.sessions >= server.settings.sessions:
             raise APIError(429, "as many sessions run as this server takes: come back later")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from uniaudio2.server.audio_out import pcm16
 from uniaudio2.server.errors import APIError
 from uniaudio2.server.state import Server, The
 
+logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/audio/voices", tags=["voices"])
 
 HOUSE = "default"
@@ -66,8 +68,12 @@ class Voices:
         self._prompts: dict[str, Tensor] = {}
         self._lock = threading.Lock()
         for path in sorted(folder.glob("voice_*.flac")) if folder is not None and folder.is_dir() else ():
-            with soundfile.SoundFile(path) as file:
-                name = file.title or path.stem
+            try:
+                with soundfile.SoundFile(path) as file:
+                    name = file.title or path.stem
+            except soundfile.LibsndfileError as error:
+                logger.warning("voice passed over: %s", error)
+                continue
             self._stored[path.stem] = StoredVoice(path.stem, name, int(path.stat().st_mtime), path)
 
     def stored(self) -> list[StoredVoice]:
