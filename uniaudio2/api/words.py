@@ -78,12 +78,12 @@ def _divide(level: np.ndarray, said: np.ndarray, words: list[str]) -> list[int]:
     worth = PAUSE_WEIGHT * np.append(quiet, 1.0)
     best = np.full(len(taken), -np.inf)
     best[0] = 0.0
-    froms = []
+    sources = []
     for length in expected:
         scores = best[:, None] - 0.5 * ((taken - length) / SPREAD) ** 2
-        froms.append(scores.argmax(0))
+        sources.append(scores.argmax(0))
         best = scores.max(0) + worth
     cuts = [len(level)]
-    for source in reversed(froms):
+    for source in reversed(sources):
         cuts.append(int(source[cuts[-1]]))
     return cuts[::-1]
