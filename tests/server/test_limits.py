@@ -127,6 +127,15 @@ def test_a_request_ends_at_its_deadline(model: UniAudio2):
         assert idle(running, 60)
 
 
+def test_a_deadline_after_the_first_event_is_an_event(model: UniAudio2):
+    with serving(lambda: model, deadline_s=2.0) as running:
+        answer = post(running.url, {"input": LONG * 2, "stream_format": "sse", "response_format": "pcm"})
+        first, *_, last = (json.loads(line[6:]) for line in answer.text.strip().split("\n\n"))
+        assert first["type"] == "speech.audio.delta" and last["type"] == "speech.audio.error"
+        assert last["error"]["code"] == "deadline_exceeded"
+        assert idle(running, 60)
+
+
 def test_a_client_that_goes_away_frees_its_slot_within_two_frames(running: Running, monkeypatch: pytest.MonkeyPatch):
     frames: list[float] = []
     step = running.server.model.engine._session.step.__func__  # type: ignore[attr-defined]
