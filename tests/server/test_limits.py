@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from websockets import Origin
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.server.conftest import Running, clip, serving
 from uniaudio2 import UniAudio2
@@ -124,6 +127,15 @@ def test_a_request_ends_at_its_deadline(model: UniAudio2):
         assert idle(running, 60)
 
 
+def test_a_deadline_after_the_first_event_is_an_event(model: UniAudio2):
+    with serving(lambda: model, deadline_s=2.0) as running:
+        answer = post(running.url, {"input": LONG * 2, "stream_format": "sse", "response_format": "pcm"})
+        first, *_, last = (json.loads(line[6:]) for line in answer.text.strip().split("\n\n"))
+        assert first["type"] == "speech.audio.delta" and last["type"] == "speech.audio.error"
+        assert last["error"]["code"] == "deadline_exceeded"
+        assert idle(running, 60)
+
+
 def test_a_client_that_goes_away_frees_its_slot_within_two_frames(running: Running, monkeypatch: pytest.MonkeyPatch):
     frames: list[float] = []
     step = running.server.model.engine._session.step.__func__  # type: ignore[attr-defined]
@@ -172,6 +184,12 @@ def test_headers_that_come_too_slowly_or_are_huge_are_cut_off(model: UniAudio2):
             assert connection.recv(12) == b"HTTP/1.1 431"
 
 
+def test_a_damaged_voice_does_not_keep_the_server_from_its_start(model: UniAudio2, tmp_path):
+    (tmp_path / "voice_1.flac").write_bytes(b"no audio")
+    with serving(lambda: model, voices=tmp_path) as running:
+        assert httpx.get(f"{running.url}/ready").status_code == 200 and not running.server.voices.stored()
+
+
 def test_the_key_is_asked_for(model: UniAudio2):
     with serving(lambda: model, api_key="secret") as running:
         for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}):
@@ -185,7 +203,15 @@ def test_the_key_is_asked_for(model: UniAudio2):
 def test_other_pages_may_ask_only_where_that_is_wanted(running: Running, model: UniAudio2):
     header = {"origin": "http://other"}
     assert "access-control-allow-origin" not in httpx.get(f"{running.url}/health", headers=header).headers
+    refused = post(running.url, {"input": "Yes."}, headers=header)
+    assert refused.status_code == 403 and refused.json()["error"]["code"] == "origin_not_allowed"
+    socket = running.url.replace("http", "ws") + "/v1/realtime"
+    with pytest.raises(InvalidStatus, match="403"), connect(socket, origin=Origin("http://other")):
+        pass
+    with connect(socket, origin=Origin(running.url)) as own:
+        assert "session.created" in own.recv()
     with serving(lambda: model, cors_origins=("http://other",)) as other:
+        assert post(other.url, {"input": "Yes."}, headers=header).status_code == 200
         assert httpx.get(f"{other.url}/health", headers=header).headers["access-control-allow-origin"] == "http://other"
 
 

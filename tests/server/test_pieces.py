@@ -7,11 +7,13 @@ import logging
 import math
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from starlette.datastructures import Headers
 
 from uniaudio2 import UniAudio2
 from uniaudio2.audio import read_audio
@@ -21,7 +23,7 @@ from uniaudio2.engine import Cancellation, Cancelled, cancellable
 from uniaudio2.errors import MissingPackageError
 from uniaudio2.server.audio_out import encoder, wav_header
 from uniaudio2.server.errors import APIError, as_api_error
-from uniaudio2.server.limits import check_key
+from uniaudio2.server.limits import check_key, check_origin
 from uniaudio2.server.realtime_config import Settings
 from uniaudio2.server.run import JSONLines
 from uniaudio2.server.turns import TurnDetector
@@ -97,9 +99,27 @@ def test_the_key_protects_what_is_behind_it():
     check_key("k", "/health", "")
     check_key("k", "/v1/models", "Bearer k")
     check_key(None, "/v1/models", "")
+    check_key("schlüssel", "/v1/models", "Bearer schlüssel".encode().decode("latin-1"))  # as headers come
     for given in ("", "k", "Bearer", "Bearer kk", "Basic k"):
         with pytest.raises(APIError, match="asks for a key"):
             check_key("k", "/v1/models", given)
+
+
+@pytest.mark.parametrize(
+    ("headers", "served"),
+    [
+        ({"origin": "http://me:1", "host": "me:1"}, True),
+        ({"origin": "https://me", "host": "inner:8000", "sec-fetch-site": "same-origin"}, True),  # behind a proxy
+        ({"origin": "https://me", "host": "me", "sec-fetch-site": "cross-site"}, False),
+        ({"origin": "http://other", "host": "me:1"}, False),
+        ({"origin": "null", "host": "me:1"}, False),
+        ({"origin": "http://friend", "host": "me:1", "sec-fetch-site": "cross-site"}, True),
+        ({"host": "me:1"}, True),
+    ],
+)
+def test_pages_of_other_addresses_are_told_apart(headers: dict[str, str], served: bool):
+    with nullcontext() if served else pytest.raises(APIError, match="cors-origin"):
+        check_origin(["http://friend"], Headers(headers))
 
 
 def test_every_error_is_an_answer():

@@ -19,6 +19,8 @@ openai = pytest.importorskip("openai", reason="the contract tests need the packa
 websockets = pytest.importorskip("websockets")
 SPEECH = Path(__file__).parents[2] / "uniaudio2" / "demo_assets" / "keyword_computer.opus"
 
+MESSAGE = '{"type": "conversation.item.create", "item": {"type": "message", "content": [%s]}'
+
 
 @contextmanager
 def session(running: Running, **audio_input: Any) -> Iterator[Any]:
@@ -130,6 +132,12 @@ def test_a_response_is_cancelled(running: Running):
         ("{", "invalid_json"),
         ("[]", "invalid_event"),
         ('{"type": "no.such"}', "unknown_event"),
+        ('{"type": "no.such", "event_id": "\\ud800"}', "invalid_json"),
+        ('{"type": "session.update", "session": {"x": NaN}}', "invalid_json"),
+        ('{"type": "session.update", "session": {"x": %s}}' % ("[" * 900 + "]" * 900), "invalid_json"),
+        ('{"type": "session.update", "session": {"x": "%s"}}' % ("x" * 300_000), "invalid_value"),
+        (MESSAGE % "{}" + ', "previous_item_id": [1]}', "invalid_value"),
+        (MESSAGE % ", ".join(["{}"] * 101) + "}", "invalid_value"),
         ('{"type": "input_audio_buffer.append", "audio": "###"}', "invalid_base64"),
         ('{"type": "input_audio_buffer.append", "audio": "AA=="}', None),
         ('{"type": "input_audio_buffer.append", "audio": "file:///etc/passwd"}', "invalid_base64"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import httpx2 as httpx
 import pytest
@@ -13,6 +16,7 @@ import torch
 
 from tests.server.conftest import Running, clip
 from uniaudio2 import AudioCodes, UniAudio2
+from uniaudio2.api.speak import voice_prompt
 from uniaudio2.server.audio_in import memory_file
 from uniaudio2.tasks import TASKS, required
 
@@ -129,3 +133,29 @@ def test_voices_that_cannot_be_kept_are_refused(http):
         answer = http.post("/v1/audio/voices", files={"audio_sample": ("v.wav", data)}, data={"name": name})
         assert answer.status_code >= 400 and message in answer.json()["error"]["message"]
     assert "ref_audio" in http.post("/v1/audio/speech", json={"input": "a", "ref_audio": "http://x/y.wav"}).text
+
+
+def test_of_two_voices_of_one_name_one_is_kept(http, running: Running, monkeypatch: pytest.MonkeyPatch):
+    meet = Barrier(2, timeout=60)  # both have found the name free
+    monkeypatch.setattr("uniaudio2.server.voices.voice_prompt", lambda *given: (voice_prompt(*given), meet.wait())[0])
+
+    def store(seed: int) -> int:
+        files = {"audio_sample": ("v.wav", clip(1.0, seed=seed))}
+        return http.post("/v1/audio/voices", files=files, data={"name": "Twin"}).status_code
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(store, range(2))) == [200, 409]
+    assert http.delete("/v1/audio/voices/Twin").status_code == 200
+
+
+def test_a_voice_whose_file_cannot_be_removed_stays(http, monkeypatch: pytest.MonkeyPatch):
+    files = {"audio_sample": ("v.wav", clip(1.0))}
+    assert http.post("/v1/audio/voices", files=files, data={"name": "Stays"}).status_code == 200
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        assert http.delete("/v1/audio/voices/Stays").json()["error"]["code"] == "storage"
+    assert http.delete("/v1/audio/voices/Stays").status_code == 200

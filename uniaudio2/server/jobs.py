@@ -157,11 +157,16 @@ class Jobs:
             job.close()
 
     async def stream(
-        self, request: Request, make: Callable[[], Iterable[bytes]], media_type: str, headers: Mapping[str, str] = {}
+        self,
+        request: Request,
+        make: Callable[[], Iterable[bytes]],
+        media_type: str,
+        headers: Mapping[str, str] = {},
+        failed: Callable[[Exception], bytes] | None = None,
     ) -> JobResponse:
         """An answer that is sent piece by piece as it is made, once the first piece is there.
 
-        An error before that is an answer of its own.
+        An error before that is an answer of its own; a later one is the last piece where ``failed`` makes one of it.
         """
         job = self.start(make)
         job.watch(request.receive)
@@ -172,7 +177,7 @@ class Jobs:
         except BaseException:
             job.close()
             raise
-        return JobResponse(job, first, media_type, headers)
+        return JobResponse(job, first, media_type, headers, failed)
 
     def close(self) -> None:
         """Let nothing new begin; what runs is finished."""
@@ -182,11 +187,23 @@ class Jobs:
 class JobResponse(StreamingResponse):
     """Pieces of a job as the body of an answer; whatever ends the answer ends the job."""
 
-    def __init__(self, job: Job[bytes], first: bytes, media_type: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        job: Job[bytes],
+        first: bytes,
+        media_type: str,
+        headers: Mapping[str, str],
+        failed: Callable[[Exception], bytes] | None,
+    ) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             yield first
-            async for piece in job:
-                yield piece
+            try:
+                async for piece in job:
+                    yield piece
+            except Exception as error:
+                if failed is None:
+                    raise
+                yield failed(error)
 
         super().__init__(pieces(), media_type=media_type, headers=dict(headers))
         self._job = job

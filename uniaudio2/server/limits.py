@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -78,6 +79,8 @@ class _Exchange:
     def _check(self) -> None:
         """Refuse whom the key is missing, and bodies that say that they are too large."""
         check_key(self._server.settings.api_key, self._scope["path"], self._headers.get("authorization", ""))
+        if self._scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            check_origin(self._server.settings.cors_origins, self._headers)
         if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MOST_HEADERS:
             raise APIError(431, f"the headers have more than {MOST_HEADERS} bytes: send less", code="headers_too_large")
         length = self._headers.get("content-length", "0")
@@ -156,6 +159,23 @@ def check_key(key: str | None, path: str, authorization: str) -> None:
     if key is None or path in _OPEN or not path.startswith(_KEPT):
         return
     scheme, _, given = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), key.encode()):
         message = "this server asks for a key: send the header 'Authorization: Bearer KEY'"
         raise APIError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def check_origin(allowed: Sequence[str], headers: Headers) -> None:
+    """Refuse what a page of another address asks for: browsers stop neither its WebSockets nor its plain forms.
+
+    Choice: what browsers say in Sec-Fetch-Site comes first, since a proxy may give requests another Host.
+
+    Raises:
+        APIError: If it comes from such a page, and its origin is not allowed.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is None or origin in allowed or "*" in allowed:
+        return
+    own = origin.partition("://")[2] == headers.get("host") if site is None else site in ("same-origin", "none")
+    if not own:
+        message = f"pages of {origin[:80]} may not ask this server: start it with --cors-origin {origin[:80]}"
+        raise APIError(403, message, code="origin_not_allowed")

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.websockets import WebSocketDisconnect
 
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.server.audio_in import from_base64
 from uniaudio2.server.errors import APIError, as_api_error
-from uniaudio2.server.limits import check_key
+from uniaudio2.server.limits import check_key, check_origin
 from uniaudio2.server.realtime_config import Settings, first_problem, new_id
 from uniaudio2.server.realtime_items import Conversation, Item
 from uniaudio2.server.realtime_reply import Response
@@ -40,6 +41,7 @@ async def realtime(socket: WebSocket) -> None:
     authorization = socket.headers.get("authorization") or ("" if key is None else f"Bearer {key}")
     try:
         check_key(server.settings.api_key, socket.url.path, authorization)
+        check_origin(server.settings.cors_origins, socket.headers)
         name = server.model.name
         if server.sessions >= server.settings.sessions:
             raise APIError(429, "as many sessions run as this server takes: come back later")
@@ -118,9 +120,9 @@ class Session:
         """One event of the client; what is wrong with it leaves the session open."""
         self._event_id = None
         try:
-            try:
-                event = json.loads(text or "")
-            except (ValueError, RecursionError):
+            try:  # strict, unlike Python's: no NaN, half characters or deep nesting, which could not be sent back
+                event = from_json(text or "", allow_inf_nan=False)
+            except ValueError:
                 raise APIError(400, "an event must be a JSON object", code="invalid_json") from None
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
                 raise APIError(400, "an event must be a JSON object with a type", param="type", code="invalid_event")
@@ -252,7 +254,10 @@ class Session:
         item = Item.of_client(event.get("item"), self.server.settings)
         if item.id in self.conversation.items:
             raise APIError(400, f"item.id: there is an item {item.id!r} already", param="item.id", code="invalid_value")
-        await self.add(item, event.get("previous_item_id"))
+        after = event.get("previous_item_id")
+        if not isinstance(after, str | None):
+            raise APIError(400, "previous_item_id: must be an id", param="previous_item_id", code="invalid_value")
+        await self.add(item, after)
         if item.audio is not None:
             item.transcribe(self, report=self.settings.config.audio.input.transcription is not None)
 
@@ -273,12 +278,9 @@ class Session:
 
     async def _truncate_item(self, event: dict[str, Any]) -> None:
         item, end_ms = self._item(event), event.get("audio_end_ms")
-        if not isinstance(end_ms, int) or end_ms < 0:
+        if type(end_ms) is not int or end_ms < 0:
             raise APIError(400, "audio_end_ms: must be a number of ms", param="audio_end_ms", code="invalid_value")
-        content_index = event.get("content_index", 0)
-        await self.send(
-            "conversation.item.truncated", item_id=item.id, content_index=content_index, audio_end_ms=end_ms
-        )
+        await self.send("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=end_ms)
 
     # -- responses --------------------------------------------------------------------------------------------------
 

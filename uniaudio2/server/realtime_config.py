@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uniaudio2.audio import SAMPLE_RATE
+from uniaudio2.server.errors import APIError
 from uniaudio2.server.turns import TurnDetector
 
+MOST_BYTES = 256 * 1024  # of a session's object
 _SILENCE_MS = {"low": 1000, "medium": 500, "high": 300, "auto": 500}  # a semantic detector's eagerness, in ours
 
 
@@ -102,12 +104,17 @@ class Settings:
         """Change what is named; all or nothing.
 
         Raises:
+            APIError: If it would be too large: fields that are only given back are kept too.
             ValidationError: If something cannot be so.
         """
         before = self.config.model_dump()
         if changes.get("type", "realtime") == "transcription":
             before["type"] = "transcription"
-        self.config = SessionConfig.model_validate(_merged(before, changes))
+        config = SessionConfig.model_validate(_merged(before, changes))
+        if len(config.model_dump_json()) > MOST_BYTES:
+            message = f"session: more than the {MOST_BYTES} bytes that are kept: shorten what it says"
+            raise APIError(400, message, param="session", code="invalid_value")
+        self.config = config
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's object."""

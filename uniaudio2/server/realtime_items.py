@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uniaudio2.server.realtime import Session
 
 MOST_ITEMS = 1000  # older ones are forgotten
+MOST_PARTS = 100  # of an item
 MOST_AUDIO_ITEMS = 8  # of which the sound is kept
 
 
@@ -67,7 +68,10 @@ class Item:
                 item = cls.of_audio(identity, pcm)
                 item.role = role
                 return item
-        kept = [{"type": str(part.get("type")), "text": str(part.get("text") or "")} for part in content]
+        if len(content) > MOST_PARTS:
+            message = f"item.content: more than the {MOST_PARTS} parts that are taken: send several items"
+            raise APIError(400, message, param="item.content", code="invalid_value")
+        kept = [{"type": str(part.get("type"))[:64], "text": str(part.get("text") or "")} for part in content]
         if sum(len(part["text"]) for part in kept) > settings.max_characters:
             message = f"item.content: more than the {settings.max_characters} characters that are taken: send parts"
             raise APIError(400, message, param="item.content", code="string_above_max_length")

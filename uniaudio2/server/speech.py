@@ -72,7 +72,7 @@ async def create_speech(body: SpeechRequest, request: Request, server: The) -> R
     if body.instructions and not styled(server.model, body):
         headers["x-uniaudio2-ignored"] = "instructions"
     if body.stream or body.stream_format == "sse":
-        return await server.jobs.stream(request, lambda: _events(server, body), "text/event-stream", headers)
+        return await server.jobs.stream(request, lambda: _events(server, body), "text/event-stream", headers, _failed)
 
     def pieces() -> Iterator[bytes]:
         for audio in spoken(server, body):
@@ -109,22 +109,20 @@ def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
 
 
 def _events(server: Server, body: SpeechRequest) -> Iterator[bytes]:
-    """The same as server-sent events; an error after the first of them is an event too."""
-    encode, samples, begun = encoder(body.response_format), 0, False
-    try:
-        for audio in spoken(server, body):
-            samples += audio.shape[-1]
-            if data := encode.write(audio):
-                yield _delta(data)
-                begun = True
-        if data := encode.finish():
+    """The same as server-sent events."""
+    encode, samples = encoder(body.response_format), 0
+    for audio in spoken(server, body):
+        samples += audio.shape[-1]
+        if data := encode.write(audio):
             yield _delta(data)
-    except Exception as error:
-        if not begun:
-            raise
-        yield event(type="speech.audio.error", error=described(error), partial_audio=True, action="discard")
-        return
+    if data := encode.finish():
+        yield _delta(data)
     yield event(type="speech.audio.done", usage=usage(server.model, body.input, samples))
+
+
+def _failed(error: Exception) -> bytes:
+    """An error after the first event, the deadline too, is an event."""
+    return event(type="speech.audio.error", error=described(error), partial_audio=True, action="discard")
 
 
 def _delta(data: bytes) -> bytes:

@@ -14,6 +14,7 @@ from uniaudio2.api.texts import as_text
 from uniaudio2.audio import Recording
 from uniaudio2.server.audio_in import read_recording
 from uniaudio2.server.errors import APIError
+from uniaudio2.server.jobs import described
 from uniaudio2.server.speech import event
 from uniaudio2.server.state import Server, The
 
@@ -54,7 +55,9 @@ async def create_transcription(
         options["temperature"] = temperature
 
     if stream:
-        return await server.jobs.stream(request, lambda: _events(server, data, options), "text/event-stream")
+        return await server.jobs.stream(
+            request, lambda: _events(server, data, options), "text/event-stream", failed=_failed
+        )
     result = await server.jobs.run(request, lambda: transcribed(server, data, options)[0])
     if response_format in ("srt", "vtt", "text"):
         return PlainTextResponse(as_text(result, None if response_format == "text" else response_format))
@@ -104,6 +107,11 @@ def _events(server: Server, data: bytes, options: dict[str, Any]) -> Iterator[by
             whole = join_texts([said, found.text]) if said else found.text
             yield event(type="transcript.text.delta", delta=whole[len(said) :])
             said = whole
+
+
+def _failed(error: Exception) -> bytes:
+    """An error after the first event is an event."""
+    return event(type="error", error=described(error))
 
 
 def _usage(server: Server, result: TextResult) -> dict[str, Any]:

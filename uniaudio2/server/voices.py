@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from uniaudio2.server.audio_out import pcm16
 from uniaudio2.server.errors import APIError
 from uniaudio2.server.state import Server, The
 
+logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/audio/voices", tags=["voices"])
 
 HOUSE = "default"
@@ -66,8 +68,12 @@ class Voices:
         self._prompts: dict[str, Tensor] = {}
         self._lock = threading.Lock()
         for path in sorted(folder.glob("voice_*.flac")) if folder is not None and folder.is_dir() else ():
-            with soundfile.SoundFile(path) as file:
-                name = file.title or path.stem
+            try:
+                with soundfile.SoundFile(path) as file:
+                    name = file.title or path.stem
+            except soundfile.LibsndfileError as error:
+                logger.warning("voice passed over: %s", error)
+                continue
             self._stored[path.stem] = StoredVoice(path.stem, name, int(path.stat().st_mtime), path)
 
     def stored(self) -> list[StoredVoice]:
@@ -93,13 +99,16 @@ class Voices:
         if not _NAME.fullmatch(name):
             message = "name: give 1 to 64 letters, digits, spaces, '.', '-' or '_', beginning with a letter or digit"
             raise APIError(400, message, param="name", code="invalid_value")
+        message = f"name: there is a voice {name!r} already: delete it first, or take another name"
+        taken = APIError(409, message, param="name", code="voice_exists")
         if name == HOUSE or name in OPENAI_NAMES or name in model.voices or self.find(name) is not None:
-            message = f"name: there is a voice {name!r} already: delete it first, or take another name"
-            raise APIError(409, message, param="name", code="voice_exists")
+            raise taken
         prompt = voice_prompt(model, audio)
         identity = "voice_" + hashlib.sha256(name.encode()).hexdigest()[:16]
         path = self.folder / f"{identity}.flac"
         with self._lock:
+            if identity in self._stored:  # by another request, meanwhile
+                raise taken
             if len(self._stored) >= MOST_VOICES:
                 raise APIError(409, f"there are {MOST_VOICES} voices already: delete one first", code="too_many_voices")
             with replacing(path) as file:
@@ -119,9 +128,9 @@ class Voices:
             message = f"there is no stored voice {name!r}: GET /v1/audio/voices lists them"
             raise APIError(404, message, code="voice_not_found")
         with self._lock:
+            voice.path.unlink(missing_ok=True)  # first: where this fails, the voice stays
             self._stored.pop(voice.id, None)
             self._prompts.pop(str(voice.path), None)
-            voice.path.unlink(missing_ok=True)
         return voice
 
     def prompt(self, model: UniAudio2, name: str) -> Tensor | None:
