@@ -31,7 +31,7 @@ CORE = {"torch", "numpy", "safetensors", "soundfile", "soxr", "yaml", "rich", "c
 CORE |= {"wetext", "matplotlib"}
 EXTRAS_ALLOWED = {  # folder that is of use only with an extra -> packages of that extra
     "data/synth": {"scipy"},
-    "server": {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"},
+    "server": {"fastapi", "starlette", "pydantic", "pydantic_core", "uvicorn", "h11", "prometheus_client"},
 }
 
 
