@@ -1,12 +1,13 @@
-# The server in a container. For CUDA: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
+# The server in a container. Which torch it gets is the package index's choice; --build-arg TORCH_INDEX=ADDRESS names
+# another one, such as that of the builds for CPUs alone or for a version of CUDA.
 FROM python:3.12-slim-bookworm AS build
 
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/uniaudio2
 ENV PATH=/opt/uniaudio2/bin:$PATH
 # hadolint ignore=DL3013 (the ranges are those of pyproject.toml; nothing is pinned for users)
-RUN pip install "torch>=2.11" --index-url "$TORCH_INDEX"
+RUN pip install "torch>=2.11" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY uniaudio2 uniaudio2
