@@ -13,11 +13,12 @@ import numpy as np
 
 from uniaudio2.codes import AudioCodes
 from uniaudio2.data.collate import LMBatch, Segment, collate
+from uniaudio2.data.episodes import Episode, Episodes, Labelled
 from uniaudio2.data.mixture import MixtureConfig, Planner, Pool
 from uniaudio2.data.prefetch import batch_rng
 from uniaudio2.data.store import Clip, CodeStore, DatasetError
 from uniaudio2.sequence import SequenceBuilder, Value
-from uniaudio2.tasks import Audio, Form, Sentence, Source, Text, Voice, get_form
+from uniaudio2.tasks import Audio, Form, Label, Sentence, Source, Text, Voice, get_form
 from uniaudio2.text import normalise_text
 
 
@@ -58,6 +59,7 @@ class LMDataset:
         )
         self._ids: dict[str, list[int]] = {}
         self._voices = self._voice_index()
+        self._episodes = Episodes([_labelled(clip) for clip in store.clips], _names(self.texts))
         voice_numbers = {name: i for i, name in enumerate(dict.fromkeys(c.speaker for c in store.clips if c.speaker))}
         text_numbers = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in store.clips if c.text))}
         self._forms = {name: get_form(name) for name, weight in config.weights.items() if weight > 0}
@@ -102,6 +104,8 @@ class LMDataset:
             houses = self.config.house_voices
             if houses and not prompted and "voice" in task.optional_inputs and clip.speaker not in houses:
                 return False
+        if self._is_episode(form):
+            return self._episodes.has(index)
         return all(self._has(clip, source) for source in sources)
 
     def _has(self, clip: Clip, source: Source) -> bool:
@@ -113,6 +117,9 @@ class LMDataset:
         if isinstance(source, Voice) and source.audio is not None:
             return source.audio in clip.audios
         return isinstance(source, Voice) and len(self._prompts(clip)) > 0
+
+    def _is_episode(self, form: Form) -> bool:
+        return any(isinstance(source, Label) for source in form.sources.values())
 
     def _pool(self, form: Form) -> Pool:
         if any(isinstance(source, Sentence) for source in form.sources.values()):
@@ -147,9 +154,9 @@ class LMDataset:
                 rows += sum(frames[stream] + 2 for stream in (frames if part.kind == "audio" else (part.kind,)))
             elif isinstance(source, Text):
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
-            else:
+            elif isinstance(source, Voice):
                 rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
-        return rows
+        return 4 * rows if self._is_episode(form) else rows  # three examples on average, and what is asked about
 
     # ---------------------------------------------------------------- building
 
@@ -174,21 +181,25 @@ class LMDataset:
         """
         task, config = form.task, self.config
         given = item if condition is None else condition
-        values = {name: self._value(form, name, given, item, rng, training) for name in form.values}
+        episode = self._episodes.draw(item, rng) if self._is_episode(form) else None
+        values = {name: self._value(form, name, given, item, rng, training, episode) for name in form.values}
         if any(isinstance(source, Sentence) for source in form.sources.values()):
             return Segment(self.builder.example(task, values), form)
         language = _language(self.store.clips[item])
         nameless = training and not task.makes_audio and self.store.clips[item].kind == "speech"
-        if nameless and rng.random() < config.language_dropout:
+        if episode is not None or (nameless and rng.random() < config.language_dropout):
             language = None
         sequence = self.builder.example(
             task,
             values,
+            shots=self._shots(form, episode),
             language=language,
             guidance_form=training and task.guidance and rng.random() < config.guidance_dropout,
             text_dropout=config.bpe_dropout if training else 0.0,
             rng=random.Random(int(rng.integers(2**63))) if training else None,
         )
+        if episode is not None:  # which of its recordings says what is nobody's lesson
+            return Segment(sequence, form)
         inputs = {part.value for part in form.inputs}
         said = {
             name: tuple(self.phones[p] for p in self._phones_in(source, given if name in inputs else item))
@@ -202,12 +213,36 @@ class LMDataset:
             return []
         return [phone for phone in (self.store.clips[index].phonemes or "").split() if phone in self.phones]
 
-    def _value(self, form: Form, name: str, given: int, item: int, rng: np.random.Generator, training: bool) -> Value:
+    def _shots(self, form: Form, episode: Episode | None) -> list[dict[str, Value]]:
+        """The examples of an episode, as values."""
+        if episode is None:
+            return []
+        labels = [name for name, source in form.sources.items() if isinstance(source, Label)]
+        audios = {name: source.name for name, source in form.sources.items() if isinstance(source, Audio)}
+        return [
+            {name: self.store.codes(clip, audio) for name, audio in audios.items()}
+            | {name: self.text_ids(called) for name in labels}
+            for clip, called in episode.examples
+        ]
+
+    def _value(
+        self,
+        form: Form,
+        name: str,
+        given: int,
+        item: int,
+        rng: np.random.Generator,
+        training: bool,
+        episode: Episode | None,
+    ) -> Value:
         """One value of an example: an input is taken from clip ``given``, an output from clip ``item``."""
         source, config = form.sources[name], self.config
         inputs = {part.kind for part in form.inputs if part.value == name}
         if isinstance(source, Sentence):
             return self.text_ids(self.texts[item])
+        if isinstance(source, Label):
+            assert episode is not None
+            return self.text_ids(episode.answer)
         if isinstance(source, Voice) and source.audio is not None:
             return self.store.voice(item, rng, config.voice_prompt_s, source.audio)
         if isinstance(source, Voice):
@@ -253,6 +288,17 @@ class LMDataset:
             other = items[(number + 1) % len(items)] if shuffled else None
             rows.append([self.segment(form, item, rng, condition=other, training=False)])
         return collate(self.builder, rows, align_listening=self.align_listening)
+
+
+def _labelled(clip: Clip) -> Labelled:
+    whole = "audio" in clip.audios and not clip.parts
+    return Labelled.of(clip.id, clip.label, clip.source, clip.duration_s, recorded=whole and clip.engine is None)
+
+
+def _names(texts: Iterable[str]) -> list[str]:
+    """Words of English sentences that can stand for a class."""
+    words = (word for text in texts for word in text.split())
+    return list(dict.fromkeys(word for word in words if word.isascii() and word.isalpha() and 3 <= len(word) <= 8))
 
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:

@@ -20,6 +20,7 @@ from uniaudio2.api.request import Sampling
 from uniaudio2.data.sources import find_data_root
 from uniaudio2.eval import (
     answers,
+    few_shot,
     generation,
     musical,
     reconstruction,
@@ -124,6 +125,7 @@ ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
     "speech_with_sound": (repaired.with_sound, "Whisper; a classifier of sounds"),
     "speech_denoise": (repaired.denoised, "STOI; Whisper"),
     "speech_ss": (repaired.separated, "STOI; Whisper"),
+    "classify": (few_shot.classify, EXACT),
     "codec": (reconstruction.codec_data, DISTANCES),
 }
 """What runs on any manifest or set of recordings, by task, and its judge."""

@@ -3,7 +3,7 @@
 from uniaudio2.tasks.lookup import get_form, get_task, held_out_groups, trained_forms
 from uniaudio2.tasks.row import Form, LengthRule, Part, PartKind, Task, audio_parts, required
 from uniaudio2.tasks.table import TASKS
-from uniaudio2.tasks.training import KINDS, Audio, HeldOut, Score, Sentence, Source, Text, Training, Voice
+from uniaudio2.tasks.training import KINDS, Audio, HeldOut, Label, Score, Sentence, Source, Text, Training, Voice
 
 __all__ = [
     "KINDS",
@@ -11,6 +11,7 @@ __all__ = [
     "Audio",
     "Form",
     "HeldOut",
+    "Label",
     "LengthRule",
     "Part",
     "PartKind",

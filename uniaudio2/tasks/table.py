@@ -8,7 +8,7 @@ ARCHITECTURE section 2 for the published rows; prompts are our own wordings.
 from __future__ import annotations
 
 from uniaudio2.tasks.row import Part, Task, audio_parts
-from uniaudio2.tasks.training import Audio, HeldOut, Sentence, Text, Training, Voice
+from uniaudio2.tasks.training import Audio, HeldOut, Label, Sentence, Text, Training, Voice
 
 
 def _text(value: str, tag: str | None = None) -> Part:
@@ -397,6 +397,19 @@ _TASKS = (
                 "target": Audio("converted", says="text"),
             },
         ),
+    ),
+    # The paper's few-shot classification: `shots` of every class come first, and one recording to be named.
+    Task(
+        "classify",
+        "classify",
+        (
+            "For each of the following input output pairs, output is one of the classes of the examples.",
+            "Name the class of the last recording as the examples before it do.",
+            "Which of the classes in the examples is the last recording?",
+        ),
+        _AUDIO,
+        (_text("label"),),
+        training=Training(score="exact", kinds=("sound", "music", "speech"), values={"label": Label()}),
     ),
 )
 

@@ -48,7 +48,12 @@ class Sentence:
     """A value that is any sentence the run knows: the task needs no example."""
 
 
-Source: TypeAlias = Audio | Text | Voice | Sentence
+@dataclass(frozen=True)
+class Label:
+    """A value that is the name of the example's class; examples of it and of another class come first."""
+
+
+Source: TypeAlias = Audio | Text | Voice | Sentence | Label
 
 
 @dataclass(frozen=True)
