@@ -1,0 +1,335 @@
+"""Builds a page: every item of every section is done once, judged and kept, and the page is written of what there is."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from uniaudio2.errors import describe, is_disk_full, is_expected
+from uniaudio2.files import write_text
+from uniaudio2.page import ways
+from uniaudio2.page.items import Item, Sound, Values
+from uniaudio2.page.media import FOLDER, Media
+from uniaudio2.page.record import Piece, Record, kept, save
+from uniaudio2.page.scores import Ears, Output, pooled
+from uniaudio2.page.sections import Section
+from uniaudio2.page.ways import Job, Way, command_line
+from uniaudio2.tasks import get_task
+
+if TYPE_CHECKING:
+    from uniaudio2.api.model import UniAudio2
+    from uniaudio2.api.settings import ModelFacts
+
+LAYOUT = 1  # of records: another number makes all items anew
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a page is built of.
+
+    Attributes:
+        sections: In the order of the page.
+        items: By section.
+        folder: Of the page.
+        model: ``--model`` for commands; None is the default.
+        sampling: Sampling options of the model's methods.
+        untrained: Whether rows are run that the model has not learned.
+        single_file: Whether everything is inside the page.
+        own_ears: Whether the model itself hears back what it made, for the short form.
+        identity: Of the model's files, so that what another one made is not kept; None keeps nothing.
+        command: What was typed.
+    """
+
+    sections: Sequence[Section]
+    items: Mapping[str, Sequence[Item]]
+    folder: Path
+    model: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    untrained: bool = False
+    single_file: bool = False
+    own_ears: bool = False
+    identity: str | None = None
+    command: str = ""
+
+
+@dataclass
+class Shown:
+    """A section as it came out."""
+
+    section: Section
+    learned: bool
+    records: list[Record] = field(default_factory=list)
+    scores: tuple[str, ...] = ()  # of the model's folder
+
+    @property
+    def done(self) -> list[Record]:
+        """Records of items that did not fail."""
+        return [record for record in self.records if not record.error]
+
+    def figures(self, system: str | None = None) -> dict[str, tuple[float, int]]:
+        """Figures over all items, see `pooled`: ours, or those of another system."""
+        pieces = [piece for record in self.done for piece in record.pieces]
+        own = [one for one in pieces if one.role == ("peer" if system else "ours") and system in (None, one.name)]
+        return pooled([piece.figures for piece in own])
+
+
+@dataclass
+class Site:
+    """A page and what is on it."""
+
+    plan: Plan
+    model_name: str
+    shown: list[Shown]
+    judge: str
+    load_s: float = 0.0
+    total_s: float = 0.0
+
+    @property
+    def page(self) -> Path:
+        """The page's file."""
+        return self.plan.folder / PAGE
+
+    @property
+    def items(self) -> list[Record]:
+        """All records in the order of the page."""
+        return [record for shown in self.shown for record in shown.records]
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records of items that failed."""
+        return [record for record in self.items if record.error]
+
+    @property
+    def judged(self) -> list[Record]:
+        """Items that are right or wrong by their words."""
+        return [item for item in self.items if item.right is not None and item.section != "codec"]
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        right = sum(bool(item.right) for item in self.judged)
+        work_s, audio_s = sum(item.time_s for item in self.items), sum(item.audio_s for item in self.items)
+        return (
+            f"{right} of {len(self.judged)} items as expected; model loaded in {self.load_s:.1f} s; "
+            f"{work_s:.1f} s of work on {audio_s:.1f} s of audio; {self.total_s:.1f} s in all"
+        )
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Plain values for JSON, one per item."""
+        return [item.to_dict(self.plan.folder) for item in self.items]
+
+
+def build(
+    load: Callable[[], UniAudio2],
+    plan: Plan,
+    *,
+    facts: ModelFacts | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    complain: Callable[[str], None] = lambda line: None,
+) -> Site:
+    """Do what is not done yet and write the page.
+
+    Args:
+        load: Makes the model; timed, and called only if there is something to do.
+        plan: What is on the page.
+        facts: Of the model; None asks the model itself.
+        progress: Called with a line before each item.
+        complain: Called with a line for each item that failed.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    began = time.perf_counter()
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    loaded = _Loader(load, progress)
+    facts = facts or loaded().facts
+    maker = _Maker(plan, loaded, progress, complain)
+    shown = [Shown(section, _learned(section, facts), scores=_scores(section, facts)) for section in plan.sections]
+    for one in shown:
+        if one.learned or plan.untrained:
+            one.records = [maker.record(one, item) for item in plan.items.get(one.section.name, ())]
+    site = Site(plan, facts.name, shown, maker.ears.name, loaded.seconds)
+    site.total_s = time.perf_counter() - began
+    from uniaudio2.page.html import render_page
+
+    progress("write the page")
+    write_text(site.page, render_page(site))
+    site.total_s = time.perf_counter() - began
+    return site
+
+
+def model_identity(folder: Path) -> str:
+    """Names, sizes and times of a model's files: another one is another model."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+
+
+def _learned(section: Section, facts: ModelFacts) -> bool:
+    return section.row is None or facts.trained_tasks is None or section.row in facts.trained_tasks
+
+
+def _scores(section: Section, facts: ModelFacts) -> tuple[str, ...]:
+    return tuple(str(score) for score in (facts.trained_tasks or {}).get(section.row or "", ()))
+
+
+class _Loader:
+    """The model, loaded once when it is first needed."""
+
+    def __init__(self, load: Callable[[], UniAudio2], progress: Callable[[str], None]) -> None:
+        self._load, self._progress, self.seconds = load, progress, 0.0
+
+    def __call__(self) -> UniAudio2:
+        """The model."""
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> UniAudio2:
+        self._progress("load the model")
+        began = time.perf_counter()
+        model = self._load()
+        self.seconds = time.perf_counter() - began
+        return model
+
+
+class _Maker:
+    """Makes records of items."""
+
+    def __init__(
+        self, plan: Plan, model: _Loader, progress: Callable[[str], None], complain: Callable[[str], None]
+    ) -> None:
+        self.plan, self.model, self.progress, self.complain = plan, model, progress, complain
+        self.media = Media(plan.folder, ".wav" if plan.own_ears else ".flac")
+        self.ears = Ears(model if plan.own_ears else None, plan.sampling)
+
+    def record(self, shown: Shown, item: Item) -> Record:
+        """What an item comes to: kept from before, made now, or why it failed."""
+        section, place = shown.section, f"{shown.section.name}-{item.file_name}"
+        known = [LAYOUT, self.plan.identity, dict(self.plan.sampling), self.plan.model, section.name, shown.learned]
+        text = json.dumps([*known, item.identity(), self.ears.name], ensure_ascii=False)
+        identity = hashlib.sha256(text.encode()).hexdigest()
+        before = kept(self.plan.folder, place, identity) if self.plan.identity is not None else None
+        if before is not None:
+            return before
+        self.progress(f"{section.name}: {item.id}")
+        record = Record(section.name, item.id, note=item.note, private=item.private, identity=identity)
+        try:
+            self._make(shown, item, record, place)
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) or is_disk_full(error):
+                raise
+            if not is_expected(error):
+                traceback.print_exception(error)
+            record.error, record.pieces = describe(error), [one for one in record.pieces if one.role != "ours"]
+            self.complain(f"{section.name}, {item.id}: {record.error}")
+            return record
+        if self.plan.identity is not None:
+            save(record, self.plan.folder, place)
+        return record
+
+    def _make(self, shown: Shown, item: Item, record: Record, place: str) -> None:
+        section, pieces = shown.section, record.pieces
+        given = self._side("given", item.given, place, pieces)
+        shots = []
+        for number, sides in enumerate(item.shots, 1):
+            own = [self._side("shot", values, f"{place}-shot{number}", pieces) for values in sides]
+            shots.append((own[0], own[1]))
+        way = section.way if shown.learned else ways.ROW
+        sampling = {**self.plan.sampling, "seed": int(self.plan.sampling.get("seed") or 0) + item.draw}
+        told = (item.language, sampling, self.plan.untrained and not shown.learned)
+        job = Job(section.row or "", given, tuple(shots), *told)
+        record.command = command_line(way, job, self.plan.model, f"{place}.wav")
+        self._run(section, way, self._here(job), item, record, place)
+        truth = {piece.name: piece for piece in pieces if piece.role == "truth"}
+        first = next(piece for piece in pieces if piece.role == "ours")
+        ours = [piece for piece in pieces if piece.role == "ours"]
+        texts = [item.truth.get(first.name), item.says.get(first.name), given.get("caption")]
+        record.expected = next((text for text in texts if isinstance(text, str)), "")
+        record.got = first.text or first.heard
+        judged = [piece.right for piece in ours if piece.right is not None]
+        record.right = all(judged) if judged else None
+        sounds = [one for one in (ours if first.file else pieces) if one.file and one.role in ("ours", "given")]
+        record.audio_s = sum(piece.duration_s for piece in sounds)
+        if section.way is ways.CODEC and truth:
+            self._lengths(record, truth[first.name], first)
+
+    def _side(self, role: str, values: Values, place: str, pieces: list[Piece]) -> dict[str, str]:
+        """Texts, and sounds written as files below the page's folder, by name."""
+        found: dict[str, str] = {}
+        for name, value in values.items():
+            if isinstance(value, Sound):
+                piece = self.media.sound(role, name, f"{place}-{_plain(name)}", value.read())
+                found[name] = piece.file
+            else:
+                piece = Piece(role, name, text=value)
+                found[name] = value
+            pieces.append(piece)
+        return found
+
+    def _here(self, job: Job) -> Job:
+        """The job with paths that lead to the files from anywhere."""
+        files = {piece: str(self.plan.folder / piece) for piece in self._files(job)}
+
+        def side(values: Mapping[str, str]) -> dict[str, str]:
+            """One side of values."""
+            return {name: files.get(value, value) for name, value in values.items()}
+
+        return replace(job, given=side(job.given), shots=tuple((side(a), side(b)) for a, b in job.shots))
+
+    def _files(self, job: Job) -> list[str]:
+        sides = [job.given, *(side for shot in job.shots for side in shot)]
+        start = f"{FOLDER}/"
+        return [value for side in sides for value in side.values() if value.startswith(start)]
+
+    def _run(self, section: Section, way: Way, job: Job, item: Item, record: Record, place: str) -> None:
+        """Do the job; pieces of what came, of the truth and of peers, judged."""
+        model = self.model()
+        began = time.perf_counter()
+        made = way.run(model, job)
+        record.time_s = time.perf_counter() - began
+        for name, value in made.items():
+            if isinstance(value, Tensor):
+                record.pieces.append(self.media.sound("ours", name, f"{place}-ours-{name}", value))
+            else:
+                record.pieces.append(Piece("ours", name, text=str(value)))
+        self._side("truth", item.truth, f"{place}-truth", record.pieces)
+        output = get_task(section.row).outputs[0].value if section.row else "audio"
+        for system, value in item.peers.items():
+            self._side("peer", {system: value}, f"{place}-peer", record.pieces)
+        for piece in record.pieces:
+            if piece.role in ("ours", "peer"):
+                self._judge(section, item, record, piece, piece.name if piece.role == "ours" else output)
+
+    def _judge(self, section: Section, item: Item, record: Record, piece: Piece, name: str) -> None:
+        def file(role: str, wanted: str | None) -> Path | None:
+            """A sound of the record."""
+            own = [one.file for one in record.pieces if one.role == role and one.file and wanted in (None, one.name)]
+            return self.plan.folder / own[0] if own else None
+
+        heard = self.plan.folder / piece.file if piece.file else None
+        whole = None if name.startswith("steps_") else name
+        verdict = section.judge(Output(item, name, piece.text, heard, file("truth", whole), file("given", None)),
+                                self.ears)  # fmt: skip
+        piece.figures, piece.right, piece.heard = verdict.figures, verdict.right, verdict.heard
+
+    def _lengths(self, record: Record, before: Piece, after: Piece) -> None:
+        """For codes: as many samples as there were, and how near they are."""
+        samples = [round(piece.duration_s * 24_000) for piece in (before, after)]
+        distance = after.figures.get("log_mel_l1")
+        record.expected = f"{samples[0]} samples"
+        record.got = f"{samples[1]} samples" + ("" if distance is None else f", {distance:.2f} log-mel distance")
+        record.right = samples[0] == samples[1]
+
+
+def _plain(name: str) -> str:
+    """A name as a part of a file's name."""
+    return "".join(char if char.isascii() and char.isalnum() else "_" for char in name)
