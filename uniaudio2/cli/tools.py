@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from uniaudio2.batch import check_output_file
-from uniaudio2.cli.options import MODEL_OPTIONS, PLACE_OPTIONS, Number, Options, count, takes
+from uniaudio2.cli.options import PLACE_OPTIONS, Number, Options, count, takes
 from uniaudio2.cli.output import BatchError, emit, say
 
 Column = list[tuple[str, str]]

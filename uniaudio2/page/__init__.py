@@ -1,10 +1,11 @@
 """The page of a model: every section of the reference page and more, to hear, see and judge."""
 
-from uniaudio2.page.build import Plan, Site, build, model_identity
+from uniaudio2.page.build import build, model_identity
 from uniaudio2.page.items import Item, Sound
 from uniaudio2.page.plan import choose_items, run_demo
 from uniaudio2.page.record import Piece, Record
 from uniaudio2.page.sections import SECTIONS, Section, demo_sections, find_sections
+from uniaudio2.page.site import Plan, Site
 
 __all__ = [
     "SECTIONS",

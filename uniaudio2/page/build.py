@@ -1,4 +1,4 @@
-"""Builds a page: every item of every section is done once, judged and kept, and the page is written of what there is."""
+"""Builds a page: every item is done once, judged and kept, and the page is written of what there is."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from uniaudio2.errors import describe, is_disk_full, is_expected
 from uniaudio2.files import write_text
 from uniaudio2.page import ways
+from uniaudio2.page.html import render_page
 from uniaudio2.page.items import Item, Sound, Values
 from uniaudio2.page.media import FOLDER, Media
 from uniaudio2.page.record import Piece, Record, kept, save
-from uniaudio2.page.scores import Ears, Output, pooled
+from uniaudio2.page.scores import Ears, Output
 from uniaudio2.page.sections import Section
-from uniaudio2.page.ways import Job, Way, command_line
+from uniaudio2.page.site import Plan, Shown, Site
+from uniaudio2.page.ways import Job, Timed, Way, command_line
 from uniaudio2.tasks import get_task
 
 if TYPE_CHECKING:
@@ -30,103 +32,6 @@ if TYPE_CHECKING:
     from uniaudio2.api.settings import ModelFacts
 
 LAYOUT = 1  # of records: another number makes all items anew
-PAGE = "index.html"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a page is built of.
-
-    Attributes:
-        sections: In the order of the page.
-        items: By section.
-        folder: Of the page.
-        model: ``--model`` for commands; None is the default.
-        sampling: Sampling options of the model's methods.
-        untrained: Whether rows are run that the model has not learned.
-        single_file: Whether everything is inside the page.
-        own_ears: Whether the model itself hears back what it made, for the short form.
-        identity: Of the model's files, so that what another one made is not kept; None keeps nothing.
-        command: What was typed.
-    """
-
-    sections: Sequence[Section]
-    items: Mapping[str, Sequence[Item]]
-    folder: Path
-    model: str | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    untrained: bool = False
-    single_file: bool = False
-    own_ears: bool = False
-    identity: str | None = None
-    command: str = ""
-
-
-@dataclass
-class Shown:
-    """A section as it came out."""
-
-    section: Section
-    learned: bool
-    records: list[Record] = field(default_factory=list)
-    scores: tuple[str, ...] = ()  # of the model's folder
-
-    @property
-    def done(self) -> list[Record]:
-        """Records of items that did not fail."""
-        return [record for record in self.records if not record.error]
-
-    def figures(self, system: str | None = None) -> dict[str, tuple[float, int]]:
-        """Figures over all items, see `pooled`: ours, or those of another system."""
-        pieces = [piece for record in self.done for piece in record.pieces]
-        own = [one for one in pieces if one.role == ("peer" if system else "ours") and system in (None, one.name)]
-        return pooled([piece.figures for piece in own])
-
-
-@dataclass
-class Site:
-    """A page and what is on it."""
-
-    plan: Plan
-    model_name: str
-    shown: list[Shown]
-    judge: str
-    load_s: float = 0.0
-    total_s: float = 0.0
-
-    @property
-    def page(self) -> Path:
-        """The page's file."""
-        return self.plan.folder / PAGE
-
-    @property
-    def items(self) -> list[Record]:
-        """All records in the order of the page."""
-        return [record for shown in self.shown for record in shown.records]
-
-    @property
-    def failed(self) -> list[Record]:
-        """Records of items that failed."""
-        return [record for record in self.items if record.error]
-
-    @property
-    def judged(self) -> list[Record]:
-        """Items that are right or wrong by their words."""
-        return [item for item in self.items if item.right is not None and item.section != "codec"]
-
-    @property
-    def summary(self) -> str:
-        """One line for the terminal."""
-        right = sum(bool(item.right) for item in self.judged)
-        work_s, audio_s = sum(item.time_s for item in self.items), sum(item.audio_s for item in self.items)
-        return (
-            f"{right} of {len(self.judged)} items as expected; model loaded in {self.load_s:.1f} s; "
-            f"{work_s:.1f} s of work on {audio_s:.1f} s of audio; {self.total_s:.1f} s in all"
-        )
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """Plain values for JSON, one per item."""
-        return [item.to_dict(self.plan.folder) for item in self.items]
 
 
 def build(
@@ -160,8 +65,6 @@ def build(
             one.records = [maker.record(one, item) for item in plan.items.get(one.section.name, ())]
     site = Site(plan, facts.name, shown, maker.ears.name, loaded.seconds)
     site.total_s = time.perf_counter() - began
-    from uniaudio2.page.html import render_page
-
     progress("write the page")
     write_text(site.page, render_page(site))
     site.total_s = time.perf_counter() - began
@@ -297,11 +200,19 @@ class _Maker:
         made = way.run(model, job)
         record.time_s = time.perf_counter() - began
         for name, value in made.items():
-            if isinstance(value, Tensor):
-                record.pieces.append(self.media.sound("ours", name, f"{place}-ours-{name}", value))
+            wave = value.wave if isinstance(value, Timed) else value
+            if isinstance(wave, Tensor):
+                piece = self.media.sound("ours", name, f"{place}-ours-{name}", wave)
             else:
-                record.pieces.append(Piece("ours", name, text=str(value)))
-        self._side("truth", item.truth, f"{place}-truth", record.pieces)
+                piece = Piece("ours", name, text=str(wave))
+            piece.figures = {"work_s": value.seconds} if isinstance(value, Timed) else {}
+            record.pieces.append(piece)
+        same = {name for name, value in item.truth.items() if item.given.get(name) is value}
+        record.pieces += [
+            replace(one, role="truth") for one in record.pieces if one.role == "given" and one.name in same
+        ]
+        others = {name: value for name, value in item.truth.items() if name not in same}
+        self._side("truth", others, f"{place}-truth", record.pieces)
         output = get_task(section.row).outputs[0].value if section.row else "audio"
         for system, value in item.peers.items():
             self._side("peer", {system: value}, f"{place}-peer", record.pieces)
@@ -319,7 +230,8 @@ class _Maker:
         whole = None if name.startswith("steps_") else name
         verdict = section.judge(Output(item, name, piece.text, heard, file("truth", whole), file("given", None)),
                                 self.ears)  # fmt: skip
-        piece.figures, piece.right, piece.heard = verdict.figures, verdict.right, verdict.heard
+        piece.figures = {**verdict.figures, **piece.figures}
+        piece.right, piece.heard = verdict.right, verdict.heard
 
     def _lengths(self, record: Record, before: Piece, after: Piece) -> None:
         """For codes: as many samples as there were, and how near they are."""

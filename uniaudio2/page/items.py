@@ -100,6 +100,7 @@ class Item:
         language: Told to the model.
         draw: Added to the seed.
         note: Whose recordings these are.
+        speech: Whether its sounds are speech, which some figures are about.
         private: Whether the recordings may be listened to but not passed on.
     """
 
@@ -112,6 +113,7 @@ class Item:
     language: str | None = None
     draw: int = 0
     note: str = ""
+    speech: bool = True
     private: bool = False
 
     @property
@@ -128,4 +130,4 @@ class Item:
 
         sides = [[plain(given), plain(made)] for given, made in self.shots]
         own = [plain(self.given), plain(self.truth), plain(self.peers), sides, dict(self.says)]
-        return [self.id, *own, self.language, self.draw, self.note, self.private]
+        return [self.id, *own, self.language, self.draw, self.note, self.speech, self.private]

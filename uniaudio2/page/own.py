@@ -112,7 +112,10 @@ def _sounds(shelf: _Shelf) -> dict[str, list[Item]]:
     def coded(names: tuple[str, ...]) -> list[Item]:
         """Recordings that are encoded and decoded."""
         sounds = {name: shelf.sound(name) for name in names}
-        return [Item(name, {"audio": own}, {"audio": own}, note=shelf.note(name)) for name, own in sounds.items()]
+        return [
+            Item(name, {"audio": own}, {"audio": own}, note=shelf.note(name), speech=not name.startswith("sound_"))
+            for name, own in sounds.items()
+        ]
 
     return {
         "transcribe": heard("transcribe", "transcription", "en"),

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uniaudio2.data.sources import data_root_if_any
 from uniaudio2.errors import UserError
 from uniaudio2.page import reference
-from uniaudio2.page.build import Plan, Site, build
+from uniaudio2.page.build import build
 from uniaudio2.page.corpora import corpus_items, read_examples
 from uniaudio2.page.items import Item
 from uniaudio2.page.own import own_items
 from uniaudio2.page.sections import Section, demo_sections
+from uniaudio2.page.site import Plan, Site
 
 if TYPE_CHECKING:
     from uniaudio2.api.model import UniAudio2

@@ -82,7 +82,8 @@ class _Reader:
 
 def _codec(task: Task, read: _Reader) -> Item:
     own = read.sound("gt")
-    return Item(given={"audio": own}, truth={"audio": own}, **read.common("audio"))
+    speech = task.get("domain") == "speech"
+    return Item(given={"audio": own}, truth={"audio": own}, speech=speech, **read.common("audio"))
 
 
 def _speech(task: Task, read: _Reader) -> Item:

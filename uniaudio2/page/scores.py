@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ GIVEN_STOI = Metric("given_stoi", "STOI of what was given", "", "higher")
 MEL = Metric("log_mel_l1", "log-mel distance", "", "lower")
 GIVEN_MEL = Metric("given_mel", "log-mel distance of what was given", "", "lower")
 DER = Metric("error_s", "DER", "%", "lower", "speech_s")
+WORK = Metric("work_s", "seconds of decoding", "", "lower")
 PITCH = Metric("pitch_off", "pitch off by, semitones", "", "lower")
-METRICS = (WER, CER, RIGHT, STOI, GIVEN_STOI, MEL, GIVEN_MEL, DER, PITCH)
+METRICS = (WER, CER, RIGHT, STOI, GIVEN_STOI, MEL, GIVEN_MEL, DER, PITCH, WORK)
 """Every figure of a page, in the order in which they are shown."""
 
 
@@ -182,7 +184,10 @@ def sounding(output: Output, ears: Ears) -> Verdict:
 
 def coded(output: Output, ears: Ears) -> Verdict:
     """A sound that should be the same as the one that was coded."""
-    return Verdict(_near(output.file, output.truth))
+    figures = _near(output.file, output.truth)
+    if not output.item.speech:
+        figures.pop("stoi", None)
+    return Verdict(figures)
 
 
 def cleaned(output: Output, ears: Ears) -> Verdict:
@@ -231,10 +236,8 @@ def _near(estimate: Path | None, truth: Path | None) -> dict[str, float]:
     if min(pair.reference.size, np.count_nonzero(pair.estimate)) < 2400:
         return {}
     figures = {"log_mel_l1": audio_metrics.log_mel_distance(pair.reference, pair.levelled)}
-    try:
+    with contextlib.suppress(MissingPackageError):
         figures["stoi"] = audio_metrics.stoi(pair.reference, pair.levelled)
-    except MissingPackageError:
-        pass
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 STEPS = (1, 2, 4, 10)
 """Steps of the decoder that are heard side by side."""
 
+Result: TypeAlias = "str | Tensor | Timed"
 Sides = tuple[Mapping[str, str], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A waveform (1, N) whose seconds of work are to be seen beside others."""
+
+    wave: Tensor
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Way:
         command: The same as a command line; ``{out}`` stands for the file that it writes, where it writes one.
     """
 
-    run: Callable[[UniAudio2, Job], dict[str, str | Tensor]]
+    run: Callable[[UniAudio2, Job], dict[str, Result]]
     command: Callable[[Job], list[str]]
 
 
@@ -79,7 +89,7 @@ def command_line(way: Way, job: Job, model: str | None, out: str) -> str:
     return "\n".join(lines)
 
 
-def _run_row(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _run_row(model: UniAudio2, job: Job) -> dict[str, Result]:
     made = model.run(
         job.row, job.given, shots=job.shots, language=job.language, untrained=job.untrained, **job.sampling
     )
@@ -105,16 +115,16 @@ def _side(values: Mapping[str, str], needed: int) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _transcribe(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _transcribe(model: UniAudio2, job: Job) -> dict[str, Result]:
     heard = model.transcribe(job.given["audio"], language=job.language, **job.sampling)
     return {"transcription": heard.text}
 
 
-def _caption(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _caption(model: UniAudio2, job: Job) -> dict[str, Result]:
     return {"caption": model.caption(job.given["audio"], **job.sampling).text}
 
 
-def _speak(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _speak(model: UniAudio2, job: Job) -> dict[str, Result]:
     voice = job.given.get("voice")
     speech = model.speak(job.given["transcription"], voice=voice, language=job.language, **job.sampling)
     return {"audio": speech.audio}
@@ -126,17 +136,22 @@ def _speak_command(job: Job) -> list[str]:
     return [shlex.join(words) + " -o {out}"]
 
 
-def _sound(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _sound(model: UniAudio2, job: Job) -> dict[str, Result]:
     return {"audio": model.generate_sound(job.given["caption"], **job.sampling).audio}
 
 
-def _codec(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _codec(model: UniAudio2, job: Job) -> dict[str, Result]:
     return {"audio": model.decode(model.encode(job.given["audio"]), seed=job.seed)}
 
 
-def _steps(model: UniAudio2, job: Job) -> dict[str, str | Tensor]:
+def _steps(model: UniAudio2, job: Job) -> dict[str, Result]:
     codes = model.encode(job.given["audio"])
-    return {f"steps_{steps}": model.decode(codes, seed=job.seed, steps=steps) for steps in STEPS}
+    made: dict[str, Result] = {}
+    for steps in STEPS:
+        began = time.perf_counter()
+        wave = model.decode(codes, seed=job.seed, steps=steps)
+        made[f"steps_{steps}"] = Timed(wave, time.perf_counter() - began)
+    return made
 
 
 def _codes_command(job: Job) -> list[str]:

@@ -7,8 +7,9 @@ Words = tuple[str, str]
 TITLE: Words = ("listens and speaks", "会听，也会说")
 CONTENTS: Words = ("Contents", "目录")
 HONEST_DEFAULT: Words = (
-    "Everything marked as ours was made on one machine by {model}, the default model inside this package: a small model, "
-    "trained on two CPU cores to show that every part works. It is not a product, and some of what it says is wrong. "
+    "Everything marked as ours was made on one machine by {model}, the default model inside this package: a small "
+    "model, trained on two CPU cores to show that every part works. It is not a product, and some of what it says is "
+    "wrong. "
     "Nothing was picked: one seed, the first result.",
     "标为“本模型”的内容都由 {model} 在一台机器上生成。它是本软件包自带的默认模型：很小，在两个 CPU 核上训练，"
     "用来说明每个部分都能工作。它不是产品，说的有些是错的。结果没有挑选：同一个随机种子，第一次的结果。",
@@ -40,12 +41,11 @@ EMPTY: Words = (
     "There are no recordings for this at hand. These commands add some:",
     "手头没有可用的录音。用这些命令添加：",
 )
-FACTOR: Words = ("{seconds} of work, real-time factor {factor}", "用时 {seconds}，实时率 {factor}")
+WORK_NOTE: Words = ("{seconds} s of work, real-time factor {factor}", "用时 {seconds} 秒，实时率 {factor}")
 PICTURE: Words = ("log-mel spectrogram of {seconds}, 0 to 12 kHz", "{seconds} 的对数梅尔频谱图，0 至 12 kHz")
 HEARD: Words = ("heard as", "听成")
 AS_EXPECTED: Words = ("as expected", "正确")
 NOT_AS_EXPECTED: Words = ("not as expected", "不正确")
-STEPS: Words = ("{n} steps", "{n} 步")
 PRIVATE: Words = (
     "This page holds recordings that may be listened to but not passed on: do not publish it.",
     "本页含有只供评测、不得转发的录音：请勿发布。",
@@ -60,19 +60,26 @@ JUDGE_NONE: Words = (
     "语音中的词没有评分：没有独立的识别器（UNIAUDIO2_WHISPER）。",
 )
 FOOTER: Words = (
-    "Voices of the model are synthetic. Pictures are log-mel spectrograms, 0 to 12 kHz, low tones at the bottom, all in "
-    "one scale. Recordings of the package: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark "
+    "Voices of the model are synthetic. Pictures are log-mel spectrograms, 0 to 12 kHz, low tones at the bottom, all "
+    "in one scale. Recordings of the package: Free Spoken Digit Dataset (CC BY-SA 4.0), Picovoice wake-word benchmark "
     "(Apache-2.0), LJ Speech and LibriVox (public domain), ESC-10 sounds (CC0).",
     "模型的声音均为合成。图为对数梅尔频谱图，0 至 12 kHz，低音在下，刻度一致。软件包中的录音：Free Spoken Digit Dataset"
     "（CC BY-SA 4.0）、Picovoice 唤醒词（Apache-2.0）、LJ Speech 与 LibriVox（公有领域）、ESC-10（CC0）。",
 )
+
+SAME_CLIPS: Words = ("ours, on the clips of the others", "本模型，与其他系统相同的录音")
+PARTS: dict[str, Words] = {
+    "codec": ("As on the reference page", "与参考页相同的部分"),
+    "caption": ("What else the paper asks for", "论文中的其他任务"),
+    "transcribe": ("What else this package does", "本软件包的其他功能"),
+}
+"""Parts of the page, by the section that each begins with."""
 
 ROLES: dict[str, Words] = {
     "given": ("given", "输入"),
     "shot": ("example", "示例"),
     "ours": ("ours", "本模型"),
     "truth": ("ground truth", "参考"),
-    "peer": ("other system", "其他系统"),
 }
 """By `Piece.role`."""
 
@@ -93,6 +100,10 @@ VALUES: dict[str, Words] = {
     "turns": ("turns: speaker, start, end", "轮次：说话人 起 止"),
     "label": ("class", "类别"),
     "text": ("text", "文字"),
+    "steps_1": ("1 step", "1 步"),
+    "steps_2": ("2 steps", "2 步"),
+    "steps_4": ("4 steps", "4 步"),
+    "steps_10": ("10 steps", "10 步"),
 }
 """By name of a value in the task table."""
 
@@ -104,6 +115,7 @@ METRICS: dict[str, Words] = {
     "given_stoi": ("STOI of what was given", "输入的 STOI"),
     "log_mel_l1": ("log-mel distance", "对数梅尔距离"),
     "given_mel": ("log-mel distance of what was given", "输入的对数梅尔距离"),
+    "work_s": ("seconds of decoding", "解码秒数"),
     "error_s": ("diarization error rate", "说话人日志错误率"),
     "pitch_off": ("semitones of pitch off", "音高偏差（半音）"),
 }
