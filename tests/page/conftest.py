@@ -11,7 +11,7 @@ import pytest
 
 from tests.tiny_model import make_tiny_model
 from uniaudio2 import UniAudio2
-from uniaudio2.page import Item, Plan, Site, Sound, build, find_sections
+from uniaudio2.page import Item, Plan, Site, Sound, build_page, find_sections
 from uniaudio2.page.own import load_recordings
 from uniaudio2.storage.folder import write_folder_config
 
@@ -53,14 +53,14 @@ Make = Callable[..., Site]
 def make(model: UniAudio2) -> Make:
     """Builds a page: ``make(folder, items, load=…, progress=…, **plan)``."""
 
-    def build_page(out: Path, items: dict[str, list[Item]] | None = None, *, load: Any = None, progress: Any = None,
+    def make_page(out: Path, items: dict[str, list[Item]] | None = None, *, load: Any = None, progress: Any = None,
                    sections: str = "codec,speak,edit,shot_sound,steps,transcribe", **plan: Any) -> Site:  # fmt: skip
         chosen = Plan(find_sections(sections.split(",")), ITEMS if items is None else items, out, identity="model",
-                      command="uniaudio2 page -o site")  # fmt: skip
-        return build(load or (lambda: model), dataclasses.replace(chosen, **plan), facts=model.facts,
+                      again="uniaudio2 page")  # fmt: skip
+        return build_page(load or (lambda: model), dataclasses.replace(chosen, **plan), facts=model.facts,
                      progress=progress or (lambda line: None))  # fmt: skip
 
-    return build_page
+    return make_page
 
 
 @pytest.fixture(scope="session")

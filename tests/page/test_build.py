@@ -116,7 +116,7 @@ def test_the_page_says_what_the_model_has_not_learned(site: Site) -> None:
     assert "has not learned this (row speech_edit)" in edit and "mixture.weights={speech_edit: 1}" in edit
     speak = text[text.index('<section id="speak"') :]
     assert "no recordings for this" in speak[: speak.index("</section>")]
-    assert "WER 12.5 % (a set)" in text and "uniaudio2 page -o site --sections codec" in text
+    assert "WER 12.5 % (a set)" in text and "uniaudio2 page --sections codec -o codec" in text
 
 
 def test_everything_can_be_in_one_file(make: Make, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_an_interrupted_build_goes_on(make: Make, tmp_path: Path) -> None:
     next((tmp_path / "site" / "media").glob("codec-seven-ours*.flac")).unlink()
     told.clear()
     make(tmp_path / "site", progress=told.append, sections="codec,transcribe")
-    assert told == ["codec: seven", "transcribe: seven", "write the page"]
+    assert told == ["load the model", "codec: seven", "transcribe: seven", "write the page"]
 
 
 def test_other_weights_or_options_make_items_anew(make: Make, site: Site, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Pages to listen to: ``page``, and ``demo``, its short form."""
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def page(
     is right, and what other systems made where their files are at hand. Without data it shows the recordings and texts
     in the package. The same command goes on where it was stopped.
     """
-    from uniaudio2.page import SECTIONS, Plan, build, choose_items, find_sections, model_identity
+    from uniaudio2.page import SECTIONS, Plan, build_page, choose_items, find_sections, model_identity
     from uniaudio2.storage.folder import open_folder
 
     if sections == "list":
@@ -67,10 +68,10 @@ def page(
     identity = None if options.overwrite else model_identity(open_folder(options.model).path)
     plan = Plan(
         chosen, items, out, options.model, dict(options.sampling), untrained, single_file, identity=identity,
-        command=_without_sections(),
+        command=command_line(), again=_again(manifests, data_root, limit, untrained, options),
     )  # fmt: skip
     with _progress() as progress:
-        site = build(options.load, plan, facts=options.facts, progress=progress, complain=say)
+        site = build_page(options.load, plan, facts=options.facts, progress=progress, complain=say)
     if not options.as_json:
         missing = sum(not shown.records for shown in site.shown)
         print(f"{len(site.items)} items in {len(site.shown)} sections, {missing} of them without items")
@@ -112,17 +113,15 @@ def _finish(site: "Site", options: Options) -> None:
         raise BatchError
 
 
-def _without_sections() -> str:
-    """The command as it was typed, without the choice of sections."""
-    words = command_line().split(" ")
-    for number, word in enumerate(words):
-        if word == "--sections":
-            del words[number : number + 2]
-            break
-        if word.startswith("--sections="):
-            del words[number]
-            break
-    return " ".join(words)
+def _again(manifests: tuple[Path, ...], data_root: Path | None, limit: int, untrained: bool, options: Options) -> str:
+    """The command without a choice of sections and without a folder."""
+    words = ["uniaudio2", "page"]
+    given = {"model": options.model, "data-root": data_root, "limit": None if limit == 3 else limit}
+    given |= {name: value for name, value in options.sampling.items() if value not in (None, 0)}
+    for name, value in given.items():
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    words += [word for manifest in manifests for word in ("--data", str(manifest))]
+    return shlex.join([*words, *(["--untrained"] if untrained else [])])
 
 
 @contextlib.contextmanager

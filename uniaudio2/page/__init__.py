@@ -1,6 +1,6 @@
 """The page of a model: every section of the reference page and more, to hear, see and judge."""
 
-from uniaudio2.page.build import build, model_identity
+from uniaudio2.page.build import build_page, model_identity
 from uniaudio2.page.items import Item, Sound
 from uniaudio2.page.plan import choose_items, run_demo
 from uniaudio2.page.record import Piece, Record
@@ -16,7 +16,7 @@ __all__ = [
     "Section",
     "Site",
     "Sound",
-    "build",
+    "build_page",
     "choose_items",
     "demo_sections",
     "find_sections",

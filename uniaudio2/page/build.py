@@ -7,8 +7,8 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from uniaudio2.page.html import render_page
 from uniaudio2.page.items import Item, Sound, Values
 from uniaudio2.page.media import FOLDER, Media
 from uniaudio2.page.record import Piece, Record, kept, save
-from uniaudio2.page.scores import Ears, Output
+from uniaudio2.page.scores import Ears, Output, Verdict
 from uniaudio2.page.sections import Section
 from uniaudio2.page.site import Plan, Shown, Site
 from uniaudio2.page.ways import Job, Timed, Way, command_line
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LAYOUT = 1  # of records: another number makes all items anew
 
 
-def build(
+def build_page(
     load: Callable[[], UniAudio2],
     plan: Plan,
     *,
@@ -123,6 +123,7 @@ class _Maker:
         before = kept(self.plan.folder, place, identity) if self.plan.identity is not None else None
         if before is not None:
             return before
+        self.model()  # a model that cannot be loaded is no item's failure
         self.progress(f"{section.name}: {item.id}")
         record = Record(section.name, item.id, note=item.note, private=item.private, identity=identity)
         try:
@@ -213,25 +214,16 @@ class _Maker:
         ]
         others = {name: value for name, value in item.truth.items() if name not in same}
         self._side("truth", others, f"{place}-truth", record.pieces)
-        output = get_task(section.row).outputs[0].value if section.row else "audio"
+        outputs = [part.value for part in get_task(section.row).outputs] if section.row else ["audio"]
+        outputs = list(dict.fromkeys(outputs))
         for system, value in item.peers.items():
             self._side("peer", {system: value}, f"{place}-peer", record.pieces)
+        judge = _Judge(section, item, record, self.plan.folder, self.ears)
         for piece in record.pieces:
             if piece.role in ("ours", "peer"):
-                self._judge(section, item, record, piece, piece.name if piece.role == "ours" else output)
-
-    def _judge(self, section: Section, item: Item, record: Record, piece: Piece, name: str) -> None:
-        def file(role: str, wanted: str | None) -> Path | None:
-            """A sound of the record."""
-            own = [one.file for one in record.pieces if one.role == role and one.file and wanted in (None, one.name)]
-            return self.plan.folder / own[0] if own else None
-
-        heard = self.plan.folder / piece.file if piece.file else None
-        whole = None if name.startswith("steps_") else name
-        verdict = section.judge(Output(item, name, piece.text, heard, file("truth", whole), file("given", None)),
-                                self.ears)  # fmt: skip
-        piece.figures = {**verdict.figures, **piece.figures}
-        piece.right, piece.heard = verdict.right, verdict.heard
+                judge.piece(piece, piece.name if piece.role == "ours" else outputs[0])
+            elif piece.role == "given" and piece.file and section.baseline:
+                judge.baseline(piece, outputs)
 
     def _lengths(self, record: Record, before: Piece, after: Piece) -> None:
         """For codes: as many samples as there were, and how near they are."""
@@ -240,6 +232,38 @@ class _Maker:
         record.expected = f"{samples[0]} samples"
         record.got = f"{samples[1]} samples" + ("" if distance is None else f", {distance:.2f} log-mel distance")
         record.right = samples[0] == samples[1]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Judges the pieces of one record."""
+
+    section: Section
+    item: Item
+    record: Record
+    folder: Path
+    ears: Ears
+
+    def verdict(self, piece: Piece, name: str) -> Verdict:
+        """What a piece is worth as that output."""
+        steps = name.startswith("steps_")  # of the decoder: all should be the one recording
+        truths = (one for one in self.record.pieces if one.role == "truth" and one.file)
+        truth = next((one.file for one in truths if steps or one.name == name), None)
+        file = self.folder / piece.file if piece.file else None
+        wanted = None if truth is None else self.folder / truth
+        return self.section.judge(Output(self.item, name, piece.text, file, wanted), self.ears)
+
+    def piece(self, piece: Piece, name: str) -> None:
+        """Judge something that was made."""
+        verdict = self.verdict(piece, name)
+        piece.figures = {**verdict.figures, **piece.figures}
+        piece.right, piece.heard = verdict.right, verdict.heard
+
+    def baseline(self, piece: Piece, outputs: Sequence[str]) -> None:
+        """Judge what was given in the place of each output; figures are means over them."""
+        found = [self.verdict(piece, name).figures for name in outputs]
+        keys = dict.fromkeys(key for figures in found for key in figures)
+        piece.figures = {key: sum(own.get(key, 0.0) for own in found) / len(found) for key in keys}
 
 
 def _plain(name: str) -> str:

@@ -96,7 +96,8 @@ class _Page:
         figures = _table(dict(_rows(shown))) or f'<p class="note">{both(words.NOT_JUDGED)}</p>'
         whole = html.escape("; ".join(shown.scores))
         known = f'<p class="note">{both(words.EVALUATED)}: {whole}</p>' if whole else ""
-        command = f"{self.plan.command} --sections {shown.section.name}" if self.plan.command else ""
+        name = shown.section.name
+        command = f"{self.plan.again} --sections {name} -o {name}" if self.plan.again else ""
         return f'<div class="scores">{figures}{known}{folded(words.COMMAND, command)}</div>'
 
     def footer(self) -> str:
@@ -118,6 +119,8 @@ def _rows(shown: Shown) -> Iterator[tuple[str, Figures]]:
         yield ours, shown.figures("ours")
     if shown.systems and shown.figures("ours", shared=True) != shown.figures("ours"):
         yield both(words.SAME_CLIPS), shown.figures("ours", shared=True)
+    if given := shown.figures("given"):
+        yield both(words.AS_GIVEN), given
     for system in shown.systems:
         yield html.escape(system), shown.figures("peer", system)
 
@@ -141,12 +144,13 @@ def _missing(shown: Shown) -> str:
     section = shown.section
     make = f"uniaudio2 data synth corpus --preset {section.data}\n" if section.data else ""
     if not shown.learned:
-        text = filled(words.UNTRAINED, row=section.row)
+        text, title = filled(words.UNTRAINED, row=section.row), words.TRAIN_IT
         lines = (
             f"{make}uniaudio2 prepare corpus -o codes\n"
             f'uniaudio2 train lm_3 init_from=nano "data.codes=[codes]" "mixture.weights={{{section.row}: 1}}" '
             "train.out_dir=run"
         )
     else:
-        text, lines = words.EMPTY, f"{make}uniaudio2 page --data corpus --sections {section.name}"
-    return f'<div class="missing"><p>{both(text)}</p>{code(lines)}</div>'
+        text, title = words.EMPTY, words.ADD_SOME
+        lines = f"{make}uniaudio2 page --data corpus --sections {section.name} -o {section.name}"
+    return f'<div class="missing"><p>{both(text)}</p>{folded(title, lines)}</div>'

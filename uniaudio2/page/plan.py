@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uniaudio2.data.sources import data_root_if_any
 from uniaudio2.errors import UserError
 from uniaudio2.page import reference
-from uniaudio2.page.build import build
+from uniaudio2.page.build import build_page
 from uniaudio2.page.corpora import corpus_items, read_examples
 from uniaudio2.page.items import Item
 from uniaudio2.page.own import own_items
@@ -84,4 +84,4 @@ def run_demo(
         OSError: If the folder cannot be written.
     """
     plan = Plan(demo_sections(), own_items(), folder, sampling=sampling or {}, single_file=True, own_ears=True)
-    return build(load, plan, progress=progress, complain=complain)
+    return build_page(load, plan, progress=progress, complain=complain)

@@ -74,7 +74,7 @@ class _Reader:
         return {
             "id": str(self._task["id"]),
             "peers": {SYSTEMS.get(name, name): made(value) for name, value in systems.items()},
-            "note": str(self._task.get("licence", "")),
+            "note": f"Licence: {self._task.get('licence') or 'none stated'}",
             "language": self.language,
             "private": self._task.get("redistribute") is False,
         }

@@ -27,13 +27,11 @@ WER = Metric("word_errors", "WER", "%", "lower", "words")
 CER = Metric("char_errors", "CER", "%", "lower", "chars")
 RIGHT = Metric("right", "right", "%", "higher")
 STOI = Metric("stoi", "STOI", "", "higher")
-GIVEN_STOI = Metric("given_stoi", "STOI of what was given", "", "higher")
 MEL = Metric("log_mel_l1", "log-mel distance", "", "lower")
-GIVEN_MEL = Metric("given_mel", "log-mel distance of what was given", "", "lower")
 DER = Metric("error_s", "DER", "%", "lower", "speech_s")
 WORK = Metric("work_s", "seconds of decoding", "", "lower")
 PITCH = Metric("pitch_off", "pitch off by, semitones", "", "lower")
-METRICS = (WER, CER, RIGHT, STOI, GIVEN_STOI, MEL, GIVEN_MEL, DER, PITCH, WORK)
+METRICS = (WER, CER, RIGHT, STOI, MEL, DER, PITCH, WORK)
 """Every figure of a page, in the order in which they are shown."""
 
 
@@ -56,7 +54,6 @@ class Output:
         text: Where it is text.
         file: Where it is a sound, read as it was written.
         truth: The right sound, as a file.
-        given: The sound that was given, as a file.
     """
 
     item: Item
@@ -64,7 +61,6 @@ class Output:
     text: str = ""
     file: Path | None = None
     truth: Path | None = None
-    given: Path | None = None
 
     @property
     def language(self) -> str:
@@ -191,19 +187,14 @@ def coded(output: Output, ears: Ears) -> Verdict:
 
 
 def cleaned(output: Output, ears: Ears) -> Verdict:
-    """Speech that should be nearer to the truth than what was given; its words too."""
-    figures = dict(_near(output.file, output.truth))
-    before = _near(output.given, output.truth)
-    figures |= {"given_stoi": before["stoi"]} if "stoi" in before and "stoi" in figures else {}
+    """Speech that should be near to the right one; its words too."""
     found = spoken(output, ears)
-    return Verdict({**figures, **found.figures}, found.right, found.heard)
+    return Verdict({**_near(output.file, output.truth), **found.figures}, found.right, found.heard)
 
 
 def parted(output: Output, ears: Ears) -> Verdict:
-    """A part of music that should be nearer to the truth than the whole."""
-    own, before = _near(output.file, output.truth), _near(output.given, output.truth)
-    both = "log_mel_l1" in own and "log_mel_l1" in before
-    return Verdict({"log_mel_l1": own["log_mel_l1"], "given_mel": before["log_mel_l1"]} if both else {})
+    """A part of music that should be near to the right one."""
+    return Verdict({name: value for name, value in _near(output.file, output.truth).items() if name != "stoi"})
 
 
 def converted(output: Output, ears: Ears) -> Verdict:

@@ -33,6 +33,7 @@ class Section:
         way: How an item is done, where the model has learned the row.
         corpus: How manifests give items: ``"row"`` by what the row needs, ``"shot"`` the same with another example
             in front, ``"classes"`` as episodes; None not at all.
+        baseline: Whether what was given is judged as if it had been made, to compare with.
         data: Preset of `uniaudio2 data synth` that makes a corpus for it; empty where there is none.
     """
 
@@ -44,6 +45,7 @@ class Section:
     way: Way = ways.ROW
     corpus: Literal["row", "shot", "classes"] | None = "row"
     data: str = ""
+    baseline: bool = False
 
 
 _SPEECH, _SCENES = "nano_speech_tasks", "nano_scene_tasks"
@@ -85,7 +87,7 @@ SECTIONS = (
     Section("shot_denoise", ("Denoising by one example", "单样本降噪"),
             ("A noisy and a clean clip show the task; another noisy clip is to be cleaned.",
              "先给一对带噪和干净的录音作示例，再清理另一段。"),
-            "speech_denoise", scores.cleaned, corpus="shot", data=_SPEECH),
+            "speech_denoise", scores.cleaned, corpus="shot", data=_SPEECH, baseline=True),
     Section("shot_voice", ("Voice conversion by one example", "单样本变声"),
             ("A pair of voices shows the task; another clip is to be said by the second voice.",
              "先给一对声音作示例，再把另一段话换成第二个声音。"), "voice_conversion", scores.converted, corpus="shot",
@@ -104,9 +106,9 @@ SECTIONS = (
             scores.answer, data=_SCENES),
     Section("separate", ("Two speakers apart", "分开两个说话人"),
             ("Two people at once; each gets a recording of their own.", "两人同时说话，各得一段自己的录音。"),
-            "speech_ss", scores.cleaned, data=_SPEECH),
+            "speech_ss", scores.cleaned, data=_SPEECH, baseline=True),
     Section("separate_music", ("Voice and accompaniment apart", "分开人声与伴奏"),
-            ("A song, taken apart.", "把歌曲拆成人声和伴奏。"), "music_ss", scores.parted, data=_SCENES),
+            ("A song, taken apart.", "把歌曲拆成人声和伴奏。"), "music_ss", scores.parted, data=_SCENES, baseline=True),
     Section("speakers", ("Who speaks when", "谁在何时说话"),
             ("Turns of each speaker: number, start and end in seconds (diarization).",
              "每个说话人的编号、起止秒数（说话人日志）。"), "diarization", scores.turns, data=_SCENES),
@@ -128,7 +130,7 @@ SECTIONS = (
             scores.converted, data=_SPEECH),
     Section("denoise", ("Noise removal", "降噪"),
             ("Speech without the noise around it.", "去掉话语周围的噪声。"), "speech_denoise", scores.cleaned,
-            data=_SPEECH),
+            data=_SPEECH, baseline=True),
     Section("reply_speech", ("Spoken question, spoken answer", "语音提问，语音回答"),
             ("A question is asked aloud and answered aloud.", "用语音提问，用语音回答。"), "speech_s2s", scores.spoken,
             data=_SCENES),

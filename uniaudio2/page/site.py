@@ -30,6 +30,7 @@ class Plan:
         own_ears: Whether the model itself hears back what it made, for the short form.
         identity: Of the model's files, so that what another one made is not kept; None keeps nothing.
         command: What was typed.
+        again: The command without choice of sections and folder.
     """
 
     sections: Sequence[Section]
@@ -42,6 +43,7 @@ class Plan:
     own_ears: bool = False
     identity: str | None = None
     command: str = ""
+    again: str = ""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Shown:
         """Figures over all items, see `pooled`.
 
         Args:
-            role: ``ours`` or ``peer``.
+            role: ``ours``, ``given`` or ``peer``.
             name: Of the output or of the other system; None for all.
             shared: Whether only items count that other systems did too.
         """

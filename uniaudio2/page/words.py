@@ -34,13 +34,16 @@ COMMAND_HERE: Words = ("Command (in the folder of this page)", "命令（在本�
 EVALUATED: Words = ("This model's scores on whole sets", "此模型在整套数据上的得分")
 NOT_JUDGED: Words = ("Not judged: listen for yourself.", "没有评分：请自己听。")
 UNTRAINED: Words = (
-    "This model has not learned this (row {row}). These commands make data and train it:",
-    "此模型没有学过这一项（{row}）。用这些命令准备数据并训练：",
+    "This model has not learned this (row {row}).",
+    "此模型没有学过这一项（{row}）。",
 )
 EMPTY: Words = (
-    "There are no recordings for this at hand. These commands add some:",
-    "手头没有可用的录音。用这些命令添加：",
+    "There are no recordings for this at hand.",
+    "手头没有可用的录音。",
 )
+TRAIN_IT: Words = ("Commands that make data and train it", "准备数据并训练的命令")
+ADD_SOME: Words = ("Commands that add some", "添加录音的命令")
+AS_GIVEN: Words = ("as it was given", "未经处理的输入")
 WORK_NOTE: Words = ("{seconds} s of work, real-time factor {factor}", "用时 {seconds} 秒，实时率 {factor}")
 PICTURE: Words = ("log-mel spectrogram of {seconds}, 0 to 12 kHz", "{seconds} 的对数梅尔频谱图，0 至 12 kHz")
 HEARD: Words = ("heard as", "听成")
@@ -112,9 +115,7 @@ METRICS: dict[str, Words] = {
     "char_errors": ("characters wrong", "字错误率"),
     "right": ("right", "正确"),
     "stoi": ("STOI", "STOI"),
-    "given_stoi": ("STOI of what was given", "输入的 STOI"),
     "log_mel_l1": ("log-mel distance", "对数梅尔距离"),
-    "given_mel": ("log-mel distance of what was given", "输入的对数梅尔距离"),
     "work_s": ("seconds of decoding", "解码秒数"),
     "error_s": ("diarization error rate", "说话人日志错误率"),
     "pitch_off": ("semitones of pitch off", "音高偏差（半音）"),
