@@ -29,7 +29,7 @@ def report(model_folder, tmp_path_factory):
 
 
 def sounds(report, item):
-    return [piece for piece in item.pieces if piece.file]
+    return list({piece.file: piece for piece in item.pieces if piece.file}.values())  # what is given may be the truth
 
 
 def test_recordings_are_shipped_with_credit():

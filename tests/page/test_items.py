@@ -41,6 +41,12 @@ def test_own_items_fit_their_rows() -> None:
                     assert set(required(row.inputs)) <= set(given) and set(made) == outputs
 
 
+def test_file_names_are_plain_and_differ() -> None:
+    names = [Item(id).file_name for id in ("few_shot/a.1", "零", "一", "x" * 99, "x" * 98 + "y")]
+    assert names[0] == "few-shot-a-1" and len(set(names)) == 5
+    assert all(name.isascii() and 0 < len(name) < 90 for name in names)
+
+
 def test_sounds_are_laid_over_each_other(wav: Wav) -> None:
     tone = Sound.of(wav("a.wav", 1.0))
     late = tone + Sound.of(wav("b.wav", 0.5, hz=880)).moved(at_s=1.0, gain_db=-20)

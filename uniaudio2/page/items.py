@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,8 +119,11 @@ class Item:
 
     @property
     def file_name(self) -> str:
-        """The id as a part of file names."""
-        return re.sub(r"[^A-Za-z0-9]+", "-", self.id).strip("-")[-80:]
+        """The id as a part of file names: letters and digits of it; of other scripts, or too long, a checksum too."""
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", self.id).strip("-")
+        if self.id.isascii() and len(plain) <= 80:
+            return plain
+        return f"{plain[:60]}-{zlib.crc32(self.id.encode()):08x}".strip("-")
 
     def identity(self) -> list[Any]:
         """Plain values that differ where something else would be made or shown."""
