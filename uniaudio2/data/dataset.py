@@ -104,7 +104,7 @@ class LMDataset:
             houses = self.config.house_voices
             if houses and not prompted and "voice" in task.optional_inputs and clip.speaker not in houses:
                 return False
-        if self._is_episode(form):
+        if form.task.needs_examples:
             return self._episodes.has(index)
         return all(self._has(clip, source) for source in sources)
 
@@ -117,9 +117,6 @@ class LMDataset:
         if isinstance(source, Voice) and source.audio is not None:
             return source.audio in clip.audios
         return isinstance(source, Voice) and len(self._prompts(clip)) > 0
-
-    def _is_episode(self, form: Form) -> bool:
-        return any(isinstance(source, Label) for source in form.sources.values())
 
     def _pool(self, form: Form) -> Pool:
         if any(isinstance(source, Sentence) for source in form.sources.values()):
@@ -156,7 +153,7 @@ class LMDataset:
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             elif isinstance(source, Voice):
                 rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
-        return 4 * rows if self._is_episode(form) else rows  # three examples on average, and what is asked about
+        return 4 * rows if form.task.needs_examples else rows  # three examples on average, and what is asked about
 
     # ---------------------------------------------------------------- building
 
@@ -181,7 +178,7 @@ class LMDataset:
         """
         task, config = form.task, self.config
         given = item if condition is None else condition
-        episode = self._episodes.draw(item, rng) if self._is_episode(form) else None
+        episode = self._episodes.draw(item, rng) if form.task.needs_examples else None
         values = {name: self._value(form, name, given, item, rng, training, episode) for name in form.values}
         if any(isinstance(source, Sentence) for source in form.sources.values()):
             return Segment(self.builder.example(task, values), form)
