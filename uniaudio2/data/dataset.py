@@ -23,6 +23,10 @@ from uniaudio2.tasks import Audio, Form, Label, Sentence, Source, Text, Voice, g
 from uniaudio2.text import normalise_text
 
 
+_EXAMPLE_ROWS = 240
+"""Rows of the examples of an episode, about: three of four seconds on average."""
+
+
 @dataclass(frozen=True)
 class Filled:
     """What an example is made of."""
@@ -163,7 +167,7 @@ class LMDataset:
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             elif isinstance(source, Voice):
                 rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
-        return 4 * rows if form.task.needs_examples else rows  # three examples on average, and what is asked about
+        return rows + _EXAMPLE_ROWS if form.task.needs_examples else rows
 
     # ---------------------------------------------------------------- building
 
