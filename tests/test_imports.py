@@ -23,7 +23,7 @@ LEVELS = [
     {"codec", "lm", "sequence_types", "sequence", "voice_activity", "soundcard"},
     {"engine", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
-    {"eval", "server", "doctor", "bench", "demo", "demo_page", "systems", "compare"},
+    {"eval", "server", "doctor", "bench", "page", "systems", "compare"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -86,7 +86,7 @@ def _random_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
 def _recorded_sequences(config: BenchConfig, lm: LMConfig) -> list[TokenSequence]:
     """The package's recordings with their texts, as training would show them; random codes without a codec."""
     from uniaudio2.api.model import UniAudio2
-    from uniaudio2.demo import load_recordings
+    from uniaudio2.page.own import load_recordings
 
     if not open_folder(config.model).has("codec"):
         return _random_sequences(config, lm)

@@ -24,17 +24,18 @@ from uniaudio2.cli.evaluate import evaluate, results
 from uniaudio2.cli.listen import caption, transcribe
 from uniaudio2.cli.live import talk
 from uniaudio2.cli.output import BatchError, say
+from uniaudio2.cli.page import demo, page
 from uniaudio2.cli.run import run
 from uniaudio2.cli.serve import serve
 from uniaudio2.cli.speak import generate, speak, voices
-from uniaudio2.cli.tools import bench, demo, doctor
+from uniaudio2.cli.tools import bench, doctor
 from uniaudio2.cli.train import assemble, train
 from uniaudio2.errors import BUG_EXIT_CODE, describe, is_disk_full, is_expected
 
 GROUPS = {
     "Use": (transcribe, speak, talk, voices, generate, caption, encode, decode, run, serve),
     "Train": (data, prepare, train, assemble, convert),
-    "Measure": (evaluate, compare, results, bench, demo, doctor),
+    "Measure": (evaluate, compare, results, bench, page, demo, doctor),
 }
 RENAMED = {"hearings": "shifts"}  # options that are read on under their old names
 

@@ -1,12 +1,11 @@
-"""Looking around: ``bench``, ``demo`` and ``doctor``."""
+"""Looking around: ``bench`` and ``doctor``."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from uniaudio2.batch import check_output_file, check_output_folder
-from uniaudio2.cli.options import MODEL_OPTIONS, PLACE_OPTIONS, Number, Options, count, takes
+from uniaudio2.batch import check_output_file
+from uniaudio2.cli.options import PLACE_OPTIONS, Number, Options, count, takes
 from uniaudio2.cli.output import BatchError, emit, say
 
 Column = list[tuple[str, str]]
@@ -137,35 +136,3 @@ def doctor(model: str | None, presets: str, *, options: Options) -> None:
     _ = options.place
     if not all(finding.ok for finding in findings if finding.topic in ("program", "package", "model")):
         raise BatchError
-
-
-@click.command()
-@click.option(
-    "--out", "-o", type=Path, default=Path("demo"), show_default=True, metavar="DIR",
-    help="Folder for sounds, pictures and the page.",
-)  # fmt: skip
-@takes(*MODEL_OPTIONS)
-def demo(out: Path, *, options: Options) -> None:
-    """Write a page to listen to.
-
-    The model runs on the recordings in the package; the page has sounds and pictures.
-    """
-    check_output_folder(out)
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from uniaudio2.demo import demo_table, run_demo
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("start", total=None)
-        report = run_demo(
-            options.load, out, sampling=dict(options.sampling), progress=lambda line: bar.update(task, description=line)
-        )
-    if options.as_json:
-        for record in report.to_dicts():
-            emit(record)
-        return
-    Console(width=None if sys.stdout.isatty() else 110).print(demo_table(report))
-    print(f"{report.summary}\nopen {report.page.resolve().as_uri()}")
