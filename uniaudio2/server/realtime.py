@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
-from pydantic_core import from_json
 from starlette.websockets import WebSocketDisconnect
 
 from uniaudio2.audio import SAMPLE_RATE, AudioError
@@ -23,6 +21,7 @@ from uniaudio2.server.realtime_config import Settings, first_problem, new_id
 from uniaudio2.server.realtime_items import Conversation, Item
 from uniaudio2.server.realtime_reply import Response
 from uniaudio2.server.state import Server
+from uniaudio2.server.strict_json import read_json, write_json
 from uniaudio2.server.turns import TurnDetector
 
 logger = logging.getLogger("uniaudio2.server")
@@ -112,7 +111,7 @@ class Session:
         Raises:
             TimeoutError: If it does not read.
         """
-        line = json.dumps({"type": type, "event_id": new_id("event"), **fields}, ensure_ascii=False)
+        line = write_json({"type": type, "event_id": new_id("event"), **fields})
         async with self._sending:
             await asyncio.wait_for(self._socket.send_text(line), self.server.settings.idle_s)
 
@@ -120,8 +119,8 @@ class Session:
         """One event of the client; what is wrong with it leaves the session open."""
         self._event_id = None
         try:
-            try:  # strict, unlike Python's: no NaN, half characters or deep nesting, which could not be sent back
-                event = from_json(text or "", allow_inf_nan=False)
+            try:
+                event = read_json(text or "")
             except ValueError:
                 raise APIError(400, "an event must be a JSON object", code="invalid_json") from None
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
