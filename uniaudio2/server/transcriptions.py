@@ -64,7 +64,7 @@ async def create_transcription(
         return PlainTextResponse(as_text(result, None if response_format == "text" else response_format))
     if response_format == "verbose_json":
         return JSONAnswer(verbose(result, temperature))
-    return JSONAnswer({"text": result.text, "usage": _usage(server, result)})
+    return JSONAnswer({"text": result.text, "usage": usage(server, result)})
 
 
 def _check(form: str, granularities: list[str] | None, include: list[str] | None) -> None:
@@ -103,7 +103,7 @@ def _events(server: Server, data: bytes, options: dict[str, Any]) -> Iterator[by
 
     for found in pulled(work):
         if isinstance(found, TextResult):
-            yield event(type="transcript.text.done", text=found.text, usage=_usage(server, found))
+            yield event(type="transcript.text.done", text=found.text, usage=usage(server, found))
         elif found.text:
             whole = join_texts([said, found.text]) if said else found.text
             yield event(type="transcript.text.delta", delta=whole[len(said) :])
@@ -115,7 +115,7 @@ def _failed(error: Exception) -> bytes:
     return event(type="error", error=described(error))
 
 
-def _usage(server: Server, result: TextResult) -> dict[str, Any]:
+def usage(server: Server, result: TextResult) -> dict[str, Any]:
     """Frames that the model read of the recording, and tokens of the text."""
     stream = server.model.codec.streams[0]
     heard = stream.num_frames(round(result.duration_s * stream.sample_rate))
