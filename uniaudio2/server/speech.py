@@ -54,6 +54,9 @@ class SpeechRequest(BaseModel):
     guidance: Annotated[float | None, Field(ge=1.0, le=100.0)] = None
     ref_audio: Annotated[str | None, Field(description="A recording of the voice, base64 or a data: address.")] = None
     best_of: Annotated[int | None, Field(ge=1, le=64, description="Attempts at a sentence.")] = None
+    first_words: Annotated[
+        int | None, Field(ge=0, le=1000, description="Most words of what is heard first; 0: a whole sentence.")
+    ] = None
 
 
 @router.post("/speech", response_class=Response, responses={200: {"content": {"audio/mpeg": {}}}})
@@ -94,7 +97,8 @@ def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
     prompt = prompt_for(server, voice, body.ref_audio)
     sampling: Sampling = {"seed": body.seed, "temperature": body.temperature, "guidance": body.guidance}
     how = replace(Speaking.of(model, None, SAMPLE_RATE, 1, None, best_of, sampling), voice=prompt)
-    pieces = stream_parts(model, plan(model, body.input, body.language), how)
+    first_words = server.settings.first_words if body.first_words is None else body.first_words
+    pieces = stream_parts(model, plan(model, body.input, body.language, first_words or None), how)
     if styled(model, body):
         values = {"caption": body.instructions or "", "transcription": body.input}
         made = model.run("instruct_tts", values, language=body.language, **sampling)["audio"]
