@@ -46,7 +46,7 @@ def test_numbers_that_are_not_finite_are_written_as_null():
 @pytest.mark.parametrize("number", ODD)
 @pytest.mark.parametrize("field", ["speed", "seed", "temperature", "unknown"])
 def test_the_body_of_a_request_is_read_strictly(running: Running, field: str, number: str):
-    headers, body = {"content-type": "application/json"}, '{"input": "Yes.", "%s": %s}' % (field, number)
+    headers, body = {"content-type": "application/json"}, f'{{"input": "Yes.", "{field}": {number}}}'
     answer = httpx.post(f"{running.url}/v1/audio/speech", content=body, headers=headers, timeout=60)
     assert answer.status_code == 400 and strictly(answer.content)["error"]["code"] == "invalid_json"
     assert "body must be JSON" in answer.json()["error"]["message"]
@@ -68,7 +68,7 @@ def test_the_fields_of_a_form_are_finite(running: Running, number: str):
 
 @pytest.mark.parametrize("codes", ["[[1e999]]", "[[NaN]]", "[[1.5]]", "[[true]]"])
 def test_codes_are_whole_numbers(running: Running, codes: str):
-    data = '{"streams": [{"name": "reasoning", "codes": %s}], "num_samples": 4800}' % codes
+    data = f'{{"streams": [{{"name": "reasoning", "codes": {codes}}}], "num_samples": 4800}}'
     answer = httpx.post(f"{running.url}/v1/codec/decode", files={"file": ("a", data.encode())}, timeout=60)
     assert answer.status_code == 400 and strictly(answer.content)["error"]["code"] == "invalid_codes"
 
@@ -77,7 +77,7 @@ def test_codes_are_whole_numbers(running: Running, codes: str):
 def test_a_session_keeps_no_odd_number(running: Running, number: str):
     with connect(running.url.replace("http", "ws") + "/v1/realtime") as socket:
         assert strictly(socket.recv())["type"] == "session.created"
-        socket.send('{"type": "session.update", "session": {"mine": {"x": [%s]}}}' % number)
+        socket.send('{"type": "session.update", "session": {"mine": {"x": [NUMBER]}}}'.replace("NUMBER", number))
         assert strictly(socket.recv())["error"]["code"] == "invalid_json"
         socket.send('{"type": "session.update", "session": {"mine": {"x": [1e3]}}}')
         assert strictly(socket.recv())["session"]["mine"] == {"x": [1000.0]}

@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx2 as httpx
@@ -99,9 +99,13 @@ def test_other_rates_are_understood(running: Running, model: UniAudio2):
         ('{"type": "stop"}', "binary messages"),
         (END, "no audio came"),
         (bytes(2 * 24000 * 61), "more than the 60 s"),
+        (bytes(2 * 24000 * 4), "faster than it is heard"),
     ],
 )
-def test_mistakes_end_the_session_with_an_error(running: Running, message: bytes | str, status: str):
+def test_mistakes_end_the_session_with_an_error(
+    running: Running, message: bytes | str, status: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("uniaudio2.server.live.MOST_WAITING_S", 3.0)
     with session(running) as socket:
         socket.send(message)
         last = list(events(socket))[-1]
@@ -153,8 +157,10 @@ def test_it_needs_the_key_and_a_page_of_its_own(model: UniAudio2):
 
 
 def test_the_end_of_the_server_ends_a_session(model: UniAudio2):
-    with serving(lambda: model) as running, session(running) as socket:
-        socket.send(bytes(4800))
-        began = time.monotonic()
-        running.server.close()
-    assert time.monotonic() - began < 30
+    with ExitStack() as opened:
+        with serving(lambda: model) as running:
+            socket = opened.enter_context(session(running))
+            socket.send(bytes(4800))
+            began = time.monotonic()
+        assert time.monotonic() - began < 30
+        assert list(events(socket)) == []

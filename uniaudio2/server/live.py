@@ -29,7 +29,7 @@ from uniaudio2.server.strict_json import read_json, write_json
 from uniaudio2.server.transcriptions import usage
 
 router = APIRouter(prefix="/v1/audio")
-MOST_WAITING_S = 30.0  # of audio that is not heard yet, before more is read from the client
+MOST_WAITING_S = 120.0  # of audio that is not heard yet
 
 
 class LiveOptions(BaseModel):
@@ -104,7 +104,7 @@ class _Live:
                 if message["type"] == "websocket.disconnect":
                     return job.stop(GONE)
                 if message.get("bytes") is not None and not ended:
-                    await self._take(message["bytes"])
+                    self._take(message["bytes"])
                 else:
                     _check_end(message.get("text"))
                     ended = True
@@ -116,7 +116,7 @@ class _Live:
         except Exception as error:
             job.stop("refused", error)
 
-    async def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         if len(data) % 2:
             raise APIError(400, "16-bit samples have an even number of bytes", code="invalid_audio")
         settings, second = self._server.settings, 2 * self._options.rate
@@ -124,10 +124,11 @@ class _Live:
         if self._given > settings.max_audio_s * second:
             message = f"more than the {settings.max_audio_s:g} s that this server takes: end, and begin a new session"
             raise APIError(413, message, code="audio_too_long")
+        if self._given - self._taken > MOST_WAITING_S * second:
+            message = "the audio comes faster than it is heard: send it as it is spoken, or a recording by POST"
+            raise APIError(429, message, code="audio_too_fast")
         self._server.metrics.audio_in.inc(len(data) / second)
         self._audio.put(data)
-        while self._given - self._taken > MOST_WAITING_S * second:
-            await asyncio.sleep(0.05)
 
     def _events(self) -> Iterator[str]:
         """The server's events; in a thread."""

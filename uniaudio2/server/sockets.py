@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import WebSocket
 
 from uniaudio2.server.errors import APIError
-from uniaudio2.server.limits import check_key, check_origin
+from uniaudio2.server.limits import check_host, check_key, check_origin
 from uniaudio2.server.state import Server, server_of
 
 _PROTOCOL = "realtime"
@@ -27,6 +27,7 @@ async def serve_session(socket: WebSocket, begin: Callable[[Server], Callable[[]
     key = next((word.removeprefix(_KEY_PROTOCOL) for word in protocols if word.startswith(_KEY_PROTOCOL)), None)
     authorization = socket.headers.get("authorization") or ("" if key is None else f"Bearer {key}")
     try:
+        check_host(server.settings.hosts, socket.headers)
         check_key(server.settings.api_key, socket.url.path, authorization)
         check_origin(server.settings.cors_origins, socket.headers)
         run = begin(server)

@@ -90,7 +90,7 @@ class Server:
             logger.error(self.problem, exc_info=error)
             return
         self._model = model
-        logger.info("ready", extra={"model": model.name})
+        logger.info("ready", extra={"fields": {"model": model.name}})
 
 
 def _warm_up(model: UniAudio2) -> None:

@@ -76,8 +76,8 @@ def _form() -> dict[str, Any]:
         "type": "string",
         "contentMediaType": "application/json",
         "contentSchema": {"type": "array", "maxItems": MOST_SHOTS, "items": Shot.model_json_schema()},
-        "description": "Examples that come first, in order: a JSON list of objects with input and output. A text stands "
-        "for itself; a recording is the name of another part of this form, a file.",
+        "description": "Examples that come first, in order: a JSON list of objects with input and output. A text "
+        "stands for itself; a recording is the name of another part of this form, a file.",
     }
     options = Options.model_json_schema()["properties"]
     properties = {**values, **options, "shots": shots}
