@@ -241,10 +241,10 @@ class UniAudio2(Core):
         them, with at most so many words, is heard sooner, since the model thinks over less before it makes sound. It
         ends at a comma where there is one, else where a phrase does, and then sounds more like an end than it should.
 
-        Without ``first_words`` and joined, the pieces are what `speak` gives with the same seed, ``best_of`` and ``batch_size=1``: to the bit for
-        several attempts; for one they have the same codes and length, but are decoded in shorter windows (nano:
-        log-mel distance at most .1, STOI at least .9). What cannot be used is refused at once. Closing the iterator
-        stops what is being made.
+        Without ``first_words`` and joined, the pieces are what `speak` gives with the same seed, ``best_of`` and
+        ``batch_size=1``: to the bit for several attempts; for one they have the same codes and length, but are decoded
+        in shorter windows (nano: log-mel distance at most .1, STOI at least .9). What cannot be used is refused at
+        once. Closing the iterator stops what is being made.
         """
         how = Speaking.of(self, voice, sample_rate, 1, steps, 1 if best_of is None else best_of, sampling, speed)
         return stream_parts(self, plan(self, text, language, first_words), how)

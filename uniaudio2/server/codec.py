@@ -10,6 +10,7 @@ from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codes import AudioCodes
+from uniaudio2.errors import UserError
 from uniaudio2.server.audio_in import memory_file, read_recording
 from uniaudio2.server.audio_out import MEDIA_TYPES, Format, encoder
 from uniaudio2.server.errors import APIError
@@ -109,5 +110,5 @@ def _whole(codes: Any) -> torch.Tensor:
     """The codes (1, K, T) of one stream."""
     found = torch.tensor(codes, device="cpu")
     if found.numel() and found.dtype != torch.int64:
-        raise ValueError("codes must be whole numbers")
+        raise UserError("codes must be whole numbers")
     return found.to(torch.int64)[None]

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
+from uniaudio2.errors import UserError
+
 
 def read_json(text: str | bytes) -> Any:
     """The value of a JSON text, which can be written again.
@@ -21,7 +23,7 @@ def read_json(text: str | bytes) -> Any:
     """
     value = from_json(text, allow_inf_nan=False)  # yet 1e999 is read, as infinity
     if _finite(value) != value:
-        raise ValueError("a number is out of range")
+        raise UserError("a number is out of range")
     return value
 
 
