@@ -156,7 +156,7 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
         raise UserError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
     try:
         inputs, outputs = (
-            read_values(core, row, parts, _by_name(row, parts, side), language, sample_rate)
+            read_values(core, row, parts, by_name(row, parts, side), language, sample_rate)
             for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
         )
     except UserError as error:
@@ -168,7 +168,7 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
     return {**inputs, **outputs}
 
 
-def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
+def by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
     """One side of a shot by names: a mapping as it is, a value alone for the one value that these parts need."""
     if isinstance(side, Mapping):
         return side
