@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uniaudio2.data.example import Example
 
 UNPINNED = "unpinned"
-"""Stands for a revision that this package does not know; the report says which one was found."""
+"""Stands for a revision that this package does not know: the newest is taken, and the report says which it was."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Card:
         title: Its name in tables.
         licence: Of its weights, as their publisher states it.
         hub_id: Where its weights are published; empty where it has none of its own.
-        revision: Commit of the hub that an adapter was checked with; `UNPINNED` where none was.
+        revision: Commit of the hub that is taken, so that a table can be made again; `UNPINNED` takes the newest.
         needs: What runs it.
         traps: What is easily done wrong with it.
     """
