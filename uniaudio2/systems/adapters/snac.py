@@ -49,7 +49,7 @@ class Snac(CodecSystem):
         try:
             model = snac.SNAC(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
             model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
-        except (OSError, ValueError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        except (OSError, EOFError, ValueError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{folder}: not the weights of {self.card.title} ({str(error)[:200]})") from error
         self._seed, self._device = config.seed, torch.device(device)
         self._model: nn.Module = model.to(self._device).eval()
