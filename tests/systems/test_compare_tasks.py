@@ -13,15 +13,18 @@ import torch
 from uniaudio2.cli import execute
 from uniaudio2.compare.data import clips_of
 from uniaudio2.compare.plan import load_plan
+from uniaudio2.compare.scorer import file_name
 from uniaudio2.compare.tasks import is_right
 from uniaudio2.config import ConfigError, list_presets
-from uniaudio2.data.synth.sentences import load_sentences
+from uniaudio2.data.synth.sentences import Sentence, load_sentences
 from uniaudio2.data.synth.speech import Speech, plan_speech
 from uniaudio2.errors import UserError
 from uniaudio2.eval import judges
+from uniaudio2.systems import load_system, parse_systems
 
 TOY = str(Path(__file__).with_name("toy_voice.py"))
 CAPTIONS = ("a dog barks", "rain falls on a roof", "a clock ticks loudly")
+QUESTION = "What is it?\n(A) a dog\n(B) rain"
 LABELS = ("dog_bark", "rain", "clock_tick")
 
 
@@ -44,7 +47,7 @@ def corpus(tmp_path: Path) -> Path:
             "caption": caption, "captions": [caption + " nearby"], "label": label, "language": "en", "text": "a dog",
             "speaker": f"s{number}",
             "audios": {"prompt": {"path": "c0.wav", "duration": 0.5}},
-            "texts": {"question": "What is it?\n(A) a dog\n(B) rain", "answer": "a dog"} if number else {"reply": "a reply"},
+            "texts": {"question": QUESTION, "answer": "a dog"} if number else {"reply": "a reply"},
         })  # fmt: skip
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -76,12 +79,14 @@ def test_answers_and_replies(corpus: Path, tmp_path: Path) -> None:
      ("a dog or rain", False), ("A", True), ("", False), ("a cat", False)],
 )  # fmt: skip
 def test_a_choice_is_named_by_its_letter_or_its_words_alone(found: str, right: bool) -> None:
-    assert is_right("What is it?\n(A) a dog\n(B) rain", "a dog", found) is right
+    assert is_right(QUESTION, "a dog", found) is right
 
 
 def test_a_longer_choice_that_holds_a_shorter_one() -> None:
     question = "Which?\n(A) a dog\n(B) a dog and rain"
-    assert is_right(question, "a dog and rain", "I hear a dog and rain") and not is_right(question, "a dog", "a dog and rain")
+    assert is_right(question, "a dog and rain", "I hear a dog and rain") and not is_right(
+        question, "a dog", "a dog and rain"
+    )
 
 
 def test_sounds_by_a_distance_of_all_clips(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +106,8 @@ def test_sounds_by_a_distance_of_all_clips(corpus: Path, tmp_path: Path, monkeyp
     found = run("tts", corpus, tmp_path / "tts", "--judges", "fad")
     assert not any("FD" in name for name, _ in found)
     assert "No figures by fad: tts has no recordings" in (tmp_path / "tts" / "report.md").read_text()
+    run("caption", corpus, tmp_path / "caption", "--judges", "fad")
+    assert "No figures by fad: caption makes no audio." in (tmp_path / "caption" / "report.md").read_text()
 
 
 def test_delays_of_systems_that_stream(corpus: Path, tmp_path: Path) -> None:
@@ -149,12 +156,12 @@ def test_several_comparisons_in_one_table(corpus: Path, tmp_path: Path, capfd: p
     words = ["compare", "all", "--config", str(plan), "-o", str(out), "--device", "cpu"]
     assert execute(words) == 0
     text = (out / "report.md").read_text()
-    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in text.splitlines() if line.startswith("| ")}
-    heads = [head.strip() for head in rows["System"]]
-    assert heads[0].startswith("say: RTF") and "hear: WER, % ↓" in heads and "say: first audio, s ↓" in heads
-    assert set(rows) == {"System", "---", "toy", "high", "good"}
-    place = heads.index("hear: WER, % ↓")
-    assert rows["good"][place].strip().startswith("0.0") and rows["high"][place].strip() == "–"
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert table[0] == ["Figure", "toy", "high", "good"]
+    rows = {row[0]: row[1:] for row in table[2:]}
+    assert next(iter(rows)) == "say: RTF ↓" and rows["say: first audio, s ↓"][2] == "–"
+    toy, high, good = rows["hear: WER, % ↓"]
+    assert toy.startswith("50.0") and high == "–" and good.startswith("0.0")
     assert "hear: 2 clips" in text and (out / "say" / "report.md").is_file() and (out / "hear" / "index.html").is_file()
     capfd.readouterr()
     assert execute([*words, "--json"]) == 0  # finished clips are kept
@@ -198,6 +205,19 @@ def test_data_together_and_speakers_apart(corpus: Path, tmp_path: Path) -> None:
     assert [clip.example.id for clip in clips_of(both, unseen_speakers=True)] == ["c0", "c1", "c2", "d2"]
     with pytest.raises(UserError, match="two clips have the id 'c0'"):
         clips_of(f"{corpus}+{corpus}")
+    odd = other.rename(tmp_path / "a+b=c")
+    assert [clip.example.id for clip in clips_of(str(odd))] == ["d0", "d2", "d3"]
+
+
+def test_long_names_stay_apart() -> None:
+    assert file_name("a/b c.wav") == "a_b_c.wav"
+    first, second = (file_name("x" * 130 + end) for end in "ab")
+    assert first != second and len(first) == len(second) == 120
+
+
+def test_stored_outputs_by_a_pattern_that_cannot_be_filled(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"only \{id\}, \{name\} and \{kind\} are filled in"):
+        load_system(parse_systems(f"files@path={tmp_path}/{{speaker}}")[0])
 
 
 def test_sentences_that_no_training_text_holds(tmp_path: Path) -> None:
@@ -205,10 +225,15 @@ def test_sentences_that_no_training_text_holds(tmp_path: Path) -> None:
     lines = [f"The {a} saw {b} of them, and left." for a in ("cat", "dog", "fox") for b in ("two", "three")]
     (tmp_path / "text" / "en_common_voice.txt").write_text("\n".join(lines))
     first, again = (clips_of("sentences=en", tmp_path, limit=4, seed=0) for _ in range(2))
-    assert [c.example.text for c in first] == [c.example.text for c in again] and len({c.example.id for c in first}) == 4
-    held = [task.sentence.spoken for task in plan_speech(Speech({}), lambda lang: load_sentences(tmp_path / "text", lang)
-            if lang == "en" else [], 0)["dev_en"] if task.source == "synth_unseen_voice"]  # fmt: skip
-    assert {str(clip.example.text) for clip in first} <= set(held) and "," in str(first[0].example.text)
+    assert [c.example.text for c in first] == [c.example.text for c in again] and len(
+        {c.example.id for c in first}
+    ) == 4
+
+    def lists(language: str) -> list[Sentence]:
+        return load_sentences(tmp_path / "text", language) if language == "en" else []
+
+    held = {task.sentence.spoken for task in plan_speech(Speech({}), lists, 0)["dev_en"]}
+    assert {str(clip.example.text) for clip in first} <= held and "," in str(first[0].example.text)
     with pytest.raises(UserError, match="a sentence has no recording"):
         first[0].load()
     with pytest.raises(UserError, match="no sentences in 'de'"):

@@ -86,9 +86,7 @@ def _compare(
         lacking = next(name for name, value in (("--systems", systems), ("--data", data), ("-o", out)) if value is None)
         raise UserError(f"compare {task} needs {lacking}")
     specs = parse_systems(systems)
-    clips = clips_of(
-        data, data_root, split=split, limit=limit, seed=options.seed, unseen_speakers=unseen_speakers
-    )
+    clips = clips_of(data, data_root, split=split, limit=limit, seed=options.seed, unseen_speakers=unseen_speakers)
     comparison = run(
         task, specs, clips, out, data=data, seed=options.seed, device=str(options.place), command=command_line(),
         say=say, **given,

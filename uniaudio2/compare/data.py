@@ -45,7 +45,8 @@ def clips_of(
     Raises:
         UserError: If there is no such data, or none of that split.
     """
-    clips = [clip for part in data.split("+") for clip in _part(part, root, split, unseen_speakers)]
+    parts = [data] if Path(data).exists() else data.split("+")
+    clips = [clip for part in parts for clip in _part(part, root, split, unseen_speakers)]
     ids = [clip.example.id for clip in clips]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
@@ -60,7 +61,7 @@ def clips_of(
 
 
 def _part(data: str, root: str | Path | None, split: str | None, unseen_speakers: bool) -> list[Clip]:
-    name, _, folder = data.partition("=")
+    name, _, folder = ("", "", "") if Path(data).exists() else data.partition("=")
     if name == PAGE:
         return _page(Path(folder) if folder else find_data_root(root) / "seed_demo")
     if name == SENTENCES:

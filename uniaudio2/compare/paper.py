@@ -115,8 +115,8 @@ _PAGE_ROWS = [
       for name, value in _PAGE_MUSIC.items()),
 ]  # fmt: skip
 _PAGE_NOTE = (
-    "X-Codec keeps no phase, so its delay is uncertain by a few milliseconds, which moves PESQ by .3 on a clip: with the "
-    "delays that the yardstick seems to have taken our scorer gives its figures (docs/reference/metrics.md)."
+    "X-Codec keeps no phase, so its delay is uncertain by a few milliseconds, which moves PESQ by .3 on a clip: with "
+    "the delays that the yardstick seems to have taken our scorer gives its figures (docs/reference/metrics.md)."
 )
 _NOT_COMPARED = "there is no such comparison; `uniaudio2 evaluate` has the nearest"
 _OURS = "UniAudio 2.0"

@@ -1,4 +1,4 @@
-"""Several comparisons from one file, and one table of them all: a row for each system, columns for each part."""
+"""Several comparisons from one file, and one table of them all: a column for each system, rows for each part."""
 
 from __future__ import annotations
 
@@ -114,17 +114,16 @@ def run_plan(
 
 
 def one_table(done: Sequence[Done], *, intervals: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: systems by their labels, and the columns of every part, one after another."""
-    labels = dict.fromkeys(row.spec.label for part in done for row in part.comparison.rows)
-    heads, rows = ["System"], {label: [label] for label in labels}
+    """Heads and rows: a column for each system by its label, the figures of every part one below another."""
+    labels = list(dict.fromkeys(row.spec.label for part in done for row in part.comparison.rows))
+    rows = []
     for part in done:
         for group in part.tables:
             name = part.name if len(part.tables) == 1 else f"{part.name} {group.name}"
-            heads += [f"{name}: {head}" for head in heads_of(group)]
-            for label, row in rows.items():
-                own = group.cells.get(label, {})
-                row += [figure(own.get(metric.key), interval=intervals) for metric in group.metrics]
-    return heads, list(rows.values())
+            for metric, head in zip(group.metrics, heads_of(group), strict=True):
+                own = [group.cells.get(label, {}).get(metric.key) for label in labels]
+                rows.append([f"{name}: {head}", *(figure(cell, interval=intervals) for cell in own)])
+    return ["Figure", *labels], rows
 
 
 def one_page(plan: Plan, done: Sequence[Done]) -> str:
@@ -133,7 +132,9 @@ def one_page(plan: Plan, done: Sequence[Done]) -> str:
     for part in done:
         own, clips = part.comparison, sum(len(group.clips) for group in part.tables)
         judges = f"; judges: {'; '.join(own.judges)}" if own.judges else ""
-        lines.append(f"- {part.name}: {clips} clips of `{own.data}`{judges}. [All of it]({file_name(part.name)}/report.md)")
+        lines.append(
+            f"- {part.name}: {clips} clips of `{own.data}`{judges}. [All of it]({file_name(part.name)}/report.md)"
+        )
         lines += [f"  - {note}" for note in (*own.notes, *failures(own))]
     facts: Mapping[str, str] = done[0].comparison.environment
     return "\n".join([*lines, "", ", ".join(f"{key} {value}" for key, value in facts.items()) + ".", ""])

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,10 +139,7 @@ def compare(
     if not clips:
         raise UserError(f"no clips to compare on{f' that have {chosen.needs}' if chosen.needs else ''}")
     place = Path(place)
-    found, notes = find_judges(chosen.judges if judges is None else judges, normaliser)
-    for name in [name for name, judge in found.items() if judge.embed and not chosen.has_original]:
-        del found[name]
-        notes.append(f"No figures by {name}: {task} has no recordings that the outputs should be like as a whole.")
+    found, notes = _judges(chosen, chosen.judges if judges is None else judges, normaliser)
     scoring = {name: judge.score for name, judge in found.items() if judge.score is not None}
     _claim(place, task, clips, seed, normaliser, sorted(scoring))
     scorer = Scorer(place, tuple(clips), seed, normaliser, scoring)
@@ -152,6 +150,21 @@ def compare(
     own = tuple(judge.title for judge in found.values())
     whole = [pool(judge, clips, rows, place, say) for judge in found.values() if judge.embed is not None]
     return Comparison(chosen, data, clips, rows, command, seed, normaliser, own, notes, whole)
+
+
+def _judges(task: CompareTask, names: Sequence[str], normaliser: str) -> tuple[dict[str, Judge], list[str]]:
+    """The judges that are at hand and have something to judge, and a line for each of the others."""
+    found, notes = find_judges(names, normaliser)
+    for name, judge in list(found.items()):
+        if not task.makes_audio:
+            reason = f"{task.name} makes no audio"
+        elif judge.embed is not None and not task.has_original:
+            reason = f"{task.name} has no recordings that the outputs should be like as a whole"
+        else:
+            continue
+        del found[name]
+        notes.append(f"No figures by {name}: {reason}.")
+    return found, notes
 
 
 def pool(judge: Judge, clips: Sequence[Clip], rows: Sequence[Row], place: Path, say: Callable[[str], None]) -> Pool:
@@ -271,6 +284,8 @@ class _Records:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(line, ensure_ascii=False)
         with self._file.open("a+b") as file:
-            if file.tell() and self._file.read_bytes()[-1:] != b"\n":  # what an interrupt cut off
-                file.write(b"\n")
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # what an interrupt cut off
+                    file.write(b"\n")
             file.write(f"{text}\n".encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,8 +66,9 @@ def captions_of(clip: Clip) -> tuple[str, ...]:
 
 
 def file_name(text: str) -> str:
-    """A text as a file name."""
-    return re.sub(r"[^\w.-]+", "_", text)[:120]
+    """A text as a file name; of long texts, which may begin alike, with a checksum."""
+    name = re.sub(r"[^\w.-]+", "_", text)
+    return name if len(name) <= 120 else f"{name[:111]}-{zlib.crc32(text.encode()):08x}"
 
 
 class _Clock:

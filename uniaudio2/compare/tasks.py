@@ -263,6 +263,7 @@ class CompareTask:
         metrics: Columns, those without any value are left out.
         needs: What a clip must have, as a key of `NEEDS`; others are left out.
         by_language: Whether there is a table for each language, not for each kind of audio.
+        makes_audio: Whether there is something for judges to hear.
         has_original: Whether a clip's own audio belongs on the page, and is what the outputs as a whole should be like.
         judges: Judges that are used if none are named.
     """
@@ -272,6 +273,7 @@ class CompareTask:
     metrics: Sequence[Metric]
     needs: str = ""
     by_language: bool = False
+    makes_audio: bool = True
     has_original: bool = True
     judges: tuple[str, ...] = ()
 
@@ -290,13 +292,14 @@ TASKS = {
     task.name: task
     for task in (
         CompareTask("codecs", code_clip, CODEC_METRICS),
-        CompareTask("asr", hear_clip, (*WORDS, *SPEED, _FIRST_TEXT), "a text", by_language=True),
+        CompareTask("asr", hear_clip, (*WORDS, *SPEED, _FIRST_TEXT), "a text", by_language=True,
+                    makes_audio=False),
         CompareTask("tts", speak_clip, (*SPEED, _FIRST_AUDIO), "a text", by_language=True, has_original=False,
                     judges=("whisper",)),
         CompareTask("clone", clone_clip, (*SPEED, _FIRST_AUDIO), "a text and a voice prompt", by_language=True,
                     has_original=False, judges=("whisper", "similarity")),
-        CompareTask("caption", caption_clip, CAPTION_METRICS, "a caption"),
-        CompareTask("answer", answer_clip, ANSWER_METRICS, "an answer"),
+        CompareTask("caption", caption_clip, CAPTION_METRICS, "a caption", makes_audio=False),
+        CompareTask("answer", answer_clip, ANSWER_METRICS, "an answer", makes_audio=False),
         CompareTask("tta", sound_clip, SPEED, "a caption", judges=("fad",)),
     )
 }  # fmt: skip

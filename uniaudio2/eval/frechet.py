@@ -1,7 +1,7 @@
 """Fréchet distance between two sets of audio over frames of a feature encoder.
 
-Source: K. Kilgour and others, 2019 (arXiv:1812.08466), whose encoder is VGGish; figures of other encoders are of another
-scale. ``T`` frames, ``D`` channels.
+Source: K. Kilgour and others, 2019 (arXiv:1812.08466), whose encoder is VGGish; figures of other encoders are of
+another scale. ``T`` frames, ``D`` channels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Embedding = Callable[[Tensor], Array]
 
 CHANNELS = 64
-"""Choice: principal components of the real clips that are kept, since a covariance of 512 channels wants hours of audio."""
+"""Choice: principal components of the real clips that are kept; a covariance of 512 channels wants hours of audio."""
 
 DRAWS = 200
 
@@ -112,7 +112,8 @@ def whisper_frames() -> Embedding:
     """A low layer of Whisper base's encoder, as it lies in the shipped codec: frames (T, 512), 50 a second."""
     from uniaudio2.checkpoint import load_codec
 
-    encoder: Any = load_codec(None).encoders["whisper_expert"].whisper.float().eval()
+    codec: Any = load_codec("nano")
+    encoder = codec.encoders["whisper_expert"].whisper.float().eval()
 
     @torch.inference_mode()
     def embed(wave: Tensor) -> Array:

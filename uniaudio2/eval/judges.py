@@ -148,7 +148,10 @@ def _similarity(_normaliser: str) -> Judge:
     try:
         import resemblyzer
     except ImportError as error:
-        raise MissingPackageError("pip install 'uniaudio2[judges]' (package resemblyzer)") from error
+        raise MissingPackageError(
+            "pip install 'uniaudio2[judges]', then pip install --no-deps resemblyzer (it asks for packages that need a "
+            f"compiler; {error})"
+        ) from error
     network = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
     def embed(wave: Tensor) -> NDArray[np.float32] | None:

@@ -20,7 +20,6 @@ from uniaudio2.eval.context import Clip, Context, EvaluationError, batches, reco
 from uniaudio2.eval.report import Figure
 from uniaudio2.eval.subject import HasTextDecoder
 from uniaudio2.eval.text_metrics import (
-    CLASS_WORDS,
     Cluster,
     TextScores,
     accuracy,
@@ -28,7 +27,6 @@ from uniaudio2.eval.text_metrics import (
     get_normaliser,
     nearest_label,
     score_texts,
-    simple,
 )
 
 Result = tuple[list[Figure], list[dict[str, Any]]]

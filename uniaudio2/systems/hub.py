@@ -22,9 +22,7 @@ class WeightsConfig:
     revision: str | None = None  # commit, tag or branch of the hub; None takes the card's, of another hub id the newest
 
 
-def find_weights(
-    card: Card, config: WeightsConfig, *, download: bool, also: Sequence[str] = ()
-) -> tuple[Path, str]:
+def find_weights(card: Card, config: WeightsConfig, *, download: bool, also: Sequence[str] = ()) -> tuple[Path, str]:
     """The folder with a system's weights, and what to call its version.
 
     Args:
@@ -49,7 +47,9 @@ def find_weights(
     own = card.revision if hub_id == card.hub_id and card.revision != UNPINNED else None
     try:
         folder = Path(
-            snapshot_download(hub_id, revision=config.revision or own, allow_patterns=[*_FILES, *also], local_files_only=not download)
+            snapshot_download(
+                hub_id, revision=config.revision or own, allow_patterns=[*_FILES, *also], local_files_only=not download
+            )
         )
     except Exception as error:  # the hub's errors are many, of network, access and disk; all mean that nothing is here
         if download:

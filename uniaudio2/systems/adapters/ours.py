@@ -75,6 +75,8 @@ class Ours(CodecSystem, SpeechSystem):
 
     def stream_text(self, blocks: Iterable[Tensor], *, language: str | None, seed: int) -> Iterator[str]:
         """See `SpeechSystem.stream_text`."""
-        effort = {"beams": self._effort.beams, "shifts": self._effort.shifts}
-        for live in self._subject.model.listen(blocks, language=language, seed=seed, **effort):
+        own = self._effort
+        for live in self._subject.model.listen(
+            blocks, language=language, beams=own.beams, shifts=own.shifts, seed=seed
+        ):
             yield " ".join(part for part in (live.text, live.agreed, live.guess) if part)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +44,7 @@ class Snac(CodecSystem):
 
     def __init__(self, config: SnacConfig, *, device: str = "cpu", download: bool = False) -> None:
         try:
-            import snac
+            snac = importlib.import_module("snac")
         except ImportError as error:
             raise missing(self.card.title, "snac") from error
         folder, self.version = find_weights(self.card, config, download=download, also=[WEIGHTS])
@@ -52,7 +54,7 @@ class Snac(CodecSystem):
         except (OSError, EOFError, ValueError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{folder}: not the weights of {self.card.title} ({str(error)[:200]})") from error
         self._seed, self._device = config.seed, torch.device(device)
-        self._model: nn.Module = model.to(self._device).eval()
+        self._model: Any = model.to(self._device).eval()
         self.sample_rate, hop = model.sampling_rate, int(model.hop_length)
         self.streams = tuple(
             Stream(f"level_{number}", hop * stride, 1, model.codebook_size, self.sample_rate)

@@ -45,6 +45,8 @@ class WhisperTransformers(SpeechSystem):
     @torch.inference_mode()
     def transcribe(self, audio: Tensor, *, language: str | None, seed: int) -> str:
         """See `SpeechSystem.transcribe`."""
+        if language == "yue" and "<|yue|>" not in (self._model.generation_config.lang_to_id or {}):
+            language = "zh"  # sizes below large-v3 know no Cantonese
         told = {} if language is None else {"language": language, "task": "transcribe"}
         parts = []
         for piece in audio[0].split(30 * self.sample_rate):
