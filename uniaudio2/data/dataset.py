@@ -22,7 +22,6 @@ from uniaudio2.sequence import SequenceBuilder, Value
 from uniaudio2.tasks import Audio, Form, Label, Sentence, Source, Text, Voice, get_form
 from uniaudio2.text import normalise_text
 
-
 _EXAMPLE_ROWS = 240
 """Rows of the examples of an episode, about: three of four seconds on average."""
 
