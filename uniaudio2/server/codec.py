@@ -97,7 +97,7 @@ def read_codes(server: Server, data: bytes) -> AudioCodes:
         if not data.lstrip().startswith(b"{"):
             with memory_file(data) as path:
                 return AudioCodes.load(path)
-        given = read_json(data)
+        given: Any = read_json(data)
         streams = {one["name"]: _whole(one["codes"]) for one in given["streams"]}
         return AudioCodes.of(streams, server.model.codec.streams, given.get("num_samples"))
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, RecursionError, OverflowError) as error:

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from uniaudio2.errors import UserError
 
 
-def read_json(text: str | bytes) -> Any:
+def read_json(text: str | bytes) -> object:
     """The value of a JSON text, which can be written again.
 
     Raises:
