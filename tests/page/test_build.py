@@ -154,7 +154,7 @@ def test_an_interrupted_build_goes_on(make: Make, tmp_path: Path) -> None:
 
 
 def test_other_weights_or_options_make_items_anew(make: Make, site: Site, folder: Path) -> None:
-    for change in ({"identity": "other"}, {"sampling": {"seed": 3}}):
+    for change in ({"identity": "other"}, {"sampling": {"seed": 3}}, {"fresh": True}):
         with pytest.raises(AssertionError, match="although nothing"):
             make(site.plan.folder, {"codec": ITEMS["codec"]}, load=refuse, sections="codec", **change)
     before = model_identity(folder)
@@ -177,6 +177,12 @@ def test_untrained_rows_are_run_when_asked_for(make: Make, tmp_path: Path) -> No
     assert not make(tmp_path / "a", {"impaired": [item]}, sections="impaired").items
     made = make(tmp_path / "b", {"impaired": [item]}, sections="impaired", untrained=True)
     assert "--untrained" in made.items[0].command and not made.failed
+
+
+def test_a_codec_alone_has_no_rows(make: Make, tmp_path: Path) -> None:
+    made = make(tmp_path / "site", sections="codec,transcribe", codec_alone=True, untrained=True)
+    assert [record.section for record in made.items] == ["codec"]
+    assert [one.learned for one in made.shown] == [True, False]
 
 
 def test_commands_give_the_same(site: Site, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -65,10 +65,11 @@ def page(
     chosen = find_sections(names)
     check_output_folder(out)
     items = choose_items(chosen, data_root=data_root, manifests=manifests, limit=limit)
-    identity = None if options.overwrite else model_identity(open_folder(options.model).path)
+    model = open_folder(options.model)
     plan = Plan(
-        chosen, items, out, options.model, dict(options.sampling), untrained, single_file, identity=identity,
-        command=command_line(), again=_again(manifests, data_root, limit, untrained, options),
+        chosen, items, out, options.model, dict(options.sampling), not model.has("lm"), untrained, single_file,
+        identity=model_identity(model.path), fresh=options.overwrite, command=command_line(),
+        again=_again(manifests, data_root, limit, untrained, options),
     )  # fmt: skip
     with _progress() as progress:
         site = build_page(options.load, plan, facts=options.facts, progress=progress, complain=say)

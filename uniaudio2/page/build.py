@@ -59,9 +59,9 @@ def build_page(
     loaded = _Loader(load, progress)
     facts = facts or loaded().facts
     maker = _Maker(plan, loaded, progress, complain)
-    shown = [Shown(section, _learned(section, facts), scores=_scores(section, facts)) for section in plan.sections]
+    shown = [Shown(one, _learned(one, plan, facts), scores=_scores(one, facts)) for one in plan.sections]
     for one in shown:
-        if one.learned or plan.untrained:
+        if one.learned or (plan.untrained and not plan.codec_alone):
             one.records = [maker.record(one, item) for item in plan.items.get(one.section.name, ())]
     site = Site(plan, facts.name, shown, maker.ears.name, loaded.seconds)
     site.total_s = time.perf_counter() - began
@@ -77,8 +77,10 @@ def model_identity(folder: Path) -> str:
     return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
 
 
-def _learned(section: Section, facts: ModelFacts) -> bool:
-    return section.row is None or facts.trained_tasks is None or section.row in facts.trained_tasks
+def _learned(section: Section, plan: Plan, facts: ModelFacts) -> bool:
+    if section.row is None or plan.codec_alone:
+        return section.row is None
+    return facts.trained_tasks is None or section.row in facts.trained_tasks
 
 
 def _scores(section: Section, facts: ModelFacts) -> tuple[str, ...]:
@@ -120,7 +122,8 @@ class _Maker:
         known = [LAYOUT, self.plan.identity, dict(self.plan.sampling), self.plan.model, section.name, shown.learned]
         text = json.dumps([*known, item.identity(), self.ears.name], ensure_ascii=False)
         identity = hashlib.sha256(text.encode()).hexdigest()
-        before = kept(self.plan.folder, place, identity) if self.plan.identity is not None else None
+        fresh = self.plan.fresh or self.plan.identity is None
+        before = None if fresh else kept(self.plan.folder, place, identity)
         if before is not None:
             return before
         self.model()  # a model that cannot be loaded is no item's failure

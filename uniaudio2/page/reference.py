@@ -56,7 +56,8 @@ class _Reader:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self._folder, self._task = folder, task
-        self.language = {"cmn": "zh"}.get(task.get("language"), task.get("language"))
+        language = task.get("language")
+        self.language = "zh" if language == "cmn" else language
 
     def sound(self, key: str) -> Sound:
         """A recording of the task."""

@@ -25,10 +25,12 @@ class Plan:
         folder: Of the page.
         model: ``--model`` for commands; None is the default.
         sampling: Sampling options of the model's methods.
+        codec_alone: Whether the model has no language model, and so knows no row.
         untrained: Whether rows are run that the model has not learned.
         single_file: Whether everything is inside the page.
         own_ears: Whether the model itself hears back what it made, for the short form.
         identity: Of the model's files, so that what another one made is not kept; None keeps nothing.
+        fresh: Whether all items are made anew.
         command: What was typed.
         again: The command without choice of sections and folder.
     """
@@ -38,10 +40,12 @@ class Plan:
     folder: Path
     model: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    codec_alone: bool = False
     untrained: bool = False
     single_file: bool = False
     own_ears: bool = False
     identity: str | None = None
+    fresh: bool = False
     command: str = ""
     again: str = ""
 
