@@ -45,7 +45,7 @@ class WhisperTransformers(SpeechSystem):
     @torch.inference_mode()
     def transcribe(self, audio: Tensor, *, language: str | None, seed: int) -> str:
         """See `SpeechSystem.transcribe`."""
-        if language == "yue" and "<|yue|>" not in (self._model.generation_config.lang_to_id or {}):
+        if language == "yue" and "<|yue|>" not in getattr(self._model.generation_config, "lang_to_id", {}):
             language = "zh"  # sizes below large-v3 know no Cantonese
         told = {} if language is None else {"language": language, "task": "transcribe"}
         parts = []
