@@ -27,9 +27,11 @@ def roots() -> list[tuple[str, str, type[Any]]]:
     from uniaudio2.lm import LMConfig
     from uniaudio2.train.codec import CODEC_STAGES
     from uniaudio2.train.lm import LMTrainConfig
+    from uniaudio2.train.post import PostTrainConfig
 
     found = [(f"Stage `{name}`", f"configs/train/{name}.yaml", kind) for name, (kind, _) in CODEC_STAGES.items()]
     found.append(("Stages `lm_1` to `lm_4`", "configs/train/lm_1.yaml …", LMTrainConfig))
+    found.append(("Stage `lm_post`", "configs/train/lm_post.yaml", PostTrainConfig))
     found += [("Codec", "configs/codec", CodecConfig), ("Language model", "configs/lm", LMConfig)]
     found.append(("How a model generates", "section `generation` of a model folder", GenerationConfig))
     found.append(("Text decoder", "section `text_decoder` of a model folder", TextDecoderConfig))

@@ -1,7 +1,7 @@
 """How fast a running server speaks to 1, 2, 4, 8 and 16 users at once, against one after another.
 
     uniaudio2 serve &
-    python recipes/bench_server.py http://127.0.0.1:8000 [--users 1,2,4,8,16] [--requests 8] [--json] [--pid PID]
+    python recipes/bench_server.py http://127.0.0.1:8000 [--users 1,2,4,8,16] [--requests 8] [--first-words 4] [--json]
 
 Every user asks for the same twelve-word sentence, again and again. First audio: from the request to its first byte.
 Real-time factor: a request's time over the length of its audio. Throughput: seconds of audio per second, all users
@@ -23,7 +23,7 @@ from urllib.parse import urlparse
 TEXT = "The door is open and the old man walks into the garden."
 
 
-def ask(url: str, seed: int) -> tuple[float, float, float]:
+def ask(url: str, seed: int, first_words: int = 0) -> tuple[float, float, float]:
     """First audio, whole time and length of the audio of one request, seconds."""
     host = urlparse(url)
     connection = http.client.HTTPConnection(host.hostname or "", host.port, timeout=600)
@@ -31,7 +31,7 @@ def ask(url: str, seed: int) -> tuple[float, float, float]:
     if key := os.environ.get("OPENAI_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     began = time.perf_counter()
-    body = json.dumps({"input": TEXT, "response_format": "pcm", "seed": seed})
+    body = json.dumps({"input": TEXT, "response_format": "pcm", "seed": seed, "first_words": first_words})
     connection.request("POST", "/v1/audio/speech", body, headers)
     answer = connection.getresponse()
     data = answer.read(1)
@@ -50,11 +50,11 @@ def cpu_s(pid: int | None) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(url: str, users: int, requests: int, pid: int | None = None) -> dict[str, float]:
+def measure(url: str, users: int, requests: int, pid: int | None = None, first_words: int = 0) -> dict[str, float]:
     """Figures of so many users, who make so many requests together."""
     began, used = time.perf_counter(), cpu_s(pid)
     with ThreadPoolExecutor(users) as threads:
-        found = list(threads.map(lambda seed: ask(url, seed), range(requests)))
+        found = list(threads.map(lambda seed: ask(url, seed, first_words), range(requests)))
     whole, used = time.perf_counter() - began, cpu_s(pid) - used
     firsts, factors = sorted(each[0] for each in found), [each[1] / each[2] for each in found]
     return {
@@ -74,15 +74,16 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--users", default="1,2,4,8,16")
     parser.add_argument("--requests", type=int, default=8, help="of each setting; at least one for each user")
+    parser.add_argument("--first-words", type=int, default=0, help="most words of what is heard first; 0: a sentence")
     parser.add_argument("--pid", type=int, help="of the server, to count its CPU seconds")
     parser.add_argument("--json", action="store_true", help="one object for each setting")
     given = parser.parse_args()
-    ask(given.url, 0)
+    ask(given.url, 0, given.first_words)
     alone = 0.0
     if not given.json:
         print("users  first audio, median and worst (ms)  real-time factor  throughput  against one by one  CPU s")
     for users in map(int, given.users.split(",")):
-        found = measure(given.url, users, max(users, given.requests), given.pid)
+        found = measure(given.url, users, max(users, given.requests), given.pid, given.first_words)
         alone = alone or found["throughput"]
         if given.json:
             print(json.dumps(found), flush=True)

@@ -94,7 +94,8 @@ def test_every_row_gives_the_right_kind_of_output(
         file = tmp_path / ("out.safetensors" if only_meaning else "out.wav")
         where = ["-o", tmp_path / "parts" if len(made) > 1 else file, "--max-seconds", 0.8, "--steps", 1]
     model = nano if task.makes_audio or name not in UNLEARNED_TEXT else tiny
-    code, out, err = run(model, name, *values, *where, "--json", "--seed", 3, "--untrained")
+    shots = ["--shot", sound("one"), WORDS, "--shot", sound("two"), "rain"] if task.needs_examples else []
+    code, out, err = run(model, name, *values, *shots, *where, "--json", "--seed", 3, "--untrained")
     assert code == 0, err
     records = [json.loads(line) for line in out.splitlines()]
     assert [record["value"] for record in records] == list(made)
@@ -188,8 +189,9 @@ def test_every_row_takes_shots(
         monkeypatch.setattr(f"uniaudio2.api.{place}.generate", note)
     values = given(task.inputs, sound)
     outputs = {part.value: WORDS if part.kind == "text" else str(sound(f"made {part.value}")) for part in task.outputs}
-    for shots in ([], [(values, outputs)], [(values, outputs)] * 2):
-        tiny.run(name, values, shots=shots)
+    fewest = int(task.needs_examples)
+    for count in range(fewest, fewest + 3):
+        tiny.run(name, values, shots=[(values, outputs)] * count)
     none, one, two = prompts
     head, shot = len(builder.prompt_ids(task, language=task.language)), len(one) - len(none)
     assert shot > 0 and len(two) == len(none) + 2 * shot
@@ -197,6 +199,13 @@ def test_every_row_takes_shots(
     assert torch.equal(two[head : head + shot], two[head + shot : head + 2 * shot])
     example = builder.example(task, {**read_shot(tiny, task, 1, (values, outputs), task.language, RATE)})
     assert torch.equal(one[head : head + shot], example.tokens[head:])
+
+
+def test_a_row_that_learns_its_classes_asks_for_examples(
+    run: Callable[..., Any], tiny: UniAudio2, sound: Callable[[str], Path]
+) -> None:
+    code, out, err = run(tiny, "classify", f"audio={sound('question')}", "--untrained")
+    assert code == 1 and not out and "--shot" in one_error(err)
 
 
 def test_shots_by_name_and_alone_are_the_same_and_matter(tiny: UniAudio2, sound: Callable[[str], Path]) -> None:

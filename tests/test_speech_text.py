@@ -75,3 +75,39 @@ def test_emoji_are_left_out_and_far_too_long_is_refused():
     assert plan_speech("Nice 😀 day")[0].text == "Nice day"
     with pytest.raises(TextError, match="at most 100000"):
         plan_speech("a " * 60_000)
+
+
+FIRST = {
+    "The door is open and the old man walks into the garden.": [
+        "The door is open",
+        "and the old man walks into the garden.",
+    ],
+    "Well, I think so, but not now.": ["Well, I think so,", "but not now."],
+    "He walked into the garden slowly. Yes.": ["He walked", "into the garden slowly.", "Yes."],
+    "你好，今天天气很好，我们出去走走吧。": ["你好，今天天气很好，", "我们出去走走吧。"],
+    "我们今天出去走走好不好呢？": ["我们今天出去走走好不好呢？"],  # no place that shows
+    "I paid 3.50 dollars for the old book.": ["I paid 3.50 dollars", "for the old book."],
+    "We met J. R. Jones and his wife.": ["We met J. R. Jones and his wife."],
+    "It was John Smith Jones who called.": ["It was John Smith Jones who called."],
+    "One two three four.": ["One two three four."],
+}
+
+
+@pytest.mark.parametrize("text", FIRST)
+def test_the_first_words_are_cut_off_where_a_phrase_ends(text):
+    assert [part.text for part in plan_speech(text, first_words=4)] == FIRST[text]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 9, 40])
+@pytest.mark.parametrize("text", [*FIRST, "word " * 90, "字，" * 300, "a, b; c " * 70, "你好 world，今天 is good。"])
+def test_few_first_words_lose_none(text, most):
+    whole, parts = plan_speech(text), plan_speech(text, first_words=most)
+    said, wanted = ("".join("".join(part.text.split()) for part in each) for each in (parts, whole))
+    assert said == wanted
+    assert parts[-(len(whole) - 1) :] == whole[1:] or len(whole) == 1
+    if len(parts) > len(whole):
+        first = parts[0].text
+        assert 0 < len(first.split()) <= most or 0 < len(first) <= 3 * most
+        assert parts[0].expected_s < whole[0].expected_s and parts[1].pause_after_s == whole[0].pause_after_s
+    else:
+        assert parts == whole

@@ -40,7 +40,14 @@ PUBLISHED = [
 
 
 def test_every_published_task_and_our_own_are_there() -> None:
-    assert set(TASKS) == {*PUBLISHED, "prompted_song", "speech_with_sound", "voice_conversion", "diarization"}
+    assert set(TASKS) == {
+        *PUBLISHED,
+        "prompted_song",
+        "speech_with_sound",
+        "voice_conversion",
+        "diarization",
+        "classify",
+    }
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))

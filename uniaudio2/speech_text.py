@@ -5,7 +5,7 @@ Plain text rules, no model: everything here can be checked before weights are lo
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from uniaudio2.text import TextError, check_language
@@ -23,6 +23,18 @@ _ABBREVIATIONS = frozenset(
         r"\w+",
         "mr mrs ms dr st prof sr jr rev gen col capt lt sgt hon messrs mme mlle vs etc eg ie no vol fig inc ltd co "
         "dept est approx jan feb mar apr jun jul aug sep sept oct nov dec mt ft",
+    )
+)
+# Words that begin a phrase, and words that do not end one: where a sentence without commas may be cut.
+_BEGINS = frozenset(
+    re.findall(r"\w+", "and but or so because when while if who which where that as than then until after before")
+)
+_CLINGS = _BEGINS | frozenset(
+    re.findall(
+        r"\w+",
+        "a an the my your his her its our their this these those no of to in on at by for from with into over under "
+        "about is are was were be been am has have had do does did will would can could should may might must not very "
+        "i he she it we they you",
     )
 )
 _SENTENCE_END = re.compile(r"([.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？…；]+[”’」』）]*|\n+)")
@@ -160,6 +172,34 @@ def _shorten(text: str, max_s: float) -> list[str]:
     return joined
 
 
+def _first_phrase(text: str, most_words: float) -> tuple[str, float]:
+    """The beginning of a sentence, of at most so many words, and the pause behind it; "" where it cannot be cut.
+
+    Choice: up to the last comma or the like, else up to the last word that begins a phrase, else up to the last word
+    that may end one; not beside a number, an abbreviation or inside a name. Two Chinese characters count as a word,
+    and a Chinese clause stays whole, since its words show no ends.
+    """
+    clauses = [text[: match.end()] for match in _CLAUSE_END.finditer(text) if has_words(text[match.end() :])]
+    fitting = [clause.strip() for clause in clauses if has_words(clause) and _count_words(clause) <= most_words]
+    if fitting:
+        return fitting[-1], CLAUSE_PAUSE_S
+    words = [(match.group(), match.end()) for match in re.finditer(r"\S+", text)]
+    ends: dict[bool, int] = {}  # of the first phrase, by whether the next word begins one
+    for (before, end), (after, _) in list(pairwise(words))[1:-1]:
+        plain = all(re.fullmatch(r"[^\W\d_]+(['’-][^\W\d_]+)*", word) for word in (before, after))
+        name = before[0].isupper() and after[0].isupper()
+        han = any(is_han(character) for character in before + after)
+        if plain and not name and not han and before.lower() not in _CLINGS and _count_words(text[:end]) <= most_words:
+            ends[after.lower() in _BEGINS] = end
+    return text[: ends.get(True, ends.get(False, 0))], 0.0
+
+
+def _count_words(text: str) -> float:
+    """Words of a text; two Chinese characters are one."""
+    others = "".join(" " if is_han(character) else character for character in text)
+    return sum(map(is_han, text)) / 2 + sum(map(has_words, others.split()))
+
+
 def language_runs(sentence: str) -> list[str]:
     """A sentence divided where it changes between Chinese and other letters; names and letters inside Chinese stay.
 
@@ -176,13 +216,21 @@ def language_runs(sentence: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float = MAX_SENTENCE_S) -> list[Sentence]:
+def plan_speech(
+    text: str,
+    language: str | None = None,
+    *,
+    max_sentence_s: float = MAX_SENTENCE_S,
+    first_words: int | None = None,
+) -> list[Sentence]:
     """Divide a text in sentences to speak one after the other.
 
     Args:
         text: Any length up to 100 000 characters; emoji and control characters are left out.
         language: Code or name; None detects it, for each sentence of a mixed text.
         max_sentence_s: Longest piece, in seconds of speech.
+        first_words: Most words of the first piece, which is heard the sooner the shorter it is; None, or a sentence
+            that can be cut nowhere near: the whole sentence.
 
     Returns:
         At least one sentence; each has at least one word.
@@ -209,4 +257,13 @@ def plan_speech(text: str, language: str | None = None, *, max_sentence_s: float
         for index, part in enumerate(parts):
             pause = SENTENCE_PAUSE_S if index == len(parts) - 1 else CLAUSE_PAUSE_S
             planned.append(Sentence(part, spoken, speaking_time_s(part), pause))
+    if first_words is not None and _count_words(planned[0].text) > first_words:
+        whole_first = planned[0]
+        phrase, pause = _first_phrase(whole_first.text, first_words)
+        if phrase:
+            rest = whole_first.text[len(phrase) :].strip()
+            planned[:1] = [
+                replace(whole_first, text=phrase, expected_s=speaking_time_s(phrase), pause_after_s=pause),
+                replace(whole_first, text=rest, expected_s=speaking_time_s(rest)),
+            ]
     return planned

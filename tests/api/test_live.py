@@ -90,6 +90,17 @@ def test_words_stay_once_two_hearings_agree(monkeypatch):
     assert (guesses.agreed, guesses.guess) == ("你好", "吗")
 
 
+def test_words_that_are_agreed_on_are_not_taken_back(monkeypatch):
+    texts = iter(["a cat", "a cat", "the cap sat", "the cap sat", "a cat sat", "a cat sat down"])
+    monkeypatch.setattr(live, "hear", lambda *_: [Heard(next(texts))])
+    guesses = live.Guesses(None, Listening(get_task("asr"), None, 10.0, 1), 0.1)  # type: ignore[arg-type]
+    seen = []
+    for tenth in range(5, 11):
+        guesses.renew(torch.zeros(1, 24_000 * tenth))
+        seen.append((guesses.agreed, guesses.guess))
+    assert seen[1:] == [("a cat", ""), ("a cat", "sat"), ("a cat", "sat"), ("a cat", "sat"), ("a cat sat", "down")]
+
+
 def test_chunks_of_another_rate_are_resampled_on_the_way():
     low = noise(1.3)[0, :20_000]
     blocks = list(as_blocks(low.split(700), 16_000))

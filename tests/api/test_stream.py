@@ -12,11 +12,13 @@ import torch
 import uniaudio2
 from tests.api.support import noise
 from uniaudio2 import ReasoningCodec
-from uniaudio2.api.speak import FIRST_CODES
+from uniaudio2.api import speak
+from uniaudio2.api.speak import FIRST_CODES, spoken
 from uniaudio2.audio import read_audio
 from uniaudio2.codec.windows import WindowConfig
 from uniaudio2.codes import AudioCodes
 from uniaudio2.eval import audio_metrics
+from uniaudio2.speech_text import plan_speech
 
 
 def test_the_beginning_of_a_sentence_is_heard_before_its_end_is_made(model, monkeypatch):
@@ -39,6 +41,32 @@ def test_the_beginning_of_a_sentence_is_heard_before_its_end_is_made(model, monk
     stopped.close()
     model.caption(noise(0.5))
     assert not model.engine._session.active
+
+
+def test_few_first_words_are_heard_sooner(model, monkeypatch):
+    text = "The door is open and the old man walks into the garden."
+    made = []
+    step = model.engine._session.step
+    monkeypatch.setattr(model.engine._session, "step", lambda: made.append(1) or step())
+
+    def first(**options) -> int:
+        made.clear()
+        next(pieces := model.stream(text, seed=5, **options))
+        steps = len(made)
+        pieces.close()
+        return steps
+
+    assert first(first_words=4) < 0.6 * first()
+    parts = ["The door is open", "and the old man walks into the garden."]
+    asked: list[str] = []
+    monkeypatch.setattr(
+        speak, "spoken", lambda core, words, language: asked.append(words) or spoken(core, words, language)
+    )
+    assert list(model.stream(text, seed=5, first_words=4)) and asked == parts
+    asked.clear()
+    assert model.speak(text, seed=5, best_of=1).sentences == tuple(plan_speech(text)) and asked == [text]
+    with pytest.raises(ValueError, match="first_words"):
+        model.stream(text, first_words=0)
 
 
 def test_speech_in_short_windows_is_nearly_that_of_the_whole():

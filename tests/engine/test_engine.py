@@ -65,9 +65,8 @@ def test_compiled_equals_plain() -> None:
     plain = Engine(model(), builder())
     heads = model().depth.heads.clone()
     compiled = Engine(model(), builder(), compile=True)
-    # Other code for a single row, and for rows at different positions.
-    for requests in ([request("speech_s2s", 4)], mixed_requests()):
-        assert [ids_of(one) for one in compiled.generate(requests)] == [ids_of(one) for one in plain.generate(requests)]
+    requests = [request("speech_s2s", 4)]  # other code than for rows at different positions, which test_tasks.py has
+    assert [ids_of(one) for one in compiled.generate(requests)] == [ids_of(one) for one in plain.generate(requests)]
     assert torch.equal(model().depth.heads, heads)
 
 

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from uniaudio2.codes import Stream
 from uniaudio2.eval import audio_metrics as m
 
 RATE = 24000
-SEED_DEMO = Path(__file__).parents[3] / "shared" / "data" / "seed_demo"
+SHARED = Path(os.environ.get("UNIAUDIO2_SHARED") or Path(__file__).parents[3] / "shared")
+SEED_DEMO = SHARED / "data" / "seed_demo"
 
 
 def voice(f0=120.0, seconds=1.5, seed=0):
@@ -169,21 +171,57 @@ PEERS = {
 @pytest.mark.skipif(not SEED_DEMO.is_dir(), reason="needs the reference page's clips")
 @pytest.mark.parametrize("system", PEERS)
 def test_peers_figures_are_reproduced(system):
-    def read(name):
-        wave, rate = soundfile.read(SEED_DEMO / name)
-        return soxr.resample(wave, rate, RATE, quality="VHQ") if rate != RATE else wave
-
-    pytest.importorskip("pesq")
-    tasks = [json.loads(line) for line in (SEED_DEMO / "tasks.jsonl").read_text().splitlines()]
-    names = ("pesq_wb", "stoi", "estoi", "log_mel_l1_7k5", "mr_stft", "mcd_db")
-    rows = []
-    for task in tasks:
-        if task["task"] == "codec_reconstruction" and task["domain"] == "speech":
-            scores = m.reconstruction_scores(read(task["gt"]), read(task["systems"][system]))
-            rows.append([scores[name] for name in names])
-    # X-Codec keeps no phase and its best delay is uncertain to a few milliseconds, which moves PESQ by 0.1, MCD by 0.2.
+    rows = peers_scores(system)
+    # X-Codec keeps no phase: its delay, and with it PESQ, is uncertain, see below.
     tolerance = (
         (0.06, 0.008, 0.006, 0.008, 0.01, 0.2) if system == "xcodec" else (0.02, 0.002, 0.003, 0.003, 0.01, 0.06)
     )
-    for name, value, expected, limit in zip(names, np.mean(rows, axis=0), PEERS[system], tolerance, strict=True):
+    for name, value, expected, limit in zip(PEER_METRICS, np.mean(rows, axis=0), PEERS[system], tolerance, strict=True):
         assert value == pytest.approx(expected, abs=limit), name
+
+
+PEER_METRICS = ("pesq_wb", "stoi", "estoi", "log_mel_l1_7k5", "mr_stft", "mcd_db")
+
+
+def seed_wave(name):
+    wave, rate = soundfile.read(SEED_DEMO / name)
+    return soxr.resample(wave, rate, RATE, quality="VHQ") if rate != RATE else wave
+
+
+def peers_scores(system):
+    pytest.importorskip("pesq")
+    tasks = [json.loads(line) for line in (SEED_DEMO / "tasks.jsonl").read_text().splitlines()]
+    rows = []
+    for task in tasks:
+        if task["task"] == "codec_reconstruction" and task["domain"] == "speech":
+            scores = m.reconstruction_scores(seed_wave(task["gt"]), seed_wave(task["systems"][system]))
+            rows.append([scores[name] for name in PEER_METRICS])
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SEED_DEMO.is_dir(), reason="needs the reference page's clips")
+@pytest.mark.parametrize("system", ["xcodec", "uniaudio2"])
+def test_what_x_codec_s_figures_hang_on_is_the_delay_alone(system, monkeypatch):
+    """Whoever trusts a weaker peak gets the yardstick's figures of X-Codec, and the same ones of the others."""
+    monkeypatch.setattr(m, "PEAK_SHARE", 0.3)  # X-Codec's peaks reach .38 and .32, the published codec's .52 and .28
+    for name, value, expected, limit in zip(
+        PEER_METRICS, np.mean(peers_scores(system), axis=0), PEERS[system],
+        (0.006, 0.0015, 0.001, 0.001, 0.004, 0.08), strict=True,
+    ):  # fmt: skip
+        assert value == pytest.approx(expected, abs=limit), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SEED_DEMO.is_dir(), reason="needs the reference page's clips")
+def test_pesq_of_a_phaseless_codec_jumps_with_the_delay():
+    """Two milliseconds more or less move the PESQ of one clip by .3, and nothing says which delay is right."""
+    pytest.importorskip("pesq")
+    folder = "reconstruction/speech"
+    original, coded = (seed_wave(f"{folder}/{system}/p225_003.flac") for system in ("gt", "xcodec"))
+    found = []
+    for late in (16, 48, 64):  # samples at 24 kHz
+        length = min(len(original), len(coded) - late)
+        pair = original[:length], coded[late : late + length]
+        found.append((m.pesq_wb(*pair), m.stoi(*pair)))
+    assert np.ptp([pesq for pesq, _ in found]) > 0.2 and np.ptp([stoi for _, stoi in found]) < 0.005

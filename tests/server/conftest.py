@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +81,25 @@ def clip(seconds: float = 1.0, form: str = "WAV", subtype: str | None = None, se
     file = io.BytesIO()
     soundfile.write(file, noise.numpy(), 24000, format=form, subtype=subtype)
     return file.getvalue()
+
+
+def resident_mb() -> float:
+    """Memory of this process, in which the server runs too."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Tally:
+    """What came of many requests; ``statuses`` counts numbers of HTTP, "hang", and ends of other kinds."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int | str] = Counter()
+        self.start_mb = resident_mb()
+
+    def line(self, name: str) -> str:
+        """One line that can be quoted."""
+        failed = sum(count for status, count in self.statuses.items() if isinstance(status, int) and status >= 500)
+        each = ", ".join(f"{status}: {count}" for status, count in sorted(self.statuses.items(), key=str))
+        return (
+            f"{name}: {sum(self.statuses.values())} requests, {failed} answers of 5xx, {self.statuses['hang']} hangs, "
+            f"memory {self.start_mb:.0f} MB at the start, {resident_mb():.0f} MB at the end ({each})"
+        )

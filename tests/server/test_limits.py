@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from tests.server.conftest import Running, clip, serving
 from uniaudio2 import UniAudio2
 from uniaudio2.server.audio_out import wav_header
+from uniaudio2.server.settings import LOOPBACK
 
 LONG = ("One, two, three, four, five, six, seven. " * 40).strip()
 
@@ -213,6 +214,16 @@ def test_other_pages_may_ask_only_where_that_is_wanted(running: Running, model: 
     with serving(lambda: model, cors_origins=("http://other",)) as other:
         assert post(other.url, {"input": "Yes."}, headers=header).status_code == 200
         assert httpx.get(f"{other.url}/health", headers=header).headers["access-control-allow-origin"] == "http://other"
+
+
+def test_only_the_names_of_this_machine_are_answered_to(model: UniAudio2):
+    with serving(lambda: model, hosts=LOOPBACK) as running:
+        assert httpx.get(f"{running.url}/v1/models").status_code == 200
+        refused = httpx.get(f"{running.url}/v1/audio/voices", headers={"host": "evil.example"})
+        assert refused.status_code == 403 and refused.json()["error"]["code"] == "host_not_allowed"
+        socket = running.url.replace("http", "ws").replace("127.0.0.1", "localhost")
+        with connect(f"{socket}/v1/realtime") as own:
+            assert "session.created" in own.recv()
 
 
 def test_a_model_that_cannot_be_loaded_is_said():

@@ -14,6 +14,9 @@ import torch
 
 from tests.server.conftest import Running, clip
 from uniaudio2 import UniAudio2
+from uniaudio2.api.results import Segment
+from uniaudio2.engine import Cancelled
+from uniaudio2.errors import UserError
 
 openai = pytest.importorskip("openai", reason="the contract tests need the package openai")
 
@@ -120,6 +123,37 @@ def test_transcripts_come_in_events(client):
     events = list(client.audio.transcriptions.create(model="whisper-1", file=("a.wav", data), stream=True))
     assert "".join(each.delta for each in events if each.type == "transcript.text.delta") == plain.text
     assert events[-1].type == "transcript.text.done" and events[-1].text == plain.text
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (Cancelled("deadline"), {"type": "server_error", "code": "deadline_exceeded"}),
+        (RuntimeError("secret"), {"type": "server_error", "code": "bug"}),
+        (UserError("too odd"), {"type": "invalid_request_error", "code": "invalid_value"}),
+    ],
+)
+def test_an_error_in_the_middle_of_a_transcript_is_an_event(client, running: Running, monkeypatch, error, body):
+    def broken(server, data, options, progress):
+        progress(0, Segment(0.0, 1.0, "so far"))
+        raise error
+
+    monkeypatch.setattr("uniaudio2.server.transcriptions.transcribed", broken)
+    stream = client.audio.transcriptions.create(model="whisper-1", file=("a.wav", clip()), stream=True)
+    assert next(stream).delta == "so far"
+    with pytest.raises(openai.APIError) as caught:
+        next(stream)
+    assert caught.value.body == {"message": caught.value.message, "param": None, **body}
+    assert caught.value.message and "secret" not in caught.value.message
+    files = {"file": ("a.wav", clip())}
+    text = httpx.post(f"{running.url}/v1/audio/transcriptions", files=files, data={"stream": "true"}, timeout=60).text
+    first, last = (json.loads(line.removeprefix("data: ")) for line in text.strip().split("\n\n"))
+    assert first["type"] == "transcript.text.delta" and last == {"type": "error", "error": caught.value.body}
+
+
+def test_an_error_before_the_first_delta_is_an_answer(client):
+    with pytest.raises(openai.BadRequestError, match="not readable as audio"):
+        client.audio.transcriptions.create(model="whisper-1", file=("a.wav", b"no audio" * 9), stream=True)
 
 
 def test_errors_are_the_clients_own(client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,21 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 DRIVER = shutil.which("chromedriver")
 RECORDING = Path(STATIC).parents[1] / "demo_assets" / "keyword_computer.opus"
 PATIENCE_S = 90  # for one step; machines that are busy with other things take long
+
+
+KEEP_RECORDING = """
+  const address = URL.createObjectURL
+  URL.createObjectURL = (file) => {
+    if (file.name === 'recording.wav') window.recording = file
+    return address(file)
+  }
+"""
+PLAIN = """
+  const body = new FormData()
+  body.append('file', recording)
+  return (await (await fetch('v1/audio/transcriptions', {method: 'POST', body})).json()).text
+"""
+"""The transcript of what was recorded since `KEEP_RECORDING`."""
 
 
 class Page:
@@ -118,11 +134,26 @@ def test_somebody_speaks_listens_and_looks_at_codes(page: Page, url: str):
     page.click("#speak a[download]")
     assert soundfile.info(page.saved("yes-no-yes-no.wav")).samplerate == 24000
 
+    page.run(
+        KEEP_RECORDING
+        + """
+      window.words = []  // those that stay
+      const said = document.getElementById('said')
+      new MutationObserver(() => words.push(said.firstChild.textContent)).observe(said, {childList: true})
+    """
+    )
     page.click("#listen .field button")  # records …
     page.until("return document.querySelector('#listen .field canvas')?.ariaLabel")
-    page.until("return document.querySelector('#said').textContent")  # what is said so far
+    page.until("return document.querySelector('#said .partial')?.textContent")  # what is said so far
     page.click("#listen .field button")  # … and stops
     page.until("return !document.querySelector('#subtitles').hidden")
+    words = page.run("return words")
+    assert all(later.startswith(earlier) for earlier, later in pairwise(words))
+    asked = (
+        "return performance.getEntriesByType('resource').filter(each => each.name.endsWith('transcriptions')).length"
+    )
+    assert page.run(asked) == 0  # the recording was not heard again
+    assert words[-1] == page.find("#said").get_attribute("textContent") == page.run(PLAIN)
     page.click("#subtitles [value=srt]")
     assert " --> " in page.saved(".srt").read_text()
 
@@ -176,6 +207,30 @@ def test_every_row_has_a_form(page: Page, url: str):
     assert page.console() == []
 
 
+def test_examples_come_before_a_question(page: Page, url: str):
+    page.open(url)
+    for row, examples, answer in (("audio_caption", 2, ".said"), ("speech_denoise", 1, "audio")):
+        page.run("const c = document.querySelector('#few-shot select'); c.value = arguments[0]; "
+                 "c.dispatchEvent(new Event('change'))", row)  # fmt: skip
+        if row == "audio_caption":
+            page.click("#few-shot .main")
+            page.until(lambda: page.run("return document.activeElement.matches('#few-shot .shots textarea')"))
+        if row == "speech_denoise":
+            page.click("#few-shot form > .quiet")  # one more
+            examples += 1
+        assert page.run("return document.querySelectorAll('#few-shot .shots h4').length") == examples
+        for field in page.driver.find_elements("css selector", "#few-shot input[type=file]"):
+            field.send_keys(str(RECORDING))
+        for number, field in enumerate(page.driver.find_elements("css selector", "#few-shot textarea")):
+            field.send_keys(["a word", "a dog"][number])
+        files = "[...document.querySelectorAll('#few-shot form .field canvas')].filter(each => each.ariaLabel)"
+        wanted = {"audio_caption": 3, "speech_denoise": 5}[row]
+        page.until(f"return {files}.length === {wanted}")
+        page.click("#few-shot .main")
+        page.until(f"return document.querySelector('#few-shot .result :is({answer})')")
+    assert page.console() == []
+
+
 def test_any_screen_language_and_keyboard_will_do(page: Page, url: str):
     page.open(url)
     try:
@@ -220,12 +275,14 @@ def test_nano_speaks_and_hears_what_was_said(page: Page):
     with serving(lambda: UniAudio2.from_pretrained(device="cpu")) as running:
         page.open(running.url)
         assert "noise removal" in page.find("#changes").text.lower()  # named, as it was not trained
-        assert page.run("return document.querySelectorAll('#changes .card').length") == 0
+        assert page.run("return [...document.querySelectorAll('#changes .card')].map(each => each.id)") == ["few-shot"]
+        page.run(KEEP_RECORDING)
         page.click("#listen .field button")
         time.sleep(2.5)  # which is one word, and a part of it again
         page.click("#listen .field button")
         page.until("return !document.querySelector('#subtitles').hidden")
         assert "computer" in page.find("#said").text.lower()
+        assert page.find("#said").get_attribute("textContent") == page.run(PLAIN)
         page.find("#speak textarea").clear()
         page.find("#speak textarea").send_keys("Good morning.", webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
         page.until("return document.querySelector('#speak audio')?.duration > 0.5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -21,11 +22,13 @@ from uniaudio2.audio.tempo import stretched
 from uniaudio2.cli import execute
 from uniaudio2.engine import Cancellation, Cancelled, cancellable
 from uniaudio2.errors import MissingPackageError
+from uniaudio2.server.audio_in import read_recording
 from uniaudio2.server.audio_out import encoder, wav_header
 from uniaudio2.server.errors import APIError, as_api_error
-from uniaudio2.server.limits import check_key, check_origin
+from uniaudio2.server.limits import check_host, check_key, check_origin
 from uniaudio2.server.realtime_config import Settings
 from uniaudio2.server.run import JSONLines
+from uniaudio2.server.settings import ServerSettings
 from uniaudio2.server.turns import TurnDetector
 
 SPEECH = Path(__file__).parents[2] / "uniaudio2" / "demo_assets" / "keyword_computer.opus"
@@ -120,6 +123,44 @@ def test_the_key_protects_what_is_behind_it():
 def test_pages_of_other_addresses_are_told_apart(headers: dict[str, str], served: bool):
     with nullcontext() if served else pytest.raises(APIError, match="cors-origin"):
         check_origin(["http://friend"], Headers(headers))
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "served"),
+    [
+        ({}, "localhost:8000", True),
+        ({}, "127.0.0.1", True),
+        ({}, "[::1]:8000", True),
+        ({}, "evil.example:8000", False),  # a name that its owner lets lead to 127.0.0.1
+        ({}, "", False),
+        ({}, "[", False),
+        ({"allow_hosts": ["me.example"]}, "me.example", True),
+        ({"api_key": "k"}, "me.example", True),
+        ({"host": "0.0.0.0"}, "me.example", True),
+        ({"host": "0.0.0.0", "allow_hosts": ["me.example"]}, "other.example", False),
+    ],
+)
+def test_other_names_that_lead_to_this_machine_are_told_apart(given: dict, host: str, served: bool):
+    hosts = ServerSettings.listening_at(**{"host": "127.0.0.1", **given}).hosts
+    with nullcontext() if served else pytest.raises(APIError, match="allow-host"):
+        check_host(hosts, Headers({"host": host}))
+
+
+def test_an_upload_is_only_what_it_may_be():
+    av = pytest.importorskip("av")
+    stream = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n"
+    with pytest.raises(APIError, match="cannot be decoded"):  # would else be listened to at port 5004
+        read_recording(b"\x0bw\r\n" + stream.encode(), 10.0)
+    for form, codec in (("mp4", "aac"), ("webm", "libopus"), ("adts", "aac"), ("ac3", "ac3"), ("flv", "aac")):
+        file = io.BytesIO()
+        with av.open(file, "w", format=form) as container:
+            track = container.add_stream(codec, rate=48000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 48000
+            resampler = av.AudioResampler(track.format, "mono", 48000, track.frame_size or 960)
+            container.mux([packet for each in resampler.resample(frame) for packet in track.encode(each)])
+            container.mux(track.encode(None))
+        assert read_recording(file.getvalue(), 10.0).duration_s == pytest.approx(1.0, abs=0.1), form
 
 
 def test_every_error_is_an_answer():

@@ -159,3 +159,76 @@ def test_a_voice_whose_file_cannot_be_removed_stays(http, monkeypatch: pytest.Mo
         patch.setattr(Path, "unlink", refused)
         assert http.delete("/v1/audio/voices/Stays").json()["error"]["code"] == "storage"
     assert http.delete("/v1/audio/voices/Stays").status_code == 200
+
+
+def caption(http, shots: object, **parts: bytes | str) -> httpx.Response:
+    """`audio_caption` after examples."""
+    files = {name: ("a.wav", data) for name, data in parts.items() if isinstance(data, bytes)}
+    data = {name: text for name, text in parts.items() if isinstance(text, str)}
+    text = shots if isinstance(shots, str) else json.dumps(shots)
+    return http.post("/v1/tasks/audio_caption", files=files, data={**data, "shots": text})
+
+
+def test_examples_come_first_as_in_python(http, model: UniAudio2):
+    rain, dog, query = (clip(0.6, seed=seed) for seed in range(3))
+    with memory_file(rain) as one, memory_file(dog) as other, memory_file(query) as asked:
+        pairs = [({"audio": one}, {"caption": "weather"}), (other, "an animal")]
+        wanted = model.run("audio_caption", {"audio": asked}, shots=pairs)["caption"]
+        without = model.run("audio_caption", {"audio": asked})["caption"]
+    shots = [{"input": {"audio": "rain"}, "output": {"caption": "weather"}}, {"input": "dog", "output": "an animal"}]
+    answer = caption(http, shots, audio=query, rain=rain, dog=dog)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"]["caption"]["text"] == wanted != without
+
+
+def test_one_example_of_audio_to_audio(http, model: UniAudio2):
+    noisy, clean, query = (clip(0.6, seed=seed) for seed in range(3))
+    with memory_file(noisy) as given, memory_file(clean) as made, memory_file(query) as asked:
+        result = model.run("speech_denoise", {"source": asked}, shots=[(given, made)], max_duration_s=0.5)
+    files = {name: ("a.wav", data) for name, data in {"source": query, "n": noisy, "c": clean}.items()}
+    data = {"shots": json.dumps([{"input": "n", "output": "c"}]), "max_duration_s": "0.5", "response_format": "pcm"}
+    answer = http.post("/v1/tasks/speech_denoise", files=files, data=data)
+    assert answer.status_code == 200, answer.text
+    wanted = (result["target"].audio[0] * 32767).round().short()  # type: ignore[union-attr]
+    given_back = torch.frombuffer(bytearray(answer.content), dtype=torch.int16)
+    assert given_back.shape == wanted.shape and (given_back.int() - wanted.int()).abs().max() < 40
+
+
+@pytest.mark.parametrize(
+    ("shots", "param", "message"),
+    [
+        ("{", "shots", "must be a JSON list"),
+        ("[1e999]", "shots", "out of range"),
+        ("{}", "shots", "valid list"),
+        ([["a", "b"]], "shots.0", "Shot"),
+        ([{"input": "one"}], "shots.0.output", "required"),
+        ([{"input": 3, "output": "x"}], "shots.0.input.str", "string"),
+        ([{"input": "one", "output": "x"}] * 33, "shots", "at most 32"),
+        ([{"input": "nowhere", "output": "x"}], "shots.0.input.audio", "the form has no file 'nowhere'"),
+        ([{"input": "/etc/passwd", "output": "x"}], "shots.0.input.audio", "must be a recording, sent as a file"),
+        ([{"input": {"sound": "one"}, "output": "x"}], "shots.0.input", "has no input 'sound'"),
+        ([{"output": "x"}], "shots.0.input", "needs audio"),
+        ([{"input": "bad", "output": "x"}], "bad", "not readable as audio"),
+        ([{"input": "one", "output": "x" * 5000}], "shots.0.output.caption", "at most 4096"),
+        ([{"input": "one", "output": ""}], None, "shot 1: the text for 'caption' is empty"),
+        ([{"input": "one", "output": "x"}], "more", "no such input or option"),
+    ],
+)
+def test_odd_examples_are_explained(http, shots: object, param: str | None, message: str):
+    parts = {"one": clip(0.5), "bad": b"no audio" * 20, "audio": clip(0.5)}
+    parts = {name: data for name, data in parts.items() if name == "audio" or f'"{name}"' in json.dumps(shots)}
+    answer = caption(http, shots, **parts, **({"more": clip(0.5)} if param == "more" else {}))
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and message in error["message"] and error["param"] == param, error
+
+
+def test_recordings_of_a_form_are_no_longer_together_than_one_may_be(http):
+    shots = [{"input": "one", "output": "x"}]
+    answer = caption(http, shots, audio=clip(35.0, "MP3"), one=clip(35.0, "MP3"))
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "audio_too_long"
+
+
+def test_examples_that_do_not_fit_are_refused(http):
+    shots = [{"input": "one", "output": "a dog barks"}] * 30
+    answer = caption(http, shots, audio=clip(1.0), one=clip(20.0, "MP3"))
+    assert answer.status_code == 400 and "shorter shots" in answer.json()["error"]["message"]

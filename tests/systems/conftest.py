@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,28 @@ def save_codec(name: str, folder: Path) -> Path:
     return folder
 
 
+def save_snac(folder: Path) -> Path:
+    """Small random weights of SNAC as its repository on the hub holds them: ``config.json``, ``pytorch_model.bin``."""
+    config = dict(
+        sampling_rate=24000, encoder_dim=4, encoder_rates=[2, 4, 8, 8], decoder_dim=32, decoder_rates=[8, 8, 4, 2],
+        attn_window_size=None, codebook_size=4096, codebook_dim=8, vq_strides=[4, 2, 1], noise=True, depthwise=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = pytest.importorskip("snac").SNAC(**config)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory):
     made: dict[str, Path] = {}
 
     def of(name: str) -> Path:
         if name not in made:
-            made[name] = save_codec(name, tmp_path_factory.mktemp(name) / "weights")
+            folder = tmp_path_factory.mktemp(name) / "weights"
+            made[name] = save_snac(folder) if name == "snac" else save_codec(name, folder)
         return made[name]
 
     return of

@@ -68,6 +68,25 @@ def test_nothing_is_fetched_unasked(monkeypatch, tmp_path):
     assert asked == [True, False]
 
 
+def test_a_pinned_commit_belongs_to_its_own_hub_id(monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def snapshot(hub_id, **options):
+        asked.append((hub_id, options["revision"]))
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    pinned = SYSTEMS.classes("encodec")[1].card.revision
+    for words in ("", "@revision=main", "@hub_id=facebook/encodec_32khz", "@hub_id=facebook/encodec_32khz@revision=v1"):
+        with pytest.raises(UserError, match="are not here"):
+            load_system(parse_systems(f"encodec{words}")[0])
+    assert asked == [
+        ("facebook/encodec_24khz", pinned), ("facebook/encodec_24khz", "main"),
+        ("facebook/encodec_32khz", None), ("facebook/encodec_32khz", "v1"),
+    ]  # fmt: skip
+
+
 def test_wrong_weights_and_settings(weights, tmp_path):
     folder = weights("encodec")
     for word, error, message in [

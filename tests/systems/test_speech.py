@@ -30,6 +30,8 @@ class Stub(BaseHTTPRequestHandler):
         type(self).asked.append((self.path, self.headers, body))
         if self.path == "/v1/audio/transcriptions":
             self.reply(json.dumps({"text": " hello there "}).encode())
+        elif self.path == "/v1/audio/speech" and b"pcm" in body:
+            self.reply(np.arange(-2, 3, dtype="<i2").tobytes())
         elif self.path == "/v1/audio/speech":
             sink = io.BytesIO()
             soundfile.write(sink, np.full(4800, 0.25), 48000, format="WAV")
@@ -80,6 +82,9 @@ def test_a_server_by_its_address(server, monkeypatch):
     assert json.loads(second) == {"model": "m", "input": "hello", "voice": "v", "response_format": "wav"}
     content = json.loads(third)["messages"][0]["content"]
     assert content[0]["type"] == "input_audio" and content[1]["text"].startswith("Describe")
+    pieces = torch.cat(list(system.stream_speech("hello", language="en", voice=None, seed=0)), 1)
+    assert torch.equal(32768 * pieces, torch.arange(-2.0, 3)[None])
+    assert json.loads(Stub.asked[-1][2])["response_format"] == "pcm"
     with pytest.raises(UserError, match="not a recording"):
         system.speak("hello", language="en", voice=TONE, seed=0)
     with pytest.raises(UserError, match="chat/completions: status 404, no such model"):
@@ -109,7 +114,7 @@ def load():
             file.setnchannels(1); file.setsampwidth(2); file.setframerate(24000)
             file.writeframes(bytes(2 * 100 * len(request["text"])))
         return {{"audio": request["output"]}}
-    return {{"version": "toy 1", "sample_rate": 24000}}, {{"asr": hear, "caption": fail, "tts": speak}}
+    return {{"version": "toy 1", "sample_rate": 24000}}, {{"asr": hear, "caption": fail, "tts": speak, "tta": speak}}
 
 serve(load)
 """
@@ -122,9 +127,10 @@ def test_a_program_of_its_own(tmp_path):
         assert system.version == "toy 1"
         assert system.transcribe(TONE, language="en", seed=0) == "24000 samples, en"
         assert system.speak("abc", language="en", voice=TONE, seed=0).shape == (1, 300)
+        assert system.generate_sound("rain", seed=0).shape == (1, 400)
         with pytest.raises(UserError, match="ValueError: no idea"):
             system.caption(TONE, seed=0)
-        with pytest.raises(UserError, match="there is no task answer, only asr, caption, tts"):
+        with pytest.raises(UserError, match="there is no task answer, only asr, caption, tts, tta"):
             system.answer(TONE, "what?", seed=0)
         assert system.transcribe(TONE, language=None, seed=0) == "24000 samples, None"
     finally:
@@ -191,4 +197,11 @@ def test_ours_is_a_system_like_any_other():
     system = load("ours")
     codes = system.encode([TONE])
     assert system.decode(codes)[0].shape == TONE.shape and system.bit_rate > 0
-    assert system.tasks() == ("asr", "tts", "caption")
+    assert system.tasks() == ("asr", "tts", "caption", "answer", "tta")
+    pieces = system.stream_speech("good morning", language="en", voice=None, seed=0)
+    assert next(pieces).shape[1] > 0
+    pieces.close()
+    heard = list(system.stream_text(iter(TONE.split(6000, 1)), language="en", seed=0))
+    assert heard[-1] == system.transcribe(TONE, language="en", seed=0)
+    with pytest.raises(UserError, match="was not trained"):
+        system.answer(TONE, "what?", seed=0)

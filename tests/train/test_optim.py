@@ -8,9 +8,11 @@ from torch import nn
 
 from uniaudio2.train.optim import (
     EMA,
+    Muon,
     clip_gradients,
     learning_rate_factor,
     make_optimizer,
+    orthogonal,
     parameter_groups,
     set_learning_rate,
 )
@@ -75,6 +77,29 @@ def test_muon_trains_hidden_matrices_with_orthogonal_updates_and_adamw_the_rest(
     assert all(parameter.grad is None for parameter in (*hidden.parameters(), *head.parameters()))
     with pytest.raises(ValueError, match="names no hidden matrices"):
         make_optimizer(head.parameters(), lr=1.0, muon_lr=2.0)
+
+
+def test_muon_is_torchs_but_for_the_precision_of_its_products() -> None:
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((24, 48), (24, 48), (48, 16))]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    one = Muon([{"params": ours, "weight_decay": 0.03}], lr=0.02)
+    other = torch.optim.Muon([{"params": theirs, "weight_decay": 0.03}], lr=0.02, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for mine, his in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            his.grad = mine.grad.clone()
+        one.step()
+        other.step()
+    for mine, his in zip(ours, theirs, strict=True):
+        assert torch.allclose(one.state[mine]["momentum_buffer"], other.state[his]["momentum_buffer"])
+        assert float((mine - his).detach().abs().max()) < 0.01 * float(his.detach().abs().max())
+
+
+def test_orthogonal_is_orthogonal_on_every_shape() -> None:
+    for shape in ((3, 8, 20), (2, 20, 8), (1, 6, 6)):
+        singular = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert float(singular.min()) > 0.5 and float(singular.max()) < 1.3
 
 
 def test_average_follows_its_formula_and_is_swapped_in_and_out() -> None:

@@ -162,7 +162,7 @@ class Guesses:
         """The next piece begins."""
         self.agreed = self.guess = ""
         self._words: list[str] = []  # of the last hearing
-        self._settled = 0  # words of it that are agreed on
+        self._settled: list[str] = []  # that are agreed on
         self._due_s = LEAST_S
 
     def renew(self, present: Tensor) -> bool:
@@ -177,9 +177,10 @@ class Guesses:
         common = 0
         while common < min(len(words), len(self._words)) and words[common] == self._words[common]:
             common += 1
-        if common > self._settled:
-            self._settled, self.agreed = common, join_texts(words[:common])
-        self._words, self.guess = words, join_texts(words[self._settled :])
+        count = len(self._settled)
+        if common > count and words[:count] == self._settled:
+            self._settled, self.agreed = words[:common], join_texts(words[:common])
+        self._words, self.guess = words, join_texts(words[len(self._settled) :])
         return (self.agreed, self.guess) != before
 
 

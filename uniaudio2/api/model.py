@@ -228,6 +228,7 @@ class UniAudio2(Core):
         steps: int | None = None,
         best_of: int | None = None,
         speed: float = 1.0,
+        first_words: int | None = None,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Tensor]:
         """Like `speak`, but yields waveforms (1, n) as soon as they can be heard.
@@ -236,13 +237,17 @@ class UniAudio2(Core):
         is made: first a quarter of a second, then ever longer pieces. With ``best_of`` above 1 the best attempt comes
         whole, with its pause.
 
-        Joined, the pieces are what `speak` gives with the same seed, ``best_of`` and ``batch_size=1``: to the bit for
-        several attempts; for one they have the same codes and length, but are decoded in shorter windows (nano:
-        log-mel distance at most .1, STOI at least .9). What cannot be used is refused at once. Closing the iterator
-        stops what is being made.
+        ``first_words`` is for whoever cannot wait: a first sentence of more words is spoken in two, and the first of
+        them, with at most so many words, is heard sooner, since the model thinks over less before it makes sound. It
+        ends at a comma where there is one, else where a phrase does, and then sounds more like an end than it should.
+
+        Without ``first_words`` and joined, the pieces are what `speak` gives with the same seed, ``best_of`` and
+        ``batch_size=1``: to the bit for several attempts; for one they have the same codes and length, but are decoded
+        in shorter windows (nano: log-mel distance at most .1, STOI at least .9). What cannot be used is refused at
+        once. Closing the iterator stops what is being made.
         """
         how = Speaking.of(self, voice, sample_rate, 1, steps, 1 if best_of is None else best_of, sampling, speed)
-        return stream_parts(self, plan(self, text, language), how)
+        return stream_parts(self, plan(self, text, language, first_words), how)
 
     def generate_sound(
         self,

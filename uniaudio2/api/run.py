@@ -28,7 +28,7 @@ from uniaudio2.api.speak import spoken, voice_prompt
 from uniaudio2.codes import AudioCodes, published_pair
 from uniaudio2.errors import UserError
 from uniaudio2.speech_text import check_text, detect_language, speaking_time_s
-from uniaudio2.tasks import Label, Part, Task, required
+from uniaudio2.tasks import Part, Task, required
 
 Value: TypeAlias = "AudioInput | AudioCodes"  # a text is a str, as a path is
 Shot: TypeAlias = "tuple[Any, Any]"
@@ -49,7 +49,7 @@ def run_row(
     """The outputs of a row; see `UniAudio2.run`. One recording in, one text out goes the way of `transcribe`."""
     if listens(row) and not shots:
         return {row.outputs[0].value: _listen(core, row, values, language, sample_rate, sampling)}
-    if not shots and any(isinstance(row.source(value), Label) for value in row.values):
+    if row.needs_examples and not shots:
         raise UserError(
             f"task '{row.name}' learns its classes from examples: give some (--shot, or shots=[(inputs, outputs), …])"
         )
@@ -156,7 +156,7 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
         raise UserError(f"shot {number} must be a pair (input, output), got {type(shot).__name__}")
     try:
         inputs, outputs = (
-            read_values(core, row, parts, _by_name(row, parts, side), language, sample_rate)
+            read_values(core, row, parts, by_name(row, parts, side), language, sample_rate)
             for parts, side in zip((row.inputs, row.outputs), shot, strict=True)
         )
     except UserError as error:
@@ -168,7 +168,7 @@ def read_shot(core: Core, row: Task, number: int, shot: Shot, language: str | No
     return {**inputs, **outputs}
 
 
-def _by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
+def by_name(row: Task, parts: Sequence[Part], side: Any) -> Mapping[str, Any]:
     """One side of a shot by names: a mapping as it is, a value alone for the one value that these parts need."""
     if isinstance(side, Mapping):
         return side

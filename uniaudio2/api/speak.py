@@ -124,9 +124,10 @@ def speak(core: Core, text: str, language: str | None, how: Speaking) -> SpeechR
     )
 
 
-def plan(core: Core, text: str, language: str | None) -> list[Sentence]:
-    """The sentences of a text, as long as the model speaks at once."""
-    return plan_speech(text, language, max_sentence_s=core.facts.generation.max_sentence_s)
+def plan(core: Core, text: str, language: str | None, first_words: int | None = None) -> list[Sentence]:
+    """The sentences of a text, as long as the model speaks at once, and the first of them of few words where wanted."""
+    check_optional("first_words", first_words, 1, whole=True)
+    return plan_speech(text, language, max_sentence_s=core.facts.generation.max_sentence_s, first_words=first_words)
 
 
 def speak_parts(core: Core, sentences: Sequence[Sentence], how: Speaking) -> Iterator[tuple[Tensor, AudioCodes]]:

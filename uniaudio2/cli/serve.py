@@ -23,8 +23,15 @@ def _limit(*flags: str, default: float, type: Number, metavar: str, help: str) -
     "--cors-origin", "cors_origins", multiple=True, metavar="URL",
     help="Let pages of this address ask; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--allow-host", "allow_hosts", multiple=True, metavar="NAME",
+    help="Answer to this name, such as a proxy's; may be repeated.  [default: any; on 127.0.0.1 without a key only "
+    "this machine's]",
+)  # fmt: skip
 @click.option("--voices", type=Path, metavar="DIR", help="Keep voices that clients send here.  [default: no voices]")
 @_limit("--best-of", default=1, type=count(1, 64), metavar="N", help="Attempts per sentence; 1 is heard soonest.")
+@_limit("--first-words", default=0, type=count(0, 1000), metavar="N",
+        help="Begin with a part of so many words; 0: a sentence.")  # fmt: skip
 @_limit("--running", default=16, type=count(1, 1024), metavar="N", help="Requests that are worked on at once.")
 @_limit(
     "--waiting", default=64, type=count(0, 65536), metavar="N", help="More that may wait; further ones get status 429."
@@ -62,4 +69,4 @@ def serve(host: str, port: int, api_key_env: str | None, *, options: Options, **
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"serve needs {error.name}: pip install 'uniaudio2[serve]'") from error
 
-    run(options.load, ServerSettings(api_key=key, **settings), host, port)
+    run(options.load, ServerSettings.listening_at(host, api_key=key, **settings), host, port)

@@ -49,7 +49,8 @@ def number(value: float, unit: str) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _heads(table: Group) -> list[str]:
+def heads_of(table: Group) -> list[str]:
+    """Heads of a table's columns, with units and what is better."""
     arrows = {"higher": " ↑", "lower": " ↓", "": ""}
     return [f"{m.title}{f', {m.unit}' if m.unit else ''}{arrows[m.better]}" for m in table.metrics]
 
@@ -64,4 +65,4 @@ def tables_of(
         own = table.cells[label]
         count = max((cell.rate.count for cell in own.values()), default=0)
         rows.append([label, str(count), *(show(own.get(metric.key)) for metric in table.metrics)])
-    return ["System", "n", *_heads(table)], rows
+    return ["System", "n", *heads_of(table)], rows

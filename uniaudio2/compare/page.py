@@ -9,8 +9,8 @@ from pathlib import Path
 from uniaudio2.audio import write_audio
 from uniaudio2.compare.cells import difference, figure, tables_of
 from uniaudio2.compare.run import Comparison
+from uniaudio2.compare.scorer import Record, file_name
 from uniaudio2.compare.summary import Group, failures
-from uniaudio2.compare.tasks import Record, file_name
 
 MOST_CLIPS = 24
 """Clips with players; the report has the figures of all."""

@@ -6,17 +6,21 @@ import dataclasses
 import gc
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uniaudio2.audio import read_audio
 from uniaudio2.compare.memory import PeakMemory
-from uniaudio2.compare.tasks import TASKS, CompareTask, Record, Scorer, file_name
+from uniaudio2.compare.scorer import Record, Scorer, file_name
+from uniaudio2.compare.tasks import NEEDS, TASKS, CompareTask
 from uniaudio2.errors import UserError, is_expected, one_line
 from uniaudio2.eval.context import Clip
-from uniaudio2.eval.judges import find_judges
+from uniaudio2.eval.frechet import Moments, axes_of, pooled
+from uniaudio2.eval.judges import Judge, Metric, find_judges
 from uniaudio2.eval.report import environment, write_json
 from uniaudio2.systems.contract import Card
 from uniaudio2.systems.registry import SYSTEMS, Spec, load_system
@@ -47,6 +51,21 @@ class Row:
     peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What a figure of all clips together goes by.
+
+    Attributes:
+        metric: Its column.
+        real: Clip id -> frames of the clip.
+        made: Label of a system -> clip id -> frames of what it made.
+    """
+
+    metric: Metric
+    real: Mapping[str, Moments]
+    made: Mapping[str, Mapping[str, Moments]]
+
+
 @dataclass
 class Comparison:
     """What was found.
@@ -61,6 +80,7 @@ class Comparison:
         normaliser: Of texts.
         judges: Further judges that were there.
         notes: Remarks, such as judges that are missing.
+        pools: What judges of all clips together go by.
         environment: Machine and versions.
     """
 
@@ -73,6 +93,7 @@ class Comparison:
     normaliser: str
     judges: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=environment)
 
 
@@ -114,24 +135,59 @@ def compare(
         UserError: If the folder holds a comparison of something else, or there are no clips.
     """
     chosen = TASKS[task]
-    clips = [clip for clip in clips if clip.example.text] if chosen.needs_text else list(clips)
+    clips = [clip for clip in clips if NEEDS[chosen.needs](clip.example)]
     if not clips:
-        raise UserError(f"no clips to compare on{' that have a text' if chosen.needs_text else ''}")
+        raise UserError(f"no clips to compare on{f' that have {chosen.needs}' if chosen.needs else ''}")
     place = Path(place)
-    found, notes = find_judges(chosen.judges if judges is None else judges, normaliser)
-    _claim(place, task, clips, seed, normaliser, sorted(found))
-    scorer = Scorer(place, seed, normaliser, {name: judge.score for name, judge in found.items()})
+    found, notes = _judges(chosen, chosen.judges if judges is None else judges, normaliser)
+    scoring = {name: judge.score for name, judge in found.items() if judge.score is not None}
+    _claim(place, task, clips, seed, normaliser, sorted(scoring))
+    scorer = Scorer(place, tuple(clips), seed, normaliser, scoring)
     chosen = dataclasses.replace(
         chosen, metrics=(*(m for judge in found.values() for m in judge.metrics), *chosen.metrics)
     )
     rows = [_run(chosen, spec, clips, scorer, device, download, say) for spec in specs]
     own = tuple(judge.title for judge in found.values())
-    return Comparison(chosen, data, clips, rows, command, seed, normaliser, own, notes)
+    whole = [pool(judge, clips, rows, place, say) for judge in found.values() if judge.embed is not None]
+    return Comparison(chosen, data, clips, rows, command, seed, normaliser, own, notes, whole)
+
+
+def _judges(task: CompareTask, names: Sequence[str], normaliser: str) -> tuple[dict[str, Judge], list[str]]:
+    """The judges that are at hand and have something to judge, and a line for each of the others."""
+    found, notes = find_judges(names, normaliser)
+    for name, judge in list(found.items()):
+        if not task.makes_audio:
+            reason = f"{task.name} makes no audio"
+        elif judge.embed is not None and not task.has_original:
+            reason = f"{task.name} has no recordings that the outputs should be like as a whole"
+        else:
+            continue
+        del found[name]
+        notes.append(f"No figures by {name}: {reason}.")
+    return found, notes
+
+
+def pool(judge: Judge, clips: Sequence[Clip], rows: Sequence[Row], place: Path, say: Callable[[str], None]) -> Pool:
+    """What a judge of all clips together goes by, of the clips and of every system's outputs."""
+    embed = judge.embed
+    assert embed is not None
+    say(f"{judge.title}: {len(clips)} clips, {len(rows)} systems")
+    real = {clip.example.id: Moments.of(embed(clip.load())) for clip in clips}
+    axes = axes_of(pooled(list(real.values())))
+    made = {
+        row.spec.label: {
+            clip: Moments.of(embed(read_audio(place / record["file"]))).along(axes)
+            for clip, record in row.records.items() if clip in real
+        }
+        for row in rows
+    }  # fmt: skip
+    return Pool(judge.metrics[0], {clip: moments.along(axes) for clip, moments in real.items()}, made)
 
 
 def _claim(place: Path, task: str, clips: Sequence[Clip], seed: int, normaliser: str, judges: list[str]) -> None:
     """Note what a folder's records are of; refuse a folder with records of something else."""
-    lengths = [[clip.example.id, round(clip.example.duration, 3), clip.example.text] for clip in clips]
+    own = [clip.example for clip in clips]
+    lengths = [[one.id, round(one.duration, 3), one.text or one.caption or one.texts.get("answer")] for one in own]
     wanted = {"task": task, "seed": seed, "normaliser": normaliser, "judges": judges, "clips": lengths}
     file = place / RUN_FILE
     if file.is_file():
@@ -228,6 +284,8 @@ class _Records:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(line, ensure_ascii=False)
         with self._file.open("a+b") as file:
-            if file.tell() and self._file.read_bytes()[-1:] != b"\n":  # what an interrupt cut off
-                file.write(b"\n")
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # what an interrupt cut off
+                    file.write(b"\n")
             file.write(f"{text}\n".encode())

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from uniaudio2.compare.run import Comparison, Row
-from uniaudio2.compare.tasks import Record
+from uniaudio2.compare.run import Comparison, Pool, Row
+from uniaudio2.compare.scorer import Record
 from uniaudio2.eval.context import Clip
+from uniaudio2.eval.frechet import distances
 from uniaudio2.eval.judges import Metric
 from uniaudio2.eval.report import Figure, Report
 from uniaudio2.eval.text_metrics import Rate, mean, ratio
@@ -49,7 +50,7 @@ def groups(comparison: Comparison) -> list[Group]:
     """The tables of a comparison."""
     by_name: dict[str, list[Clip]] = {}
     for clip in comparison.clips:
-        own = clip.example.language if comparison.task.needs_text else clip.example.kind
+        own = clip.example.language if comparison.task.by_language else clip.example.kind
         by_name.setdefault(own or "unknown language", []).append(clip)
     return [_group(comparison, name, clips) for name, clips in by_name.items()]
 
@@ -64,6 +65,9 @@ def _group(comparison: Comparison, name: str, clips: Sequence[Clip]) -> Group:
             if math.isfinite(rate.value):
                 paired = None if row is first else _paired(row, first, metric, clips, comparison.seed)
                 cells[row.spec.label][metric.key] = Cell(metric, rate, paired)
+        for pool in comparison.pools:
+            cell = _whole(pool, row, first, clips, comparison.seed)
+            cells[row.spec.label] |= {} if cell is None else {pool.metric.key: cell}
     used = [metric for metric in comparison.task.metrics if any(metric.key in own for own in cells.values())]
     return Group(name, clips, used, cells)
 
@@ -102,6 +106,20 @@ def _paired(row: Row, first: Row, metric: Metric, clips: Sequence[Clip], seed: i
     return ratio(above, below, clusters=clusters, seed=seed) if above else None
 
 
+def _whole(pool: Pool, row: Row, first: Row, clips: Sequence[Clip], seed: int) -> Cell | None:
+    """A figure of all clips together; None where there are fewer than two."""
+    made, base = pool.made[row.spec.label], pool.made[first.spec.label]
+    ids = [clip.example.id for clip in clips if clip.example.id in made]
+    both = [name for name in ids if name in base]
+    if len(ids) < 2:
+        return None
+    rate = distances([pool.real[name] for name in ids], [made[name] for name in ids], seed=seed)
+    if row is first or len(both) < 2:
+        return Cell(pool.metric, rate)
+    sides = ([own[name] for name in both] for own in (pool.real, made, base))
+    return Cell(pool.metric, rate, distances(*sides, seed=seed))
+
+
 def to_report(comparison: Comparison, tables: Sequence[Group]) -> Report:
     """The figures as the rest of the package knows them."""
     figures = [
@@ -121,7 +139,7 @@ def to_report(comparison: Comparison, tables: Sequence[Group]) -> Report:
         model=", ".join(row.spec.label for row in comparison.rows),
         command=comparison.command,
         seed=comparison.seed,
-        normaliser=comparison.normaliser if comparison.task.needs_text else None,
+        normaliser=comparison.normaliser if comparison.task.by_language else None,
         judge="; ".join(comparison.judges),
         figures=figures,
         items=[

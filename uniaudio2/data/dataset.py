@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,18 @@ from uniaudio2.data.store import Clip, CodeStore, DatasetError
 from uniaudio2.sequence import SequenceBuilder, Value
 from uniaudio2.tasks import Audio, Form, Label, Sentence, Source, Text, Voice, get_form
 from uniaudio2.text import normalise_text
+
+_EXAMPLE_ROWS = 240
+"""Rows of the examples of an episode, about: three of four seconds on average."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What an example is made of."""
+
+    values: Mapping[str, Value]
+    shots: Sequence[Mapping[str, Value]] = ()  # complete examples in front
+    language: str | None = None  # that the prompt names
 
 
 class LMDataset:
@@ -62,12 +75,12 @@ class LMDataset:
         self._episodes = Episodes([_labelled(clip) for clip in store.clips], _names(self.texts))
         voice_numbers = {name: i for i, name in enumerate(dict.fromkeys(c.speaker for c in store.clips if c.speaker))}
         text_numbers = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in store.clips if c.text))}
-        self._forms = {name: get_form(name) for name, weight in config.weights.items() if weight > 0}
+        self.forms = {name: get_form(name) for name, weight in config.weights.items() if weight > 0}
         if not plan:
             return
         self.planner = Planner(
             config,
-            {name: self._pool(form) for name, form in self._forms.items()},
+            {name: self._pool(form) for name, form in self.forms.items()},
             seed,
             speakers=np.array([voice_numbers.get(c.speaker or "", -1) for c in store.clips]),
             texts=np.array([text_numbers.get(c.text or "", -1) for c in store.clips]),
@@ -104,7 +117,7 @@ class LMDataset:
             houses = self.config.house_voices
             if houses and not prompted and "voice" in task.optional_inputs and clip.speaker not in houses:
                 return False
-        if self._is_episode(form):
+        if form.task.needs_examples:
             return self._episodes.has(index)
         return all(self._has(clip, source) for source in sources)
 
@@ -117,9 +130,6 @@ class LMDataset:
         if isinstance(source, Voice) and source.audio is not None:
             return source.audio in clip.audios
         return isinstance(source, Voice) and len(self._prompts(clip)) > 0
-
-    def _is_episode(self, form: Form) -> bool:
-        return any(isinstance(source, Label) for source in form.sources.values())
 
     def _pool(self, form: Form) -> Pool:
         if any(isinstance(source, Sentence) for source in form.sources.values()):
@@ -156,9 +166,30 @@ class LMDataset:
                 rows += len(self.text_ids(clip.phrasings(source.name)[0])) + (2 if part.tag else 0)
             elif isinstance(source, Voice):
                 rows += self.store.voice_frames(self.config.voice_prompt_s) + 2
-        return 4 * rows if self._is_episode(form) else rows  # three examples on average, and what is asked about
+        return rows + _EXAMPLE_ROWS if form.task.needs_examples else rows
 
     # ---------------------------------------------------------------- building
+
+    def fill(
+        self,
+        form: Form,
+        item: int,
+        rng: np.random.Generator,
+        *,
+        condition: int | None = None,
+        training: bool = True,
+    ) -> Filled:
+        """What an example is made of; arguments as for `segment`."""
+        given = item if condition is None else condition
+        episode = self._episodes.draw(item, rng) if form.task.needs_examples else None
+        values = {name: self._value(form, name, given, item, rng, training, episode) for name in form.values}
+        if any(isinstance(source, Sentence) for source in form.sources.values()):
+            return Filled(values)
+        language = _language(self.store.clips[item])
+        nameless = training and not form.task.makes_audio and self.store.clips[item].kind == "speech"
+        if episode is not None or (nameless and rng.random() < self.config.language_dropout):
+            language = None
+        return Filled(values, self._shots(form, episode), language)
 
     def segment(
         self,
@@ -179,27 +210,22 @@ class LMDataset:
                 model makes of its condition); a voice prompt is always the item's.
             training: With BPE dropout, varied captions, dropped languages and guidance dropout.
         """
+        filled = self.fill(form, item, rng, condition=condition, training=training)
         task, config = form.task, self.config
-        given = item if condition is None else condition
-        episode = self._episodes.draw(item, rng) if self._is_episode(form) else None
-        values = {name: self._value(form, name, given, item, rng, training, episode) for name in form.values}
         if any(isinstance(source, Sentence) for source in form.sources.values()):
-            return Segment(self.builder.example(task, values), form)
-        language = _language(self.store.clips[item])
-        nameless = training and not task.makes_audio and self.store.clips[item].kind == "speech"
-        if episode is not None or (nameless and rng.random() < config.language_dropout):
-            language = None
+            return Segment(self.builder.example(task, filled.values), form)
         sequence = self.builder.example(
             task,
-            values,
-            shots=self._shots(form, episode),
-            language=language,
+            filled.values,
+            shots=filled.shots,
+            language=filled.language,
             guidance_form=training and task.guidance and rng.random() < config.guidance_dropout,
             text_dropout=config.bpe_dropout if training else 0.0,
             rng=random.Random(int(rng.integers(2**63))) if training else None,
         )
-        if episode is not None:  # which of its recordings says what is nobody's lesson
+        if filled.shots:  # which of its recordings says what is nobody's lesson
             return Segment(sequence, form)
+        given = item if condition is None else condition
         inputs = {part.value for part in form.inputs}
         said = {
             name: tuple(self.phones[p] for p in self._phones_in(source, given if name in inputs else item))
@@ -277,7 +303,7 @@ class LMDataset:
         rows = []
         for number, draw in enumerate(self.planner.batch(index)):
             rng = batch_rng(self.seed, index, stream=number + 1)
-            rows.append([self.segment(self._forms[name], item, rng) for name, item in draw.segments])
+            rows.append([self.segment(self.forms[name], item, rng) for name, item in draw.segments])
         return collate(self.builder, rows, align_listening=self.align_listening)
 
     def held_out(self, form: Form, items: Sequence[int], *, shuffled: bool) -> LMBatch:

@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 MAX_LAG_S = 0.05
 """Largest delay that `align` looks for, seconds."""
 
+PEAK_SHARE = 0.5
+"""Share of the correlation of identical waveforms from which its peak is trusted."""
+
 
 def need(package: str) -> MissingPackageError:
     """The error that says how to get a package of the ``eval`` extra (``pesq``, which is compiled, has its own)."""
@@ -83,7 +86,7 @@ class Aligned:
 def align(reference: Waveform, estimate: Waveform) -> Aligned:
     """Remove a constant delay of up to `MAX_LAG_S` and cut both to their common length.
 
-    Choice: the peak of the cross-correlation decides where it reaches half of what identical waveforms give; a
+    Choice: the peak of the cross-correlation decides where it reaches `PEAK_SHARE` of what identical waveforms give; a
     generative decoder keeps no phase, its peak is noise, and there the correlation of log spectrograms (1 ms steps)
     decides instead.
     """
@@ -94,7 +97,7 @@ def align(reference: Waveform, estimate: Waveform) -> Aligned:
     scale = math.sqrt(float(np.sum(a**2) * np.sum(b**2)))
     if scale == 0.0:
         lag = 0
-    elif correlation[best] / scale >= 0.5:
+    elif correlation[best] / scale >= PEAK_SHARE:
         lag = int(lags[best])
     else:
         lag = _envelope_lag(a, b, max_lag)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
+from uniaudio2.eval.caption_metrics import names_label
 from uniaudio2.eval.context import Clip, Context, EvaluationError, batches, recording_of
 from uniaudio2.eval.report import Figure
 from uniaudio2.eval.subject import HasTextDecoder
 from uniaudio2.eval.text_metrics import (
-    CLASS_WORDS,
     Cluster,
     TextScores,
     accuracy,
@@ -27,7 +27,6 @@ from uniaudio2.eval.text_metrics import (
     get_normaliser,
     nearest_label,
     score_texts,
-    simple,
 )
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
@@ -263,22 +262,13 @@ def _caption_items(
 
 
 def captions_data(context: Context, data: str) -> Result:
-    """Any manifest or set with a class a clip: is it named?
-
-    A class of ESC-10 is named by any of its words (``text_metrics.CLASS_WORDS``), another one by its label's own words,
-    each of them (``tabla_loop``: "tabla" and "loop").
-    """
+    """Any manifest or set with a class a clip: is it named (`caption_metrics.names_label`)?"""
     clips = context.sample([clip for clip in context.set_or_manifest(data) if clip.example.label])
     if not clips:
         raise EvaluationError(f"{data}: no clip with a label to look for in its caption")
     captions = _captions(context, clips)
     labels = [str(clip.example.label) for clip in clips]
-    right = [
-        label in classes_named(caption)
-        if label in CLASS_WORDS
-        else set(re.split(r"[\W_]+", label.lower())) <= set(simple(caption).split())
-        for label, caption in zip(labels, captions, strict=True)
-    ]
+    right = [names_label(label, caption) for label, caption in zip(labels, captions, strict=True)]
     figure = Figure.of("class named", accuracy(right, clusters=_clusters(clips)), unit="%")
     return [figure, *_by_label(labels, right)], _caption_items(clips, labels, captions, right)
 

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from uniaudio2 import __version__
 from uniaudio2.api.model import UniAudio2
-from uniaudio2.server import codec, health, models, realtime, speech, tasks, transcriptions, voices
+from uniaudio2.server import codec, health, live, models, realtime, speech, tasks, transcriptions, voices
 from uniaudio2.server.errors import add_handlers
 from uniaudio2.server.limits import Guard
 from uniaudio2.server.settings import ServerSettings
@@ -52,7 +52,7 @@ def create_app(load: Callable[[], UniAudio2], settings: ServerSettings | None = 
     )
     app.state.server = server
     add_handlers(app)
-    for part in (speech, transcriptions, voices, tasks, codec, realtime, models, health):
+    for part in (speech, transcriptions, voices, tasks, codec, realtime, live, models, health):
         app.include_router(part.router)
     if (STATIC / "index.html").is_file():
         app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")

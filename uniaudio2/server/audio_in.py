@@ -24,6 +24,9 @@ from uniaudio2.engine import check_cancelled
 from uniaudio2.server.errors import APIError
 
 _BLOCK = 1 << 18  # samples: 11 s
+# What PyAV may take an upload for, whatever it looks like, and that it may open nothing else: the description of a
+# network stream, for one, would have it listen at a port.
+_ONLY = {"format_whitelist": "mov,matroska,asf,amr,flv,ac3,eac3,aac,ape", "protocol_whitelist": "pipe"}
 _SLACK_S = 1.0  # beyond the limit: tells a recording that is too long from one that is just as long
 
 
@@ -77,7 +80,7 @@ def _by_pyav(data: bytes, most_s: float) -> Recording:
     blocks: list[np.ndarray] = []
     room = round((most_s + _SLACK_S) * SAMPLE_RATE)
     try:
-        with av.open(io.BytesIO(data), "r", metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), "r", options=_ONLY, metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise AudioError("file: holds no audio stream")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

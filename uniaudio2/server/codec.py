@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
 
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.codes import AudioCodes
+from uniaudio2.errors import UserError
 from uniaudio2.server.audio_in import memory_file, read_recording
 from uniaudio2.server.audio_out import MEDIA_TYPES, Format, encoder
 from uniaudio2.server.errors import APIError
 from uniaudio2.server.state import Server, The
+from uniaudio2.server.strict_json import JSONAnswer, read_json
 
 router = APIRouter(prefix="/v1/codec", tags=["codec"])
 SAFETENSORS = "application/vnd.safetensors"
@@ -41,7 +41,7 @@ async def encode(
     codes = await server.jobs.run(request, work)
     if response_format == "safetensors":
         return Response(codes.to_bytes(), media_type=SAFETENSORS)
-    return JSONResponse(described_codes(server, codes))
+    return JSONAnswer(described_codes(server, codes))
 
 
 def described_codes(server: Server, codes: AudioCodes) -> dict[str, Any]:
@@ -97,12 +97,18 @@ def read_codes(server: Server, data: bytes) -> AudioCodes:
         if not data.lstrip().startswith(b"{"):
             with memory_file(data) as path:
                 return AudioCodes.load(path)
-        given = json.loads(data)
-        streams = {
-            one["name"]: torch.tensor(one["codes"], dtype=torch.int64, device="cpu")[None] for one in given["streams"]
-        }
+        given: Any = read_json(data)
+        streams = {one["name"]: _whole(one["codes"]) for one in given["streams"]}
         return AudioCodes.of(streams, server.model.codec.streams, given.get("num_samples"))
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, RecursionError, OverflowError) as error:
         reason = str(error).split(": ", 1)[-1]
         message = f"file: not the codes that /v1/codec/encode answers ({reason[:200]})"
         raise APIError(400, message, param="file", code="invalid_codes") from error
+
+
+def _whole(codes: Any) -> torch.Tensor:
+    """The codes (1, K, T) of one stream."""
+    found = torch.tensor(codes, device="cpu")
+    if found.numel() and found.dtype != torch.int64:
+        raise UserError("codes must be whole numbers")
+    return found.to(torch.int64)[None]

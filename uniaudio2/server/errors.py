@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from uniaudio2.engine import Cancelled, GenerationError
 from uniaudio2.errors import MissingPackageError, UserError, describe, is_disk_full, is_expected
+from uniaudio2.server.strict_json import JSONAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ class APIError(Exception):
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
-    def response(self) -> JSONResponse:
+    def response(self) -> JSONAnswer:
         """The answer."""
-        return JSONResponse({"error": self.body}, self.status, headers=dict(self.headers or {}))
+        return JSONAnswer({"error": self.body}, self.status, headers=dict(self.headers or {}))
 
 
 def as_api_error(error: BaseException) -> APIError:
@@ -84,10 +84,10 @@ def as_api_error(error: BaseException) -> APIError:
 def add_handlers(app: FastAPI) -> None:
     """Give all errors of an application that shape."""
 
-    async def known(request: Request, error: Exception) -> JSONResponse:
+    async def known(request: Request, error: Exception) -> JSONAnswer:
         return as_api_error(error).response()
 
-    async def of_routing(request: Request, error: Exception) -> JSONResponse:
+    async def of_routing(request: Request, error: Exception) -> JSONAnswer:
         assert isinstance(error, HTTPException)
         remedies = {
             404: f"there is no {request.url.path}: see /openapi.json",
@@ -96,9 +96,11 @@ def add_handlers(app: FastAPI) -> None:
         message = remedies.get(error.status_code, str(error.detail))
         return APIError(error.status_code, message, headers=error.headers).response()
 
-    async def of_values(request: Request, error: Exception) -> JSONResponse:
+    async def of_values(request: Request, error: Exception) -> JSONAnswer:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return APIError(400, f"the body must be JSON: {first['ctx']['error']}", code="invalid_json").response()
         places = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
         param = ".".join(places) or None
         message = f"{param or 'the request'}: {first['msg']}"

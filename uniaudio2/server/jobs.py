@@ -35,18 +35,23 @@ class Job(Generic[T]):
     """Work in a thread, whose results come to the event loop one by one.
 
     Args:
-        jobs: Whose threads it takes.
         make: The work; called in the thread.
     """
 
-    def __init__(self, jobs: Jobs, make: Callable[[], Iterable[T]]) -> None:
+    def __init__(self, make: Callable[[], Iterable[T]]) -> None:
         self.switch = Cancellation()
         self.future: Future[None] | None = None
         self._make, self._loop = make, asyncio.get_running_loop()
         self._results: asyncio.Queue[T | BaseException | _End] = asyncio.Queue()
         self._room = threading.Semaphore(HELD)
         self._watching: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(jobs.settings.deadline_s, self.stop, DEADLINE)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def allow(self, seconds: float) -> None:
+        """Stop it that long from now, if it still runs; whatever was allowed before is forgotten."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self.stop, DEADLINE)
 
     def watch(self, receive: Receive) -> None:
         """Stop when the client goes away; its request must have been read."""
@@ -58,15 +63,16 @@ class Job(Generic[T]):
 
         self._watching = asyncio.create_task(until_gone())
 
-    def stop(self, reason: str) -> None:
-        """Stop the work, wherever it is; whoever waits for results is told at once."""
+    def stop(self, reason: str, error: Exception | None = None) -> None:
+        """Stop the work, wherever it is; whoever waits for results is told at once, by an error of its own or ours."""
         if self.switch.reason is None:
             self.switch.cancel(reason)
-            self._results.put_nowait(Cancelled(reason))
+            self._results.put_nowait(error or Cancelled(reason))
 
     def close(self) -> None:
         """Stop what still runs, and watch no longer; to be called when the results are not wanted any more."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
         self.switch.cancel(GONE)
@@ -116,8 +122,9 @@ class Jobs:
         self.settings, self.metrics = settings, metrics
         self.unfinished = 0
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(
-            settings.running, "request", initializer=torch.set_num_threads, initargs=(settings.threads,)
+        self._threads, self._sessions = (
+            ThreadPoolExecutor(number, name, initializer=torch.set_num_threads, initargs=(settings.threads,))
+            for number, name in ((settings.running, "request"), (settings.sessions, "session"))
         )
 
     def start(self, make: Callable[[], Iterable[T]]) -> Job[T]:
@@ -133,9 +140,16 @@ class Jobs:
                 headers = {"Retry-After": str(RETRY_AFTER_S)}
                 raise APIError(429, message, code="queue_full", headers=headers)
             self.unfinished += 1
-        job = Job(self, make)
+        job = Job(make)
+        job.allow(self.settings.deadline_s)
         job.future = self._threads.submit(self._work, job)
         job.future.add_done_callback(self._finished)
+        return job
+
+    def session(self, make: Callable[[], Iterable[T]]) -> Job[T]:
+        """Begin the work of a session beside the queue: it lasts as long as its client speaks, mostly waiting."""
+        job = Job(make)
+        job.future = self._sessions.submit(job.work)
         return job
 
     def _work(self, job: Job[Any]) -> None:
@@ -181,7 +195,8 @@ class Jobs:
 
     def close(self) -> None:
         """Let nothing new begin; what runs is finished."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._sessions):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 class JobResponse(StreamingResponse):

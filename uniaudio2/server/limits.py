@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,6 +79,7 @@ class _Exchange:
 
     def _check(self) -> None:
         """Refuse whom the key is missing, and bodies that say that they are too large."""
+        check_host(self._server.settings.hosts, self._headers)
         check_key(self._server.settings.api_key, self._scope["path"], self._headers.get("authorization", ""))
         if self._scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             check_origin(self._server.settings.cors_origins, self._headers)
@@ -124,6 +126,7 @@ class _Exchange:
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self._id
             headers["x-content-type-options"] = "nosniff"
+            headers["x-frame-options"] = "DENY"  # no other page shows ours and has people click in it
         elif self._first_s is None and message.get("body"):
             self._first_s = time.perf_counter() - self._began
         await self._send_raw(message)
@@ -162,6 +165,21 @@ def check_key(key: str | None, path: str, authorization: str) -> None:
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), key.encode()):
         message = "this server asks for a key: send the header 'Authorization: Bearer KEY'"
         raise APIError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def check_host(allowed: Sequence[str], headers: Headers) -> None:
+    """Refuse a request that asks for another host: to a page whose name leads here, browsers take us for its server.
+
+    Raises:
+        APIError: If there are allowed names, and the host is none of them.
+    """
+    try:
+        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        name = ""
+    if allowed and name not in allowed:
+        message = f"this server is not {name[:80]}: start it with --allow-host {name[:80]}, or with a key"
+        raise APIError(403, message, code="host_not_allowed")
 
 
 def check_origin(allowed: Sequence[str], headers: Headers) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,55 +11,36 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
-from pydantic_core import from_json
 from starlette.websockets import WebSocketDisconnect
 
 from uniaudio2.audio import SAMPLE_RATE, AudioError
 from uniaudio2.server.audio_in import from_base64
 from uniaudio2.server.errors import APIError, as_api_error
-from uniaudio2.server.limits import check_key, check_origin
 from uniaudio2.server.realtime_config import Settings, first_problem, new_id
 from uniaudio2.server.realtime_items import Conversation, Item
 from uniaudio2.server.realtime_reply import Response
+from uniaudio2.server.sockets import serve_session
 from uniaudio2.server.state import Server
+from uniaudio2.server.strict_json import read_json, write_json
 from uniaudio2.server.turns import TurnDetector
 
 logger = logging.getLogger("uniaudio2.server")
 router = APIRouter()
 MOST_BUFFER_S = 300.0  # of audio that waits to be committed
-_KEY_PROTOCOL = "openai-insecure-api-key."  # how browsers, which cannot set headers, send the key
 BYTES_PER_MS = 2 * SAMPLE_RATE // 1000
 
 
 @router.websocket("/v1/realtime")
 async def realtime(socket: WebSocket) -> None:
     """One session."""
-    server: Server = socket.app.state.server
-    protocols = [word.strip() for word in socket.headers.get("sec-websocket-protocol", "").split(",")]
-    key = next((word.removeprefix(_KEY_PROTOCOL) for word in protocols if word.startswith(_KEY_PROTOCOL)), None)
-    authorization = socket.headers.get("authorization") or ("" if key is None else f"Bearer {key}")
-    try:
-        check_key(server.settings.api_key, socket.url.path, authorization)
-        check_origin(server.settings.cors_origins, socket.headers)
-        name = server.model.name
-        if server.sessions >= server.settings.sessions:
-            raise APIError(429, "as many sessions run as this server takes: come back later")
-    except APIError as error:
-        await socket.send_denial_response(error.response())
-        return
-    await socket.accept("realtime" if "realtime" in protocols else None)
-    server.sessions += 1
-    try:
-        await Session(socket, server, name).run()
-    finally:
-        server.sessions -= 1
+    await serve_session(socket, lambda server: Session(socket, server, server.model.name).run)
 
 
 class Session:
     """The state of a connection, and what its events do.
 
     Args:
-        socket: Accepted.
+        socket: Accepted when it runs.
         server: Whose model answers.
         model: Its name.
     """
@@ -112,7 +92,7 @@ class Session:
         Raises:
             TimeoutError: If it does not read.
         """
-        line = json.dumps({"type": type, "event_id": new_id("event"), **fields}, ensure_ascii=False)
+        line = write_json({"type": type, "event_id": new_id("event"), **fields})
         async with self._sending:
             await asyncio.wait_for(self._socket.send_text(line), self.server.settings.idle_s)
 
@@ -120,8 +100,8 @@ class Session:
         """One event of the client; what is wrong with it leaves the session open."""
         self._event_id = None
         try:
-            try:  # strict, unlike Python's: no NaN, half characters or deep nesting, which could not be sent back
-                event = from_json(text or "", allow_inf_nan=False)
+            try:
+                event = read_json(text or "")
             except ValueError:
                 raise APIError(400, "an event must be a JSON object", code="invalid_json") from None
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):

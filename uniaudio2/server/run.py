@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from uniaudio2.api.model import UniAudio2
 from uniaudio2.server.app import create_app
 from uniaudio2.server.limits import MOST_HEADERS
 from uniaudio2.server.settings import ServerSettings
+from uniaudio2.server.strict_json import write_json
 
 MORE_CONNECTIONS = 256
 """Beside those that the queue and the sessions allow; further ones get 503."""
@@ -36,7 +36,7 @@ class JSONLines(logging.Formatter):
         fields |= getattr(record, "fields", {})
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return write_json(fields)
 
 
 def serve(load: Callable[[], UniAudio2], settings: ServerSettings, host: str, port: int, *, grace_s: int = 60) -> None:

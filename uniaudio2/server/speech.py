@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
@@ -19,12 +18,12 @@ from uniaudio2.api.speak import Speaking, plan, stream_parts
 from uniaudio2.audio import SAMPLE_RATE
 from uniaudio2.audio.tempo import stretched
 from uniaudio2.server.audio_out import MEDIA_TYPES, Format, encoder
-from uniaudio2.server.errors import APIError
 from uniaudio2.server.jobs import described
 from uniaudio2.server.state import Server, The
+from uniaudio2.server.strict_json import JSONRoute, write_json
 from uniaudio2.server.voices import prompt_for
 
-router = APIRouter(prefix="/v1/audio", tags=["speech"])
+router = APIRouter(prefix="/v1/audio", tags=["speech"], route_class=JSONRoute)
 
 
 class VoiceId(BaseModel):
@@ -55,6 +54,9 @@ class SpeechRequest(BaseModel):
     guidance: Annotated[float | None, Field(ge=1.0, le=100.0)] = None
     ref_audio: Annotated[str | None, Field(description="A recording of the voice, base64 or a data: address.")] = None
     best_of: Annotated[int | None, Field(ge=1, le=64, description="Attempts at a sentence.")] = None
+    first_words: Annotated[
+        int | None, Field(ge=0, le=1000, description="Most words of what is heard first; 0: a whole sentence.")
+    ] = None
 
 
 @router.post("/speech", response_class=Response, responses={200: {"content": {"audio/mpeg": {}}}})
@@ -64,9 +66,8 @@ async def create_speech(body: SpeechRequest, request: Request, server: The) -> R
     With ``stream_format`` "sse" as events ``speech.audio.delta`` and ``speech.audio.done``, else as one file that is
     sent in chunks. A WAV file that is sent so has one header, which says no length, and then samples.
     """
-    if len(body.input) > server.settings.max_characters:
-        message = f"input: {len(body.input)} characters, at most {server.settings.max_characters} are taken: send parts"
-        raise APIError(400, message, param="input", code="string_above_max_length")
+    server.check_length("input", body.input)
+    server.check_length("instructions", body.instructions or "")
     encode = encoder(body.response_format)
     headers = {"x-sample-rate": str(SAMPLE_RATE), "x-channels": "1"}  # which raw samples do not tell
     if body.instructions and not styled(server.model, body):
@@ -96,7 +97,8 @@ def spoken(server: Server, body: SpeechRequest) -> Iterator[Tensor]:
     prompt = prompt_for(server, voice, body.ref_audio)
     sampling: Sampling = {"seed": body.seed, "temperature": body.temperature, "guidance": body.guidance}
     how = replace(Speaking.of(model, None, SAMPLE_RATE, 1, None, best_of, sampling), voice=prompt)
-    pieces = stream_parts(model, plan(model, body.input, body.language), how)
+    first_words = server.settings.first_words if body.first_words is None else body.first_words
+    pieces = stream_parts(model, plan(model, body.input, body.language, first_words or None), how)
     if styled(model, body):
         values = {"caption": body.instructions or "", "transcription": body.input}
         made = model.run("instruct_tts", values, language=body.language, **sampling)["audio"]
@@ -131,7 +133,7 @@ def _delta(data: bytes) -> bytes:
 
 def event(**fields: Any) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(fields, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + write_json(fields).encode() + b"\n\n"
 
 
 def usage(model: UniAudio2, text: str, samples: int) -> dict[str, int]:

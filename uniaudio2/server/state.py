@@ -55,6 +55,18 @@ class Server:
             raise APIError(503, message, code="not_ready", headers={"Retry-After": "5"})
         return self._model
 
+    def check_length(self, name: str, text: str) -> str:
+        """A text of a request, unless it is longer than the server takes.
+
+        Raises:
+            APIError: If it is.
+        """
+        most = self.settings.max_characters
+        if len(text) > most:
+            message = f"{name}: {len(text)} characters, at most {most} are taken: send parts"
+            raise APIError(400, message, param=name, code="string_above_max_length")
+        return text
+
     @property
     def ready(self) -> bool:
         """Whether requests can be served."""
@@ -78,7 +90,7 @@ class Server:
             logger.error(self.problem, exc_info=error)
             return
         self._model = model
-        logger.info("ready", extra={"model": model.name})
+        logger.info("ready", extra={"fields": {"model": model.name}})
 
 
 def _warm_up(model: UniAudio2) -> None:

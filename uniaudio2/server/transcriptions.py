@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 
 from uniaudio2.api.results import Segment, TextResult, join_texts
 from uniaudio2.api.texts import as_text
@@ -17,6 +17,7 @@ from uniaudio2.server.errors import APIError
 from uniaudio2.server.jobs import described
 from uniaudio2.server.speech import event
 from uniaudio2.server.state import Server, The
+from uniaudio2.server.strict_json import JSONAnswer
 
 router = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 LANGUAGES = {"en": "english", "zh": "chinese", "yue": "cantonese"}
@@ -62,8 +63,8 @@ async def create_transcription(
     if response_format in ("srt", "vtt", "text"):
         return PlainTextResponse(as_text(result, None if response_format == "text" else response_format))
     if response_format == "verbose_json":
-        return JSONResponse(verbose(result, temperature))
-    return JSONResponse({"text": result.text, "usage": _usage(server, result)})
+        return JSONAnswer(verbose(result, temperature))
+    return JSONAnswer({"text": result.text, "usage": usage(server, result)})
 
 
 def _check(form: str, granularities: list[str] | None, include: list[str] | None) -> None:
@@ -102,7 +103,7 @@ def _events(server: Server, data: bytes, options: dict[str, Any]) -> Iterator[by
 
     for found in pulled(work):
         if isinstance(found, TextResult):
-            yield event(type="transcript.text.done", text=found.text, usage=_usage(server, found))
+            yield event(type="transcript.text.done", text=found.text, usage=usage(server, found))
         elif found.text:
             whole = join_texts([said, found.text]) if said else found.text
             yield event(type="transcript.text.delta", delta=whole[len(said) :])
@@ -114,7 +115,7 @@ def _failed(error: Exception) -> bytes:
     return event(type="error", error=described(error))
 
 
-def _usage(server: Server, result: TextResult) -> dict[str, Any]:
+def usage(server: Server, result: TextResult) -> dict[str, Any]:
     """Frames that the model read of the recording, and tokens of the text."""
     stream = server.model.codec.streams[0]
     heard = stream.num_frames(round(result.duration_s * stream.sample_rate))

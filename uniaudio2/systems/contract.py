@@ -6,7 +6,7 @@ Shapes: ``N`` samples of a clip at the system's own ``sample_rate``, ``B`` clips
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uniaudio2.data.example import Example
 
 UNPINNED = "unpinned"
-"""Stands for a revision that this package does not know; the report says which one was found."""
+"""Stands for a revision that this package does not know: the newest is taken, and the report says which it was."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Card:
         title: Its name in tables.
         licence: Of its weights, as their publisher states it.
         hub_id: Where its weights are published; empty where it has none of its own.
-        revision: Commit of the hub that an adapter was checked with; `UNPINNED` where none was.
+        revision: Commit of the hub that is taken, so that a table can be made again; `UNPINNED` takes the newest.
         needs: What runs it.
         traps: What is easily done wrong with it.
     """
@@ -100,14 +100,31 @@ class SpeechSystem(System):
         raise self._without("caption")
 
     def answer(self, audio: Tensor, question: str, *, seed: int) -> str:
-        """The answer to a question about a waveform (1, N)."""
+        """The answer to a question about a waveform (1, N); to what is said in it where ``question`` is empty."""
         raise self._without("answer")
+
+    def generate_sound(self, text: str, *, seed: int) -> Tensor:
+        """The sound or music that a text describes (1, N)."""
+        raise self._without("tta")
+
+    def stream_speech(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Iterator[Tensor] | None:
+        """The text read aloud, piece by piece as soon as each can be heard; None from a system that does not stream."""
+        return None
+
+    def stream_text(self, blocks: Iterable[Tensor], *, language: str | None, seed: int) -> Iterator[str] | None:
+        """What is said in blocks (1, n) of audio that is still coming: all that is known so far, again and again.
+
+        None from a system that wants the whole recording.
+        """
+        return None
 
     def _without(self, task: str) -> UserError:
         return UserError(f"{self.card.title} has no task {task}; it has {', '.join(self.tasks()) or 'none'}")
 
 
-TASK_METHODS = {"asr": "transcribe", "tts": "speak", "caption": "caption", "answer": "answer"}
+TASK_METHODS = {
+    "asr": "transcribe", "tts": "speak", "caption": "caption", "answer": "answer", "tta": "generate_sound",
+}  # fmt: skip
 """Tasks of a `SpeechSystem` and the methods that serve them."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,28 @@ from uniaudio2.systems.contract import UNPINNED, Card
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # never a pickle
 
 
-def find_weights(
-    card: Card, weights: str | None, *, hub_id: str, revision: str, download: bool, also: Sequence[str] = ()
-) -> tuple[Path, str]:
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Where weights come from."""
+
+    weights: str | None = None  # folder; None takes the hub's
+    hub_id: str | None = None  # another one than the card's
+    revision: str | None = None  # commit, tag or branch of the hub; None takes the card's, of another hub id the newest
+
+
+def find_weights(card: Card, config: WeightsConfig, *, download: bool, also: Sequence[str] = ()) -> tuple[Path, str]:
     """The folder with a system's weights, and what to call its version.
 
     Args:
         card: The system.
-        weights: A folder of one's own; None takes the hub's.
-        hub_id: Where they are published.
-        revision: Commit, tag or branch; `UNPINNED` takes the newest.
+        config: Where they come from.
         download: Whether they may be fetched. Without it only what was fetched before is used.
         also: Files that are fetched beside the usual ones.
 
     Raises:
         UserError: If they are not here, or cannot be fetched.
     """
+    weights, hub_id = config.weights, config.hub_id or card.hub_id
     if weights is not None:
         folder = Path(weights)
         if not (folder / "config.json").is_file():
@@ -37,10 +44,12 @@ def find_weights(
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise missing(card.title, "huggingface_hub") from error
-    asked = None if revision == UNPINNED else revision
+    own = card.revision if hub_id == card.hub_id and card.revision != UNPINNED else None
     try:
         folder = Path(
-            snapshot_download(hub_id, revision=asked, allow_patterns=[*_FILES, *also], local_files_only=not download)
+            snapshot_download(
+                hub_id, revision=config.revision or own, allow_patterns=[*_FILES, *also], local_files_only=not download
+            )
         )
     except Exception as error:  # the hub's errors are many, of network, access and disk; all mean that nothing is here
         if download:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from uniaudio2.audio import SAMPLE_RATE, read_audio, write_audio
@@ -112,9 +111,7 @@ class ProcessSystem(SpeechSystem):
     def speak(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Tensor:
         """See `SpeechSystem.speak`."""
         given = {} if voice is None else {"voice": str(self._file(voice, "voice"))}
-        output = str(Path(self._folder.name) / f"out_{self._count}.wav")
-        answer = self.ask("tts", None, text=text, language=language, seed=seed, output=output, **given)
-        return torch.as_tensor(read_audio(answer["audio"], self.sample_rate))
+        return self.make("tts", text=text, language=language, seed=seed, **given)
 
     def caption(self, audio: Tensor, *, seed: int) -> str:
         """See `SpeechSystem.caption`."""
@@ -123,6 +120,12 @@ class ProcessSystem(SpeechSystem):
     def answer(self, audio: Tensor, question: str, *, seed: int) -> str:
         """See `SpeechSystem.answer`."""
         return str(self.ask("answer", audio, question=question, seed=seed)["text"])
+
+    def make(self, task: str, **values: Any) -> Tensor:
+        """A waveform (1, N) that the program was asked to write into a file."""
+        output = str(Path(self._folder.name) / f"out_{self._count}.wav")
+        answer = self.ask(task, None, output=output, **values)
+        return read_audio(answer["audio"], self.sample_rate)
 
     def close(self) -> None:
         """End the program."""

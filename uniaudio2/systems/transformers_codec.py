@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -12,19 +11,10 @@ from torch import Tensor, nn
 
 from uniaudio2.codes import AudioCodes, Stream
 from uniaudio2.errors import UserError
-from uniaudio2.systems.contract import UNPINNED, CodecSystem
+from uniaudio2.systems.contract import CodecSystem
 from uniaudio2.systems.hub import find_weights, load_pretrained, transformers_class
 
 STREAM = "codes"
-
-
-@dataclass(frozen=True)
-class WeightsConfig:
-    """Where weights come from."""
-
-    weights: str | None = None  # folder; None takes the hub's
-    hub_id: str | None = None  # another one than the card's
-    revision: str = UNPINNED  # of the hub
 
 
 class TransformersCodec(CodecSystem):
@@ -43,13 +33,7 @@ class TransformersCodec(CodecSystem):
 
     def __init__(self, config: Any, *, device: str = "cpu", download: bool = False) -> None:
         cls = transformers_class(self.class_name, self.card.title)
-        folder, self.version = find_weights(
-            self.card,
-            config.weights,
-            hub_id=config.hub_id or self.card.hub_id,
-            revision=config.revision if config.revision != UNPINNED else self.card.revision,
-            download=download,
-        )
+        folder, self.version = find_weights(self.card, config, download=download)
         self.config, self.device = config, torch.device(device)
         self.model = load_pretrained(cls, folder, self.card.title).to(self.device)
         self.sample_rate, hop, books, size = self.describe()

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from uniaudio2.errors import UserError
-from uniaudio2.tasks.training import Audio, Source, Text, Training, Voice
+from uniaudio2.tasks.training import Audio, Label, Source, Text, Training, Voice
 
 PartKind = str
 """``text``, ``audio`` (all streams of a recording in order), ``voice``, or the name of one stream of the codec."""
@@ -85,6 +85,11 @@ class Task:
     def optional_inputs(self) -> tuple[str, ...]:
         """Names of the inputs that may be left out."""
         return tuple(dict.fromkeys(part.value for part in self.inputs if part.optional))
+
+    @property
+    def needs_examples(self) -> bool:
+        """Whether it can be asked only with examples in front: they name the classes."""
+        return any(isinstance(self.source(value), Label) for value in self.values)
 
     @property
     def length_rule(self) -> LengthRule:

@@ -15,12 +15,12 @@ from uniaudio2.errors import UserError
 from uniaudio2.lm import AudioLM
 from uniaudio2.storage.folder import open_folder, write_folder_config
 from uniaudio2.tensors import load_tensors
-from uniaudio2.train import codec, lm
+from uniaudio2.train import codec, lm, post
 from uniaudio2.train.config import TrainingError, TrainResult
 from uniaudio2.train.state import mean_state
 from uniaudio2.train.trainer import Trainer
 
-LM_STAGES = ("lm_1", "lm_2", "lm_3", "lm_4")
+LM_STAGES = ("lm_1", "lm_2", "lm_3", "lm_4", "lm_post")
 STAGES = (*codec.CODEC_STAGES, *LM_STAGES)
 """Stages in the order in which a model is made; each names its preset under configs/train/."""
 
@@ -47,7 +47,8 @@ def stage_config(stage: str, source: str | None = None, overrides: Sequence[str]
         raise TrainingError(f"unknown stage '{stage}': choose one of {', '.join(STAGES)}")
     if stage == "lm" and source is None:
         raise TrainingError("stage 'lm' needs --config; the presets are " + ", ".join(LM_STAGES))
-    kind = codec.CODEC_STAGES[stage][0] if stage in codec.CODEC_STAGES else lm.LMTrainConfig
+    languages = post.PostTrainConfig if stage == "lm_post" else lm.LMTrainConfig
+    kind = codec.CODEC_STAGES[stage][0] if stage in codec.CODEC_STAGES else languages
     return load_config(kind, preset_path("train", source or stage), overrides)
 
 
@@ -61,6 +62,8 @@ def run_stage(config: StageConfig, *, log: Callable[[str], None] | None = None) 
     Returns:
         How it ended and where its export lies.
     """
+    if isinstance(config, post.PostTrainConfig):
+        return Trainer(config.train, post.PostStage(config), log=log).run()
     stage = lm.LMStage(config) if isinstance(config, lm.LMTrainConfig) else codec.build_stage(config)
     return Trainer(config.train, stage, log=log).run()
 

@@ -34,6 +34,28 @@ export async function ask(path, { post, method, signal } = {}) {
   throw new ServerError(message, { status: answer.status });
 }
 
+/** Words of samples that are still coming: `tell(said, guess)` hears of them, and `text` is all of them in the end, or
+ * null if that fails. */
+export function listening(query, tell) {
+  const address = new URL(`v1/audio/transcriptions?${new URLSearchParams(query)}`, location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  const socket = new WebSocket(address, key ? ["realtime", `openai-insecure-api-key.${key}`] : []);
+  const waiting = [];
+  let said = "";
+  const text = new Promise((found) => {
+    socket.onclose = () => found(null);
+    socket.onmessage = ({ data }) => {
+      const event = JSON.parse(data);
+      if (event.type.endsWith(".done")) found(event.text);
+      if (event.delta) said += event.delta;
+      if (event.type.endsWith(".guess")) tell(said, event.agreed + event.guess);
+    };
+  });
+  socket.onopen = () => waiting.forEach((data) => socket.send(data));
+  const send = (data) => (socket.readyState ? socket.send(data) : waiting.push(data));
+  return { text, send, end: () => send('{"type":"end"}'), close: () => socket.close() };
+}
+
 /** A form of fields; those that are empty are left out. */
 export function form(fields) {
   const made = new FormData();

@@ -8,9 +8,12 @@ export function fromPCM(bytes) {
   return Float32Array.from(new Int16Array(bytes.buffer, 0, bytes.length >> 1), (value) => value / 32768);
 }
 
+/** The same the other way. */
+export const toPCM = (samples) => Int16Array.from(samples, (value) => Math.round(32767 * Math.max(-1, Math.min(1, value))));
+
 /** A WAV file. */
 export function toWav(samples) {
-  const values = Int16Array.from(samples, (value) => Math.round(32767 * Math.max(-1, Math.min(1, value))));
+  const values = toPCM(samples);
   const size = 2 * values.length; // RIFF, WAVE, "fmt ": PCM, one channel, rate, bytes a second, 2 bytes, 16 bits; data
   const format = [0x20746d66, 16, 0x10001, RATE, 2 * RATE, 0x100002];
   const header = Uint32Array.of(0x46464952, 36 + size, 0x45564157, ...format, 0x61746164, size);
@@ -75,18 +78,29 @@ export class Playback {
   }
 }
 
-/** The microphone. `Recorder.open()`, then `samples()` at any time, and `stop()`, which gives all. */
+/** The microphone. `Recorder.open()`, then `samples()` at any time, and `stop()`, which gives all; `onPiece` hears it. */
 export class Recorder {
+  pieces = [];
+  onPiece = () => {};
+
   static async open() {
     const made = new Recorder();
     made.stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false } });
-    made.context = new AudioContext(); // at the microphone's own rate, which not every browser converts
-    await made.context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
-    const node = new AudioWorkletNode(made.context, "recorder");
-    made.pieces = [];
-    node.port.onmessage = ({ data }) => made.pieces.push(data);
-    made.context.createMediaStreamSource(made.stream).connect(node).connect(made.context.destination); // which is silent
+    // At the microphone's own rate where the browser does not convert it.
+    await made.connect(new AudioContext({ sampleRate: RATE })).catch(() => made.connect(new AudioContext()));
     return made;
+  }
+
+  async connect(context) {
+    const source = context.createMediaStreamSource(this.stream);
+    await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
+    this.context = context;
+    this.node = new AudioWorkletNode(context, "recorder");
+    this.node.port.onmessage = ({ data }) => {
+      this.pieces.push(data);
+      this.onPiece(data);
+    };
+    source.connect(this.node).connect(context.destination); // which is silent
   }
 
   get seconds() {
@@ -109,6 +123,7 @@ export class Recorder {
 
   async stop() {
     for (const track of this.stream.getTracks()) track.stop();
+    this.node.port.onmessage = null;
     const samples = await this.samples();
     await this.context.close();
     return samples;

@@ -1,13 +1,10 @@
 // The section that listens: words while somebody speaks, then those of the whole recording, with subtitles.
 
-import { ServerError, ask, events, form as fields } from "./api.js";
-import { RATE, toWav } from "./audio.js";
-import { AudioField, complain, lengthOf, nameOf, onSend, record, saveLink, textFile, timer } from "./ui.js";
+import { ServerError, ask, events, form as fields, listening } from "./api.js";
+import { toPCM } from "./audio.js";
+import { AudioField, complain, lengthOf, make, nameOf, onSend, record, saveLink, textFile, timer } from "./ui.js";
 import { languageOf, say } from "./words.js";
 
-const EVERY_S = 1; // how often words of what has been said so far are asked for, if the last answer is there
-const QUICK = { beams: "1", shifts: "1" }; // without a search
-const LONG_S = 12; // a stretch that is longer is closed at its quietest place, and not heard again
 const section = document.getElementById("listen");
 const form = section.querySelector("form");
 const said = document.getElementById("said");
@@ -15,7 +12,7 @@ const state = section.querySelector(".result .note");
 const subtitles = document.getElementById("subtitles");
 const field = new AudioField("recorded");
 let heard = null; // the file that the words on the page are of
-let live = null; // the requests while the microphone is open
+let live = null; // what listens while the microphone is open
 
 /** Make the section ready. */
 export function prepare() {
@@ -29,68 +26,47 @@ export function prepare() {
   }
 }
 
-function show(text, partial = false) {
+/** Words that stay, and a guess at those that follow. */
+function show(text, guess = "") {
   delete said.dataset.t;
-  said.textContent = text;
-  said.lang = languageOf(text);
-  said.classList.toggle("partial", partial);
+  said.replaceChildren(text, make("span", { className: "partial" }, guess));
+  said.lang = languageOf(text + guess);
 }
 
-/** All words of a file; `tell` hears of them as they grow. */
-async function transcribe(file, signal, tell, options = {}) {
+/** All words of a file. */
+async function transcribe(file, signal) {
   const language = form.elements.language.value;
-  const post = fields({ file, model: document.body.dataset.model, language, stream: "true", ...options });
+  const post = fields({ file, model: document.body.dataset.model, language, stream: "true" });
   let text = "";
   for await (const event of events(await ask("v1/audio/transcriptions", { post, signal }))) {
     text = event.type.endsWith(".done") ? event.text : text + event.delta;
-    tell(text);
+    show(text);
   }
   return text;
 }
 
-/** Words while the microphone is open. They are a guess: the whole recording is heard again at its end. */
-async function follow(recorder) {
-  live = new AbortController();
-  let [closed, from] = ["", 0];
+/** Words while the microphone is open. */
+function follow(recorder) {
+  live?.close();
   subtitles.hidden = true;
-  show("", true);
+  show("");
   say(state, "listening");
-  const { signal } = live;
-  while (field.recorder === recorder) {
-    await new Promise((resolve) => setTimeout(resolve, 1000 * EVERY_S));
-    if (signal.aborted || recorder.seconds - from < EVERY_S) continue;
-    const samples = await recorder.samples(from);
-    const end = samples.length > LONG_S * RATE ? quietest(samples) : samples.length;
-    const join = (text) => [closed, text].filter(Boolean).join(languageOf(text) === "zh" ? "" : " ");
-    const tell = (text) => signal.aborted || show(join(text), true);
-    const text = await transcribe(toWav(samples.subarray(0, end)), signal, tell, QUICK).catch(() => null);
-    if (text === null) continue; // the server is busy: the next answer has these words too
-    if (end < samples.length) [closed, from] = [join(text), from + end / RATE];
-  }
-}
-
-/** Where the second half of some samples is quietest, over .2 s. */
-function quietest(samples) {
-  const size = RATE / 5;
-  let [place, least] = [samples.length, Infinity];
-  for (let start = samples.length >> 1; start + size <= samples.length; start += size) {
-    const loudness = samples.subarray(start, start + size).reduce((sum, value) => sum + value * value, 0);
-    if (loudness < least) [place, least] = [start + size / 2, loudness];
-  }
-  return place;
+  live = listening({ rate: recorder.context.sampleRate, language: form.elements.language.value }, show);
+  recorder.onPiece = (samples) => live.send(toPCM(samples));
 }
 
 async function write(signal) {
   if (field.recorder) await field.stop();
   if (!field.file) throw new ServerError("", { words: "need_audio" });
   const file = field.file;
-  const passed = timer();
-  live?.abort();
+  const [passed, followed] = [timer(), live];
+  live = null;
+  signal.addEventListener("abort", () => followed?.close());
   subtitles.hidden = true;
-  said.classList.add("partial");
   say(state, "running");
   try {
-    const text = await transcribe(file, signal, (part) => show(part, true));
+    followed?.end();
+    const text = (await followed?.text) ?? (await transcribe(file, signal));
     show(text);
     if (!text) say(said, "nothing_said");
     heard = file;

@@ -40,6 +40,10 @@ const WORDS = {
   run: ["Go", "开始"],
   running: ["at work …", "进行中……"],
   work_note: ["{whole} s of work", "用时 {whole} 秒"],
+  task: ["Task", "任务"],
+  example: ["Example {number}", "示例 {number}"],
+  more_examples: ["One more example", "再加一个示例"],
+  question: ["And now?", "那么这个呢？"],
   answer: ["Answer", "回答"],
   codec: ["Codes and back", "编码与还原"],
   codec_sub: ["A recording as a few small numbers a second, and as sound again.", "把录音变成每秒几个小数字，再还原成声音。"],
@@ -91,6 +95,7 @@ const WORDS = {
   input_question: ["Question", "问题"],
   input_instruction: ["What to change", "怎样改变"],
   input_lyric: ["Lyrics", "歌词"],
+  input_target: ["What comes of it", "结果"],
   input_voice: ["Whose voice", "谁的声音"],
 };
 

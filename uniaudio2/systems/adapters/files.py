@@ -33,6 +33,10 @@ class Files(StoredSystem):
 
     def __init__(self, config: FilesConfig, *, device: str = "cpu", download: bool = False) -> None:
         self.pattern = config.path if "{" in config.path else str(Path(config.path) / "{name}")
+        try:
+            self.pattern.format(id="", name="", kind="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(f"{config.path}: only {{id}}, {{name}} and {{kind}} are filled in") from error
         self.kbps, self.version = config.kbps, f"files of {Path(config.path).name}"
         top = Path(self.pattern.partition("{")[0])
         if not (top if self.pattern.partition("{")[0].endswith("/") else top.parent).is_dir():

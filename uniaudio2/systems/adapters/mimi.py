@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from uniaudio2.systems.contract import Card
+from uniaudio2.systems.hub import WeightsConfig
 from uniaudio2.systems.registry import SYSTEMS
-from uniaudio2.systems.transformers_codec import TransformersCodec, WeightsConfig, books_for
+from uniaudio2.systems.transformers_codec import TransformersCodec, books_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Mimi(TransformersCodec):
         title="Mimi",
         licence="CC-BY-4.0",
         hub_id="kyutai/mimi",
+        revision="89091b3e466eb6a9d11e537bf26b144f194978f7",
         needs="transformers",
         traps="transformers takes all 32 codebooks where the paper's 1.1 kbit/s are 8",
     )

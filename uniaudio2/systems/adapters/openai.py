@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,24 @@ class OpenAIServer(SpeechSystem):
             raise UserError(f"{self._url}/audio/speech gave no WAV file ({error})") from error
         return torch.from_numpy(samples.mean(axis=1))[None]
 
+    def stream_speech(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Iterator[Tensor]:
+        """See `SpeechSystem.stream_speech`; as raw samples, which the interface gives at 24 kHz."""
+        wanted = {"model": self._config.model, "input": text, "voice": self._config.voice, "response_format": "pcm"}
+        where, rest = f"{self._url}/audio/speech", b""
+        try:
+            with self._http.stream(
+                "POST", where, headers=self._headers, timeout=self._config.timeout_s, json=wanted
+            ) as reply:
+                if reply.status_code != 200:
+                    raise UserError(f"{where}: status {reply.status_code}")
+                for data in reply.iter_bytes():
+                    whole = len(rest + data) // 2 * 2
+                    piece, rest = (rest + data)[:whole], (rest + data)[whole:]
+                    if piece:
+                        yield torch.frombuffer(bytearray(piece), dtype=torch.int16)[None].float() / 32768
+        except self._http.HTTPError as error:
+            raise UserError(f"{where}: no answer ({type(error).__name__}: {error})") from error
+
     def caption(self, audio: Tensor, *, seed: int) -> str:
         """See `SpeechSystem.caption`."""
         return self.answer(audio, self._config.caption_prompt, seed=seed)
@@ -84,10 +103,8 @@ class OpenAIServer(SpeechSystem):
     def answer(self, audio: Tensor, question: str, *, seed: int) -> str:
         """See `SpeechSystem.answer`."""
         data = base64.b64encode(_wav(audio, self.sample_rate)).decode("ascii")
-        content = [
-            {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-            {"type": "text", "text": question},
-        ]
+        content: list[dict[str, Any]] = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}]
+        content += [{"type": "text", "text": question}] if question else []
         wanted = {"model": self._config.model, "messages": [{"role": "user", "content": content}], "seed": seed}
         reply = self._post("chat/completions", json={**wanted, "temperature": 0})
         return str(self._json(reply, "choices", 0, "message", "content")).strip()

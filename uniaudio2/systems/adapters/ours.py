@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,8 +32,8 @@ class Ours(CodecSystem, SpeechSystem):
     def __init__(self, config: OursConfig, *, device: str = "cpu", download: bool = False) -> None:
         from uniaudio2.eval.subject import Effort, PipelineSubject
 
-        effort = Effort(config.best_of, config.beams, config.shifts)
-        self._subject = PipelineSubject.load(config.model, device=device, effort=effort)
+        self._effort = Effort(config.best_of, config.beams, config.shifts)
+        self._subject = PipelineSubject.load(config.model, device=device, effort=self._effort)
         self._seed, self.streams = config.seed, self._subject.streams
         self.sample_rate = self._subject.model.codec.sample_rate
         self.version = self._subject.name
@@ -57,3 +57,26 @@ class Ours(CodecSystem, SpeechSystem):
     def caption(self, audio: Tensor, *, seed: int) -> str:
         """See `SpeechSystem.caption`."""
         return self._subject.caption([audio], seed=seed)[0]
+
+    def answer(self, audio: Tensor, question: str, *, seed: int) -> str:
+        """See `SpeechSystem.answer`."""
+        model = self._subject.model
+        row, given = ("audio_understanding", {"question": question}) if question else ("speech_s2t", {})
+        return str(model.run(row, {"audio": audio, **given}, seed=seed)["answer"])
+
+    def generate_sound(self, text: str, *, seed: int) -> Tensor:
+        """See `SpeechSystem.generate_sound`."""
+        return self._subject.generate_sound(text, seed=seed)
+
+    def stream_speech(self, text: str, *, language: str, voice: Tensor | None, seed: int) -> Iterator[Tensor]:
+        """See `SpeechSystem.stream_speech`; one attempt a sentence, unless ``best_of`` says otherwise."""
+        best_of = self._effort.best_of
+        return self._subject.model.stream(text, language=language, voice=voice, best_of=best_of, seed=seed)
+
+    def stream_text(self, blocks: Iterable[Tensor], *, language: str | None, seed: int) -> Iterator[str]:
+        """See `SpeechSystem.stream_text`."""
+        own = self._effort
+        for live in self._subject.model.listen(
+            blocks, language=language, beams=own.beams, shifts=own.shifts, seed=seed
+        ):
+            yield " ".join(part for part in (live.text, live.agreed, live.guess) if part)

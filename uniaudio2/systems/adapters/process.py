@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from uniaudio2.systems.contract import Card
 from uniaudio2.systems.process import ProcessSystem
 from uniaudio2.systems.registry import SYSTEMS
@@ -26,3 +28,7 @@ class Program(ProcessSystem):
 
     def __init__(self, config: ProcessConfig, *, device: str = "cpu", download: bool = False) -> None:
         super().__init__(shlex.split(config.command), answer_s=config.answer_s)
+
+    def generate_sound(self, text: str, *, seed: int) -> Tensor:
+        """See `SpeechSystem.generate_sound`."""
+        return self.make("tta", text=text, seed=seed)

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from uniaudio2.audio import resample
 from uniaudio2.errors import CheckpointError, UserError
-from uniaudio2.systems.contract import UNPINNED, Card, SpeechSystem
-from uniaudio2.systems.hub import find_weights, load_pretrained, transformers_class
+from uniaudio2.systems.contract import Card, SpeechSystem
+from uniaudio2.systems.hub import WeightsConfig, find_weights, load_pretrained, transformers_class
 from uniaudio2.systems.registry import SYSTEMS
-from uniaudio2.systems.transformers_codec import WeightsConfig
 
 PERSONA = (
     "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory and "
@@ -43,6 +42,7 @@ class QwenOmni(SpeechSystem):
         title="Qwen2.5-Omni 7B",
         licence="Apache-2.0 (7B); the 3B for research only",
         hub_id="Qwen/Qwen2.5-Omni-7B",
+        revision="ae9e1690543ffd5c0221dc27f79834d0294cba00",
         needs="transformers, about 20 GiB of GPU memory in bfloat16",
         traps="16 kHz in, 24 kHz out; it speaks its own answer, so read speech is asked for in words; its vocoder is "
         "kept in float32 and run clip by clip",
@@ -52,15 +52,7 @@ class QwenOmni(SpeechSystem):
     def __init__(self, config: QwenOmniConfig, *, device: str = "cpu", download: bool = False) -> None:
         title = self.card.title
         cls = transformers_class("Qwen2_5OmniForConditionalGeneration", title)
-        revision = config.revision if config.revision != UNPINNED else self.card.revision
-        folder, self.version = find_weights(
-            self.card,
-            config.weights,
-            hub_id=config.hub_id or self.card.hub_id,
-            revision=revision,
-            download=download,
-            also=["spk_dict.pt"],
-        )
+        folder, self.version = find_weights(self.card, config, download=download, also=["spk_dict.pt"])
         dtype = getattr(torch, config.dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError(f"unknown dtype {config.dtype!r}; choose bfloat16 or float32")

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniaudio2.systems.contract import UNPINNED, Card, SpeechSystem
-from uniaudio2.systems.hub import find_weights, load_pretrained, transformers_class
+from uniaudio2.systems.contract import Card, SpeechSystem
+from uniaudio2.systems.hub import WeightsConfig, find_weights, load_pretrained, transformers_class
 from uniaudio2.systems.registry import SYSTEMS
-from uniaudio2.systems.transformers_codec import WeightsConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class WhisperTransformers(SpeechSystem):
         title="Whisper (transformers)",
         licence="Apache-2.0 on the hub, MIT in its repository",
         hub_id="openai/whisper-base",
+        revision="e37978b90ca9030d5170a5c07aadb050351a65bb",
         needs="transformers",
         traps="one piece of 30 s at a time: longer recordings are cut into such pieces",
     )
@@ -37,10 +37,7 @@ class WhisperTransformers(SpeechSystem):
     def __init__(self, config: WhisperTransformersConfig, *, device: str = "cpu", download: bool = False) -> None:
         title = self.card.title
         model_class = transformers_class("WhisperForConditionalGeneration", title)
-        revision = config.revision if config.revision != UNPINNED else self.card.revision
-        folder, self.version = find_weights(
-            self.card, config.weights, hub_id=config.hub_id or self.card.hub_id, revision=revision, download=download
-        )
+        folder, self.version = find_weights(self.card, config, download=download)
         self._config, self._device = config, torch.device(device)
         self._model = load_pretrained(model_class, folder, title).to(self._device)
         self._processor = transformers_class("WhisperProcessor", title).from_pretrained(folder, local_files_only=True)
@@ -48,6 +45,8 @@ class WhisperTransformers(SpeechSystem):
     @torch.inference_mode()
     def transcribe(self, audio: Tensor, *, language: str | None, seed: int) -> str:
         """See `SpeechSystem.transcribe`."""
+        if language == "yue" and "<|yue|>" not in getattr(self._model.generation_config, "lang_to_id", {}):
+            language = "zh"  # sizes below large-v3 know no Cantonese
         told = {} if language is None else {"language": language, "task": "transcribe"}
         parts = []
         for piece in audio[0].split(30 * self.sample_rate):

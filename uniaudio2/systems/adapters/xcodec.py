@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from uniaudio2.systems.contract import Card
+from uniaudio2.systems.hub import WeightsConfig
 from uniaudio2.systems.registry import SYSTEMS
-from uniaudio2.systems.transformers_codec import TransformersCodec, WeightsConfig, books_for
+from uniaudio2.systems.transformers_codec import TransformersCodec, books_for
 
 
 @dataclass(frozen=True)

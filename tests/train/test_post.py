@@ -1,0 +1,142 @@
+"""Post-training: rewards, advantages and the loss by hand; a small model is pushed towards what is rewarded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.spelled import LETTERS, Spelled, Speller
+from uniaudio2.checkpoint import load_lm
+from uniaudio2.config import load_config, preset_path
+from uniaudio2.data.prepare import prepare
+from uniaudio2.train import Trainer, TrainingError
+from uniaudio2.train.lm import LMStage, LMTrainConfig
+from uniaudio2.train.post import PostStage, PostTrainConfig, advantages, answer_log_probs, grpo_loss, reward
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list(LETTERS[:-1]), size)) for size in rng.integers(6, 14, 15)]
+    return prepare(Speller(), Spelled(texts), tmp_path_factory.mktemp("post") / "codes")
+
+
+@pytest.fixture(scope="module")
+def start(codes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned to write something of the right kind."""
+    out = tmp_path_factory.mktemp("start")
+    small = [*small_settings(codes, out), "init_from=null", "train.steps=25", "train.lr=6e-3"]
+    stage = LMStage(load_config(LMTrainConfig, preset_path("train", "lm_3"), small))
+    result = Trainer(stage.config.train, stage, log=lambda line: None).run()
+    assert result.export_dir is not None
+    return result.export_dir
+
+
+def small_settings(codes: Path, out: Path) -> list[str]:
+    return [
+        "lm=tiny", f"data.codes=[{codes}]", f"train.out_dir={out}", "mixture.house_voices=[]", "mixture.positions=256",
+        "mixture.weights={asr: 1.0}", "mixture.source_repeats={}", "train.prefetch=none", "train.tensorboard=false",
+        "train.precision=float32", "train.warmup_steps=1", "data.joined=0", "data.dev_clips=4",
+        "losses.ctc=0", "losses.reading=0", "losses.foresight=0", "losses.guided_layer=1", "losses.history_noise=0",
+    ]  # fmt: skip
+
+
+def config(codes: Path, start: Path, out: Path, *more: str) -> PostTrainConfig:
+    overrides = [*small_settings(codes, out), f"init_from={start}", *more]
+    return load_config(PostTrainConfig, preset_path("train", "lm_post"), overrides)
+
+
+@pytest.mark.parametrize(
+    ("score", "right", "found", "expected"),
+    [
+        ("wer", ["a b c d"], "a b c d", 1.0),
+        ("wer", ["a b c d"], "a x c d", 0.75),
+        ("wer", ["a b"], "x y z u v", 0.0),
+        ("cer", ["你好吗"], "你好", 2 / 3),
+        ("class", ["a dog barks", "barking dog"], "Barking dog", 1.0),
+        ("exact", ["paris"], "paris", 1.0),
+        ("exact", ["the red one"], "the blue one", 0.2 * 2 / 3),
+        ("exact", ["two"], "three", 0.0),
+    ],
+)
+def test_rewards(score: str, right: list[str], found: str, expected: float) -> None:
+    assert reward(score, right, found) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_advantages_compare_answers_to_one_question() -> None:
+    found = advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 1.0]]))
+    assert torch.allclose(found[0], torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    assert not found[1].any()
+    assert torch.allclose(found.sum(1), torch.zeros(3), atol=1e-5) and found[2, 3] > 1.5
+
+
+def test_the_loss_moves_probability_towards_better_answers_and_back_to_the_start() -> None:
+    now = torch.tensor([[-1.0, -1.0], [-1.0, -1.0]], requires_grad=True)
+    targets = torch.tensor([[True, True], [True, False]])
+    loss, distance = grpo_loss(now, now.detach(), targets, torch.tensor([1.0, -1.0]), kl=0.5)
+    assert float(distance) == 0 and float(loss.detach()) == pytest.approx(-(2 - 1) / 3)
+    loss.backward()
+    assert now.grad is not None
+    assert torch.allclose(now.grad, torch.tensor([[-1 / 3, -1 / 3], [1 / 3, 0.0]]))
+    now.grad = None
+    start = torch.full((2, 2), -1.5)
+    loss, distance = grpo_loss(now, start, targets, torch.zeros(2), kl=0.5)
+    assert float(distance) == pytest.approx(math.exp(-0.5) + 0.5 - 1)
+    loss.backward()
+    assert bool((now.grad[targets] > 0).all())  # lower again, where it began
+
+
+def test_answers_are_scored_and_their_log_probabilities_are_the_engines(
+    codes: Path, start: Path, tmp_path: Path
+) -> None:
+    stage = PostStage(config(codes, start, tmp_path / "run"))
+    form = stage.dataset.forms["asr"]
+    rng = np.random.default_rng(0)
+    items = [int(item) for item in stage.dataset.planner.pools["asr"].items[:2]]
+    questions = [stage.question(stage.dataset, form, item, rng, training=False) for item in items]
+    sequences, rewards = stage.answer(questions, 3, 1.0, seed=5)
+    again, same = stage.answer(questions, 3, 1.0, seed=5)
+    assert rewards.shape == (2, 3) and torch.equal(rewards, same)
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(sequences, again, strict=True))
+    assert len({tuple(one.tokens[:, -1].tolist()) for one in sequences[:3]}) > 1
+    with torch.no_grad():
+        log_probs, targets = answer_log_probs(stage.model.lm, stage.dataset.builder, sequences)
+        for row, sequence in enumerate(sequences):
+            tokens, mask = sequence.tokens[None], sequence.mask[None]
+            logits = stage.model.lm(tokens, mask).text_logits[0].log_softmax(-1)
+            wanted = sequence.loss_mask[1:, -1]
+            alone = logits.gather(1, sequence.tokens[1:, -1:])[wanted, 0]
+            assert torch.allclose(log_probs[row][targets[row]], alone, atol=1e-4)
+    assert [question.right[0] for question in questions] == [stage.dataset.store.clips[item].text for item in items]
+
+
+def test_rewards_rise_and_what_was_learned_is_handed_on(codes: Path, start: Path, tmp_path: Path) -> None:
+    more = ["train.steps=12", "train.lr=1e-3", "answers=8", "prompts=4", "supervised=0", "train.eval_every=0"]
+    stage = PostStage(config(codes, start, tmp_path / "run", *more))
+    before = stage.evaluate(0)
+    result = Trainer(stage.config.train, stage, log=lambda line: None).run()
+    assert {"asr_en/reward", "asr_en/nats"} <= before.keys()
+    lines = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"reward"' in line]
+    assert lines
+    rng = np.random.default_rng(1)
+    form = stage.dataset.forms["asr"]
+    items = [int(item) for item in stage.dataset.planner.pools["asr"].items[:6]]
+    questions = [stage.question(stage.dataset, form, item, rng, training=False) for item in items]
+    _, now = stage.answer(questions, 16, 1.0, seed=9)
+    stage.model.lm.load_state_dict(stage.start.state_dict())
+    _, then = stage.answer(questions, 16, 1.0, seed=9)
+    assert float(now.mean()) > float(then.mean()) + 0.02
+    assert result.export_dir is not None and load_lm(result.export_dir).config == stage.start.config
+
+
+def test_what_makes_no_sense_is_refused(codes: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="answers must be at least 2"):
+        config(codes, start, tmp_path, "answers=1")
+    with pytest.raises(ValueError, match="set init_from"):
+        config(codes, start, tmp_path, "init_from=null")
+    with pytest.raises(TrainingError, match="no row there ends in a text"):
+        PostStage(config(codes, start, tmp_path, "mixture.weights={tts: 1.0}"))
