@@ -93,7 +93,12 @@ def _run_row(model: UniAudio2, job: Job) -> dict[str, Result]:
     made = model.run(
         job.row, job.given, shots=job.shots, language=job.language, untrained=job.untrained, **job.sampling
     )
-    return {name: getattr(value, "audio", value) for name, value in made.items()}
+    found: dict[str, Result] = {}
+    for name, value in made.items():
+        heard = getattr(value, "audio", value)
+        assert isinstance(heard, str | Tensor), "no section has a row that makes codes alone"
+        found[name] = heard
+    return found
 
 
 def _row_command(job: Job) -> list[str]:
