@@ -14,7 +14,8 @@ from uniaudio2.tasks import TASKS
 def test_every_row_of_the_task_table_runs(model, name):
     task = TASKS[name]
     values = {part.value: "a dog" if part.kind == "text" else noise(0.6) for part in task.inputs}
-    results = model.run(name, values, max_duration_s=0.8, seed=1)
+    shots = [(noise(0.6), "a dog"), (noise(0.7), "rain")] if task.needs_examples else []
+    results = model.run(name, values, shots=shots, max_duration_s=0.8, seed=1)
     assert set(results) == {part.value for part in task.outputs}
     for part in task.outputs:
         if part.kind == "text":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,9 +63,9 @@ def opened(driver: Any, site: Site) -> Any:
 
 
 @pytest.mark.parametrize("single_file", [False, True])
-def test_every_player_plays(driver: Any, make: Make, site: Site, single_file: bool) -> None:
-    # The site's folder is used again, so nothing is made anew.
-    page = opened(driver, make(site.plan.folder, single_file=True) if single_file else make(site.plan.folder))
+def test_every_player_plays(driver: Any, make: Make, site: Site, tmp_path: Path, single_file: bool) -> None:
+    folder = shutil.copytree(site.plan.folder, tmp_path / "site")  # nothing is made anew
+    page = opened(driver, make(folder, single_file=single_file))
     players = page.execute_script("return document.querySelectorAll('audio').length")
     assert players == sum(bool(piece.file) for item in site.items for piece in item.pieces if piece.role != "given") + 3
     assert page.execute_async_script(PLAY_ALL) == []

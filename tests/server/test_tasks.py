@@ -34,6 +34,9 @@ def test_every_row_is_served(http, name: str):
     names = required(row.inputs)
     files = {one: ("a.wav", clip(1.0), "audio/wav") for one in names if kinds[one] != "text"}
     data = {one: "a dog" for one in names if kinds[one] == "text"} | {"max_duration_s": "0.8"}
+    if row.needs_examples:
+        files |= {one: ("a.wav", clip(1.0), "audio/wav") for one in ("dog", "rain")}
+        data["shots"] = json.dumps([{"input": {"audio": one}, "output": {"label": one}} for one in ("dog", "rain")])
     answer = http.post(f"/v1/tasks/{name}", files=files or {"seed": (None, "0")}, data=data)
     assert answer.status_code == 200, answer.text
     made = {part.value for part in row.outputs}

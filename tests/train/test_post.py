@@ -21,7 +21,7 @@ from uniaudio2.train.post import PostStage, PostTrainConfig, advantages, answer_
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
-    texts = ["".join(rng.choice(list(LETTERS[:-1]), size)) for size in rng.integers(6, 14, 15)]
+    texts = [" ".join(rng.choice(list(LETTERS[:4]), size)) for size in rng.integers(4, 8, 15)]
     return prepare(Speller(), Spelled(texts), tmp_path_factory.mktemp("post") / "codes")
 
 

@@ -156,7 +156,7 @@ class PostStage(LMStage):
         self.start = copy.deepcopy(self.model.lm).eval().requires_grad_(False)
         self.engine = Engine(self.model.lm, self.dataset.builder)
 
-    def batch(self, step: int, seed: int) -> Any:
+    def batch(self, step: int, seed: int) -> PostBatch:  # type: ignore[override]
         """A batch of the mixture, and some of its draws that end in text."""
         mixture, rng = super().batch(step, seed), batch_rng(seed, step, stream=0)
         draws = [segment for draw in self.dataset.planner.batch(step) for segment in draw.segments]
