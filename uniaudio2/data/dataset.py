@@ -239,7 +239,7 @@ class LMDataset:
             return []
         return [phone for phone in (self.store.clips[index].phonemes or "").split() if phone in self.phones]
 
-    def _shots(self, form: Form, episode: Episode | None) -> list[dict[str, Value]]:
+    def _shots(self, form: Form, episode: Episode | None) -> Sequence[Mapping[str, Value]]:
         """The examples of an episode, as values."""
         if episode is None:
             return []
