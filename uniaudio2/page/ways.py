@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
-from uniaudio2.api.results import AudioResult
 from uniaudio2.tasks import get_task, required
 
 if TYPE_CHECKING:
@@ -94,7 +93,12 @@ def _run_row(model: UniAudio2, job: Job) -> dict[str, Result]:
     made = model.run(
         job.row, job.given, shots=job.shots, language=job.language, untrained=job.untrained, **job.sampling
     )
-    return {name: value.audio if isinstance(value, AudioResult) else str(value) for name, value in made.items()}
+    found: dict[str, Result] = {}
+    for name, value in made.items():
+        heard = getattr(value, "audio", value)
+        assert isinstance(heard, str | Tensor), "no section has a row that makes codes alone"
+        found[name] = heard
+    return found
 
 
 def _row_command(job: Job) -> list[str]:
