@@ -111,10 +111,7 @@ class stage_weights:  # noqa: N801
         return None
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 6e-3), ("muon", 4e-3)])
-def test_it_learns_to_listen_and_to_speak_on_a_few_clips(
-    codes: Path, tmp_path: Path, optimizer: str, lr: float
-) -> None:
+def test_it_learns_to_listen_and_to_speak_on_a_few_clips(codes: Path, tmp_path: Path) -> None:
     settings = config(
         "lm_3",
         codes,
@@ -123,8 +120,7 @@ def test_it_learns_to_listen_and_to_speak_on_a_few_clips(
         "mixture.guidance_dropout=0",
         "mixture.bpe_dropout=0",
         "train.steps=220",
-        f"train.optimizer={optimizer}",
-        f"train.lr={lr}",
+        "train.lr=4e-3",  # by Muon, as the stage says
         "train.warmup_steps=20",
         "train.ema_decay=0",
         "train.eval_every=0",

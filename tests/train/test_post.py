@@ -114,22 +114,25 @@ def test_answers_are_scored_and_their_log_probabilities_are_the_engines(
     assert [question.right[0] for question in questions] == [stage.dataset.store.clips[item].text for item in items]
 
 
-def test_rewards_rise_and_what_was_learned_is_handed_on(codes: Path, start: Path, tmp_path: Path) -> None:
-    more = ["train.steps=12", "train.lr=1e-3", "answers=8", "prompts=4", "supervised=0", "train.eval_every=0"]
+def test_rewards_rise_and_what_was_learned_is_handed_on(
+    codes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers with many an "a" are rewarded, which any model can learn in few steps."""
+    monkeypatch.setattr("uniaudio2.train.post.reward", lambda score, right, found: found.count("a") / (len(found) + 1))
+    more = ["train.steps=12", "train.lr=1e-3", "answers=8", "prompts=4", "supervised=0", "kl=0", "train.eval_every=0"]
     stage = PostStage(config(codes, start, tmp_path / "run", *more))
-    before = stage.evaluate(0)
-    result = Trainer(stage.config.train, stage, log=lambda line: None).run()
+    with torch.no_grad():
+        before = stage.evaluate(0)
     assert {"asr_en/reward", "asr_en/nats"} <= before.keys()
-    lines = [line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"reward"' in line]
-    assert lines
     rng = np.random.default_rng(1)
-    form = stage.dataset.forms["asr"]
     items = [int(item) for item in stage.dataset.planner.pools["asr"].items[:6]]
+    form = stage.dataset.forms["asr"]
     questions = [stage.question(stage.dataset, form, item, rng, training=False) for item in items]
-    _, now = stage.answer(questions, 16, 1.0, seed=9)
-    stage.model.lm.load_state_dict(stage.start.state_dict())
-    _, then = stage.answer(questions, 16, 1.0, seed=9)
-    assert float(now.mean()) > float(then.mean()) + 0.02
+    _, then = stage.answer(questions, 8, 1.0, seed=9)
+    result = Trainer(stage.config.train, stage, log=lambda line: None).run()
+    _, now = stage.answer(questions, 8, 1.0, seed=9)
+    assert float(now.mean()) > float(then.mean()) + 0.05, (then.mean(), now.mean())
+    assert '"reward"' in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert result.export_dir is not None and load_lm(result.export_dir).config == stage.start.config
 
 
