@@ -66,3 +66,9 @@ def make(model: UniAudio2) -> Make:
 @pytest.fixture(scope="session")
 def site(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return make(tmp_path_factory.mktemp("page") / "site")
+
+
+@pytest.fixture(autouse=True)
+def no_data_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets that lie beside the checkout give no items here."""
+    monkeypatch.setattr("uniaudio2.data.sources.DEFAULT_ROOT", Path("no-such-folder"))
