@@ -94,7 +94,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update of a matrix is made orthogonal (https://kellerjordan.github.io/posts/muon/).
 
     Choice: not `torch.optim.Muon`, which multiplies in bfloat16 everywhere: that is ten times slower than float32 on a
-    processor without instructions for it, and was two thirds of a step. Matrices of one shape go through it together.
+    processor without instructions for it, and was most of a step. Matrices of one shape go through it together.
     Momentum, decay and scale are those of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`.
 
     Args:
