@@ -70,6 +70,35 @@ def test_answers_beside_the_commonest(manifest):
     assert report.figure("answer right").count == 4
 
 
+class ByExamples(Rows):
+    """Names a recording as an example does: the one of the nearest length, or the last one."""
+
+    def __init__(self, *, listens):
+        self.listens = listens
+
+    def run(self, task, values, *, shots, untrained=False):
+        length = values["audio"].shape[-1]
+        far = [abs(inputs["audio"].shape[-1] - length) if self.listens else 0 for inputs, _ in shots]
+        best = max(number for number, distance in enumerate(far) if distance == min(far))
+        return {"label": shots[best][1]["label"].upper()}
+
+
+def test_few_shot_episodes_are_answered_by_their_examples_alone(manifest):
+    # Three recordings of each class lie 10 samples apart, the classes 100 and more.
+    labels = ["dog_bark"] * 3 + [None] * 10 + ["rain"] * 3
+    data, _ = manifest([{"kind": "sound", "label": label} for label in labels])
+    report = evaluate("classify", data=data, model=ByExamples(listens=True), limit=60)
+    for group in ("1 of each class", "2 of each class"):
+        assert report.figure("class right (chance 50 %)", group).value == 1.0
+    assert "2 classes: dog bark, rain." in report.notes
+    report = evaluate("classify", data=data, model=ByExamples(listens=False), limit=60)
+    assert report.figure("answer is that of the last example", "1 of each class").value == 1.0
+    assert 0.3 < report.figure("class right (chance 50 %)", "1 of each class").value < 0.7
+    data, _ = manifest([{"kind": "sound", "label": "rain"} for _ in range(3)])
+    with pytest.raises(EvaluationError, match="needs two classes with two recordings each"):
+        evaluate("classify", data=data, model=ByExamples(listens=True))
+
+
 def test_turns_of_a_manifest(manifest):
     turns = [{"start": 0.0, "end": 0.5, "speaker": "a"}, {"start": 0.5, "end": 1.0, "speaker": "b"}]
     data, (length,) = manifest([{"texts": {"turns": "1 0.0 0.5; 2 0.5 1.0"}, "turns": turns}])
