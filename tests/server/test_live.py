@@ -134,6 +134,11 @@ def test_who_sends_nothing_is_cut_off_and_who_goes_frees_his_place(model: UniAud
                 pass
             assert next(events(socket))["error"]["code"] == "audio_too_slow"
         idle(running)
+        page, route = httpx.get(f"{running.url}/metrics").text, 'route="/v1/audio/transcriptions"'
+        assert f'uniaudio2_requests_total{{{route},status="101"}} 1.0' in page
+        assert f'uniaudio2_requests_total{{{route},status="429"}} 1.0' in page
+        assert f"uniaudio2_sessions{{{route}}} 0.0" in page
+        assert f"uniaudio2_session_seconds_count{{{route}}} 1.0" in page
         with session(running) as socket:
             socket.send(bytes(4800))
         idle(running)

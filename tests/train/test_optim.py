@@ -4,11 +4,13 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from uniaudio2.train.optim import (
     EMA,
     Muon,
+    _shared_out,
     clip_gradients,
     learning_rate_factor,
     make_optimizer,
@@ -118,3 +120,18 @@ def test_average_follows_its_formula_and_is_swapped_in_and_out() -> None:
     assert parameter[0].item() == 5.0
     with pytest.raises(ValueError, match="do not fit"):
         ema.load({"q": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_processes_that_train_together_share_the_matrices_out(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    matrices, size = torch.randn(count, 6, 4), 3
+    parts: list[Tensor] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: size)
+    monkeypatch.setattr(dist, "all_reduce", parts.append)
+    for rank in range(size):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        _shared_out(matrices)
+    done = [sum(bool(matrix.any()) for matrix in part) for part in parts]
+    assert sum(done) == count and max(done) <= -(-count // size)
+    torch.testing.assert_close(torch.stack(parts).sum(0), orthogonal(matrices))

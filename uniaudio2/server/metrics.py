@@ -26,6 +26,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.sessions = Gauge(name + "sessions", "Sockets that are open", ["route"], registry=registry)
+        self.session_seconds = Histogram(
+            name + "session_seconds", "How long a socket was open", ["route"], buckets=_SECONDS, registry=registry
+        )
         self.running = Gauge(name + "running", "Requests that are worked on", registry=registry)
         self.refused = Counter(name + "refused", "Requests refused because too many waited", registry=registry)
         self.audio_out = Counter(name + "audio_made_seconds", "Seconds of audio made", registry=registry)

@@ -155,6 +155,7 @@ class Response:
             assert said.audio is not None
             made = model.run("speech_s2s", {"source": said.audio})["target"]
             assert isinstance(made, AudioResult)
+            session.server.metrics.audio_out.inc(made.duration_s)
             yield made.audio
             return
         if way == "speech_s2t":

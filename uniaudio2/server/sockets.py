@@ -23,6 +23,7 @@ async def serve_session(socket: WebSocket, begin: Callable[[Server], Callable[[]
             `APIError` refuses the socket.
     """
     server = server_of(socket)
+    metrics, route = server.metrics, getattr(socket.scope.get("route"), "path", "other")
     protocols = [word.strip() for word in socket.headers.get("sec-websocket-protocol", "").split(",")]
     key = next((word.removeprefix(_KEY_PROTOCOL) for word in protocols if word.startswith(_KEY_PROTOCOL)), None)
     authorization = socket.headers.get("authorization") or ("" if key is None else f"Bearer {key}")
@@ -34,11 +35,14 @@ async def serve_session(socket: WebSocket, begin: Callable[[Server], Callable[[]
         if server.sessions >= server.settings.sessions:
             raise APIError(429, "as many sessions run as this server takes: come back later", code="too_many_sessions")
     except APIError as error:
+        metrics.requests.labels(route, str(error.status)).inc()
         await socket.send_denial_response(error.response())
         return
     server.sessions += 1
+    metrics.requests.labels(route, "101").inc()
     try:
-        await socket.accept(_PROTOCOL if _PROTOCOL in protocols else None)
-        await run()
+        with metrics.sessions.labels(route).track_inprogress(), metrics.session_seconds.labels(route).time():
+            await socket.accept(_PROTOCOL if _PROTOCOL in protocols else None)
+            await run()
     finally:
         server.sessions -= 1

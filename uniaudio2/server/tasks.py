@@ -129,6 +129,7 @@ async def run_task(
         return server.model.run(row, values.inputs(), shots=[*map(values.shot, range(len(shots)), shots)], **arguments)
 
     outputs = await server.jobs.run(request, work)
+    server.metrics.audio_out.inc(sum(one.duration_s for one in outputs.values() if isinstance(one, AudioResult)))
     single = next(iter(outputs.values())) if len(outputs) == 1 else None
     form_wanted = options.response_format or "wav"
     if isinstance(single, AudioResult) and form_wanted != "json":

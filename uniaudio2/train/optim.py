@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -122,10 +123,22 @@ class Muon(torch.optim.Optimizer):
                 alike.setdefault(parameter.shape, []).append((parameter, update))
             for shape, members in alike.items():
                 lr = group["lr"] * 0.2 * max(shape) ** 0.5  # as large as AdamW's updates
-                updates = orthogonal(torch.stack([update for _, update in members]))
+                updates = _shared_out(torch.stack([update for _, update in members]))
                 for (parameter, _), update in zip(members, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update.to(parameter.dtype), alpha=-lr)
+
+
+def _shared_out(matrices: Tensor) -> Tensor:
+    """`orthogonal`, of which each of the processes that train together does its part."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return orthogonal(matrices)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    found = torch.zeros_like(matrices)
+    own = slice(rank * len(matrices) // size, (rank + 1) * len(matrices) // size)
+    found[own] = orthogonal(matrices[own]).to(found.dtype)
+    dist.all_reduce(found)  # a sum with zeros: every process gets the same numbers
+    return found
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
