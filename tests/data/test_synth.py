@@ -458,3 +458,15 @@ def test_unknown_preset_and_missing_data_are_told(tmp_path: Path) -> None:
         run.synthesise(tmp_path, preset="huge")
     with pytest.raises(ValueError, match=r"--data-root DIR or UNIAUDIO2_DATA"):
         run.synthesise(tmp_path, preset="tiny", data_root=tmp_path / "nowhere")
+
+
+def test_workers_end_when_their_parent_is_killed(run_python):
+    code = """
+import concurrent.futures, multiprocessing, os, signal
+from uniaudio2.data.synth.run import end_with_parent
+spawn = multiprocessing.get_context("spawn")
+pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)
+pool.submit(os.getpid).result()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run_python(code).returncode == -9  # it returns when all that hold its output are gone

@@ -12,6 +12,8 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +173,7 @@ def _render_all(units: Sequence[Unit], out: Path, workers: int) -> Iterator[int]
         return
     # Choice: spawn, because the speech libraries keep global state that must not be forked.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         futures = [pool.submit(render_unit, unit, out) for unit in units]
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -179,6 +181,18 @@ def _render_all(units: Sequence[Unit], out: Path, workers: int) -> Iterator[int]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the parent is gone, which may have been killed without a chance to say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _is_done(unit: Unit, out: Path) -> bool:
