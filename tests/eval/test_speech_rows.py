@@ -35,10 +35,12 @@ class Model:
 
     def __init__(self, examples: list[Example], *, truthful: bool | None) -> None:
         self.examples, self.truthful, self.seeds = examples, truthful, []
+        self.shown: list[tuple[Example, Any]] = []
 
     def run(self, task: str, values: dict[str, Any], **options: Any) -> dict[str, Any]:
         example = next(e for e in self.examples if self._is(e, values))
         self.seeds.append(options["seed"])
+        self.shown.append((example, options.get("shots")))
         if self.truthful is None:
             raise UserError("it cannot")
         if task == "d_asr":
@@ -154,3 +156,24 @@ def test_a_manifest_without_such_examples_says_what_is_missing(tmp_path: Path, c
     own.write_text("\n".join(lines) + "\n")
     with pytest.raises(EvaluationError, match="no held-out example with instruction, plain, styled, which speech_edit"):
         evaluate("speech_edit", data=str(own), model=Subject(Model([], truthful=True)))
+
+
+def test_examples_of_the_train_part_stand_in_front(corpus: Path) -> None:
+    model = Model(read_manifest(corpus, split="dev"), truthful=True)
+    report = evaluate("speech_edit", data=str(corpus), model=Subject(model), limit=4, shots=1)
+    assert "--shots 1" in report.command and any("1 of the train part" in note for note in report.notes)
+    train = read_manifest(corpus, split="train")
+    labels = [one.label for one in train if "instruction" in one.texts]
+    assert model.shown
+    for asked, shots in model.shown:
+        assert len(shots) == 1
+        for inputs, outputs in shots:
+            assert inputs.keys() == {"source", "instruction"} and outputs.keys() == {"target"}
+            (shown,) = (one for one in train if "styled" in one.recordings
+                        and torch.equal(one.audio(name="styled"), outputs["target"]))  # fmt: skip
+            assert torch.equal(shown.audio(name="plain"), inputs["source"])
+            assert shown.label == asked.label or asked.label not in labels
+    with pytest.raises(EvaluationError, match="fewer than 8 train examples"):
+        evaluate("voice_conversion", data=str(corpus), model=Subject(model), shots=8)
+    with pytest.raises(EvaluationError, match="no examples can stand in front of asr"):
+        evaluate("asr", data=str(corpus), model=Subject(model), shots=1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--unseen-speakers", is_flag=True, help="Only speakers who are not in the train part of their set.")
 @click.option("--detect-language", is_flag=True, help="Do not tell the recogniser the language of a clip.")
 @click.option("--untrained", is_flag=True, help="Also score a task that the model was not trained for.")
+@click.option("--shots", type=count(0), default=0, metavar="N", help="Train examples in front of each held-out one.")
 @click.option("--limit", type=count(), metavar="N", help="Score only so many items.")
 @click.option("--normaliser", default="simple", show_default=True, help="How texts are normalised: simple or whisper.")
 @click.option("--languages", default="en,zh,yue", show_default=True, help="With commas, where there is a choice.")

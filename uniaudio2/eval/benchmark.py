@@ -130,6 +130,9 @@ ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
 }
 """What runs on any manifest or set of recordings, by task, and its judge."""
 
+SHOWN = frozenset(ON_DATA) - {"asr", "tts", "audio_caption", "text_only", "classify", "codec"}
+"""Those of them that can have examples in front."""
+
 ANSWERED = ("audio_understanding", "speech_s2t", "d_asr")
 """Tasks whose answers are compared as normalised texts."""
 
@@ -187,6 +190,7 @@ class Options(Sampling, total=False):
     tell_language: bool  # whether the recogniser is told each clip's language; without it, it has to find it
     unseen_speakers: bool  # whether to leave out speakers who are in the train part of their set too
     untrained: bool  # whether rows are scored that the model was not trained for
+    shots: int  # train examples in front of each held-out one, in evaluations of rows of the task table
     work: str | Path | None  # folder that keeps the audio that was scored; None uses a temporary one
     progress: bool  # whether to show progress bars on standard error
     batch_size: int  # clips that the model works on together
@@ -281,6 +285,7 @@ def _context(
         tell_language=options.get("tell_language", True),
         unseen_speakers=options.get("unseen_speakers", False),
         untrained=options.get("untrained", False),
+        shots=options.get("shots", 0),
     )
 
 
@@ -290,6 +295,13 @@ def _check(evaluation: Evaluation, effort: Effort, sampling: dict[str, Any], opt
     limit = options.get("limit")
     if limit is not None and limit < 1:
         raise EvaluationError(f"limit must be at least 1, not {limit}")
+    shots = options.get("shots", 0)
+    if not 0 <= shots <= MOST_SHOTS:
+        raise EvaluationError(f"shots must be from 0 to {MOST_SHOTS}, not {shots}")
+    if shots and evaluation.task not in SHOWN:
+        raise EvaluationError(
+            f"no examples can stand in front of {evaluation.task}; they can of {', '.join(sorted(SHOWN))}"
+        )
     unknown = sorted(set(options.get("languages", ())) - set(LANGUAGES))
     if unknown:
         raise EvaluationError(f"unknown language {unknown[0]!r}; choose from {', '.join(LANGUAGES)}")
@@ -302,6 +314,9 @@ def _check(evaluation: Evaluation, effort: Effort, sampling: dict[str, Any], opt
         if value < 1:
             raise EvaluationError(f"{name} must be at least 1, not {value}")
 
+
+MOST_SHOTS = 8
+"""Examples in front of a held-out one."""
 
 FEW = 10
 """Voices or recordings below which an interval over them is rough."""
@@ -316,6 +331,8 @@ def _remarks(figures: Sequence[Figure], context: Context) -> list[str]:
         remarks.append(f"Intervals over {numbers} voices, prompts or recordings are rough: they are few.")
     if not context.tell_language:
         remarks.append("The recogniser was not told the language.")
+    if context.shots:
+        remarks.append(f"In front of each held-out example: {context.shots} of the train part, with what is right.")
     if context.limit is not None:
         remarks.append(f"Only up to {context.limit} items of each set were scored.")
     return remarks
@@ -343,6 +360,8 @@ def _command(evaluation: Evaluation, model: Any, context: Context, sampling: dic
         words += ["--corpus", str(context.corpus)]
     if context.limit is not None:
         words += ["--limit", str(context.limit)]
+    if context.shots:
+        words += ["--shots", str(context.shots)]
     if context.normaliser != "simple":
         words += ["--normaliser", context.normaliser]
     if context.languages != LANGUAGES:

@@ -77,6 +77,8 @@ class Context:
         tell_language: Whether the recogniser is told the language of a clip.
         unseen_speakers: Whether clips are left out whose speaker is in the train part of their set too.
         untrained: Whether rows are scored that the model was not trained for.
+        shots: Examples in front of each held-out one, in evaluations of rows.
+        examples: What these are drawn from, by task.
         notes: Remarks for the report.
         known_speakers: Speakers of the clips that were read, and whether each has clips in the train part of its set.
     """
@@ -95,6 +97,8 @@ class Context:
     tell_language: bool = True
     unseen_speakers: bool = False
     untrained: bool = False
+    shots: int = 0
+    examples: dict[str, list[Clip]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     known_speakers: dict[str, bool] = field(default_factory=dict)
 
@@ -132,6 +136,11 @@ class Context:
     def set_or_manifest(self, data: str) -> list[Clip]:
         """The clips of a manifest by its path, else of a set of recordings by its name."""
         return self.manifest(data) if Path(data).exists() else self.real(data)
+
+    def training(self, data: str) -> list[Clip]:
+        """The train clips of a manifest by its path, else of a set of recordings by its name."""
+        examples = read_manifest(data) if Path(data).exists() else read_set(self.root, data)
+        return [Clip(example, example.audio) for example in examples if example.split == "train"]
 
     def _scored(self, examples: Sequence[Example], split: str | None) -> list[Clip]:
         """The clips of a split (None: all); whether their speakers are in another one is kept in ``known_speakers``."""

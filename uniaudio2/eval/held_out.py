@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from uniaudio2.errors import UserError
 from uniaudio2.eval.context import Clip, Context, EvaluationError
 from uniaudio2.eval.report import Figure
 from uniaudio2.eval.text_metrics import score_texts, simplified
-from uniaudio2.tasks import Audio, Source, Text, Voice, get_task
+from uniaudio2.tasks import Audio, Source, Task, Text, Voice, get_task
 
 OURS, TRUTH = "made by the model", "what was to be learned"
 """Groups of figures: the model's answers, and the answers of the examples."""
@@ -50,6 +51,8 @@ def _name(source: Source) -> str | None:
 def held_out(context: Context, task: str, data: str) -> list[Clip]:
     """The dev examples of a manifest that have every value of a row, at most ``limit`` of them.
 
+    Where examples are to be shown in front of them, these are the train examples that have every value.
+
     Raises:
         EvaluationError: If there is none.
     """
@@ -64,9 +67,13 @@ def held_out(context: Context, task: str, data: str) -> list[Clip]:
         return example.kind in kinds and all(_name(source) in named for source in sources)
 
     clips = context.sample([clip for clip in context.set_or_manifest(data) if fits(clip.example)])
+    wanted = ", ".join(_name(row.source(value)) or value for value in row.values)
     if not clips:
-        wanted = ", ".join(_name(row.source(value)) or value for value in row.values)
         raise EvaluationError(f"{data}: no held-out example with {wanted}, which {task} needs")
+    if context.shots:
+        context.examples[task] = [clip for clip in context.training(data) if fits(clip.example)]
+        if len(context.examples[task]) < context.shots:
+            raise EvaluationError(f"{data}: fewer than {context.shots} train examples with {wanted} to show in front")
     return clips
 
 
@@ -87,12 +94,32 @@ def answers(context: Context, task: str, clips: Sequence[Clip]) -> list[dict[str
         values = {name: given(clip.example, row.source(name)) for name in inputs}
         language = clip.example.language if row.makes_audio or clip.example.kind == "speech" else None
         try:
-            made = model.run(task, values, language=language, seed=context.seed + number, untrained=context.untrained)
+            options = {"shots": shots(context, row, clip, number)} if context.shots else {}
+            seed = context.seed + number
+            made = model.run(task, values, language=language, seed=seed, untrained=context.untrained, **options)
         except UserError as error:
             context.notes.append(f"{clip.example.id}: {error}")
             made = {}
         found.append({name: _settled(context, f"{task}_{number:03d}_{name}", one) for name, one in made.items()})
     return found
+
+
+def shots(context: Context, row: Task, clip: Clip, number: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Train examples in front of a held-out one: inputs and outputs of each.
+
+    Choice: where sound is to be made, of the same label if there are any (a style, a kind of noise), since an example
+    shows what is wanted; where text is, of any label, since the label may be the answer.
+    """
+    pool = context.examples[row.name]
+    alike = [one for one in pool if row.makes_audio and one.example.label == clip.example.label]
+    pool = alike if len(alike) >= context.shots else pool
+    chosen = random.Random(f"{context.seed}-{number}").sample(pool, context.shots)
+    sides = ([part.value for part in row.inputs if not part.optional], [part.value for part in row.outputs])
+    inputs, outputs = (
+        [{name: given(one.example, row.source(name)) for name in dict.fromkeys(side)} for one in chosen]
+        for side in sides
+    )
+    return list(zip(inputs, outputs, strict=True))
 
 
 def _settled(context: Context, name: str, made: Any) -> Any:
