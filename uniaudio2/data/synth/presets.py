@@ -60,10 +60,10 @@ PRESETS: dict[str, tuple[Renderer, ...]] = {
     "nano_scene_tasks": (
         Scenes(270, 30),
         Music(240, 30),
-        Songs(130, 24),
-        Questions(60, 8),
-        Replies(400, 40),
-        Conversations(250, 30),
+        Songs(60, 12),
+        Questions(150, 12),
+        Replies(1500, 60),
+        Conversations(350, 30),
     ),
     "pilot": (
         Speech(_PILOT_HOURS, words=60, dev_sentences={"en": 20, "zh": 6, "yue": 6}),
