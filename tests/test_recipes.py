@@ -31,6 +31,7 @@ exit 0
         ("sound_expert", 3, "train autoencoder", "train reasoning"),
         ("prepare", 4, "prepare", "train lm_1"),
         ("lm_3_1", 3, "train lm_3", "--language-model"),
+        ("lm_rows", 3, "assemble", "lm_rows/export"),
     ],
 )
 def test_a_stage_that_fails_in_the_background_ends_the_recipe(

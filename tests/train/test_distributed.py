@@ -74,6 +74,12 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
 
 
+def units(folder: Path) -> list[float]:
+    """Units of each step, by the two rates of its line."""
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [row["units_per_s"] / row["steps_per_s"] for row in map(json.loads, lines) if "units_per_s" in row]
+
+
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     Trainer(
         config(tmp_path / "one", steps=30, accumulate=4, ema_decay=0.5, decay_fraction=0.0),
@@ -83,6 +89,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert run_group(tmp_path / "two", steps=20) == [0, 0]
     assert run_group(tmp_path / "two", steps=30) == [0, 0]  # goes on from the checkpoint that the first process wrote
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert units(tmp_path / "two") == pytest.approx(units(tmp_path / "one"))  # of both, not of the leader alone
     assert run_group(tmp_path / "two", steps=30) == [0, 0]  # was finished: exported again, by the leader alone
     assert {path.name for path in (tmp_path / "two/run/export").iterdir()} == {"line.pt", "rank0"}
     weights = [torch.load(tmp_path / name / "run/export/line.pt", weights_only=True) for name in ("one", "two")]

@@ -130,7 +130,7 @@ ON_DATA: dict[str, tuple[Callable[[Context, str], Result], str]] = {
 }
 """What runs on any manifest or set of recordings, by task, and its judge."""
 
-SHOWN = frozenset(ON_DATA) - {"asr", "tts", "audio_caption", "text_only", "classify", "codec"}
+WITH_SHOTS = frozenset(ON_DATA) - {"asr", "tts", "audio_caption", "text_only", "classify", "codec"}
 """Those of them that can have examples in front."""
 
 ANSWERED = ("audio_understanding", "speech_s2t", "d_asr")
@@ -298,9 +298,9 @@ def _check(evaluation: Evaluation, effort: Effort, sampling: dict[str, Any], opt
     shots = options.get("shots", 0)
     if not 0 <= shots <= MOST_SHOTS:
         raise EvaluationError(f"shots must be from 0 to {MOST_SHOTS}, not {shots}")
-    if shots and evaluation.task not in SHOWN:
+    if shots and evaluation.task not in WITH_SHOTS:
         raise EvaluationError(
-            f"no examples can stand in front of {evaluation.task}; they can of {', '.join(sorted(SHOWN))}"
+            f"no examples can stand in front of {evaluation.task}; they can of {', '.join(sorted(WITH_SHOTS))}"
         )
     unknown = sorted(set(options.get("languages", ())) - set(LANGUAGES))
     if unknown:
@@ -316,7 +316,7 @@ def _check(evaluation: Evaluation, effort: Effort, sampling: dict[str, Any], opt
 
 
 MOST_SHOTS = 8
-"""Examples in front of a held-out one."""
+"""Examples in front of a held-out one. Choice: more sentences do not fit into 2048 positions."""
 
 FEW = 10
 """Voices or recordings below which an interval over them is rough."""

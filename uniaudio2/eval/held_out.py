@@ -51,10 +51,10 @@ def _name(source: Source) -> str | None:
 def held_out(context: Context, task: str, data: str) -> list[Clip]:
     """The dev examples of a manifest that have every value of a row, at most ``limit`` of them.
 
-    Where examples are to be shown in front of them, these are the train examples that have every value.
+    Where examples are to stand in front of them, the train examples that have every value are kept for `shots`.
 
     Raises:
-        EvaluationError: If there is none.
+        EvaluationError: If there is none, or too few to stand in front.
     """
     row = get_task(task)
     kinds = row.training.kinds if row.training is not None else ()

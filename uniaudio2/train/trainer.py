@@ -227,7 +227,8 @@ class Trainer:
             metrics = self._micro_step(batch, micro)
             loss_sum += metrics.pop("loss")
             totals.add({**metrics, "wait_s": waited})
-        (loss_sum,) = self.group.sum([loss_sum], self.device)
+        figures = totals.means()
+        loss_sum, units = self.group.sum([loss_sum, figures.get("units", 0.0)], self.device)
         if not math.isfinite(loss_sum):  # in all processes at once: none is left waiting for the others
             raise self._diverged(f"loss is {loss_sum}")
         self.group.sum_gradients(self.parameters.values())
@@ -238,7 +239,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.step)
-        return {"loss": loss_sum / config.accumulate, **totals.means(), "grad_norm": norm, "lr": config.lr * factor}
+        figures |= {"units": units} if units else {}
+        return {"loss": loss_sum / config.accumulate, **figures, "grad_norm": norm, "lr": config.lr * factor}
 
     def _micro_step(self, batch: Any, micro: int) -> dict[str, float]:
         """Leave the gradients of one micro-batch on the parameters; its loss and metrics."""
