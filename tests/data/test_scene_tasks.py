@@ -129,12 +129,26 @@ def test_questions_have_true_answers(tmp_path: Path, player: None) -> None:
     tasks = questions.plan_questions(6, {"train": given, "dev": given}, 0, dev=1)
     assert {task.kind for task in tasks} >= {"count", "first", "instrument"}
     assert all(task.answer == questions.NAMES[task.sounds[0].label] for task in tasks if task.kind == "first")
-    for task in (task for task in tasks if task.counted):
+    for task in (task for task in tasks if task.kind == "count"):
         example, wave = questions.render_question(task, 0)
         level = np.abs(wave[: wave.size // 240 * 240]).reshape(-1, 240).max(1) > 0.3 * np.abs(wave).max()
         starts = np.flatnonzero(level & ~np.concatenate([[False], level[:-1]]))
         bursts = 1 + int((np.diff(starts) > 20).sum())  # 0.2 s apart at least
         assert questions.NUMBERS[bursts - 1] == task.answer == example.texts["answer"]
+
+
+def test_one_recording_is_asked_several_questions(tmp_path: Path, player: None) -> None:
+    label = '{"gender": "f", "age": 30}'
+    people = [dataclasses.replace(e, label=label, language="en") for e in recordings(tmp_path, "person", 150)]
+    given = {"sounds": recordings(tmp_path, "dog_bark", 400), "speakers": people, "languages": people}
+    tasks = questions.plan_questions(8, {"train": given}, 0)
+    about: dict[str, dict[str, str]] = {}
+    for task in tasks:
+        if task.recording is not None:
+            about.setdefault(task.recording.id, {})[task.kind] = task.answer
+    assert {"speech": "yes", "language": "english", "gender": "a woman"} in about.values()
+    assert {"speech": "no", "sound": "a dog"} in about.values()
+    assert all(e["speech"] == ("no" if "sound" in e else "yes") for e in about.values())
 
 
 def test_dev_asks_known_facts_in_unseen_words_by_unseen_voices() -> None:

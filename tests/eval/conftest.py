@@ -87,6 +87,10 @@ class FakeSubject:
         self.kinds.append(kind)
         return self.kept[codes.num_samples] * 0.5
 
+    def decode_in(self, steps, codes, *, seed, kind="speech"):
+        noise = torch.randn(self.kept[codes.num_samples].shape, generator=torch.Generator().manual_seed(steps))
+        return self.decode(codes, seed=seed, kind=kind) + 0.1 / steps * noise
+
     def autoencode(self, clip):
         return clip
 

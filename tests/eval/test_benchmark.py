@@ -137,6 +137,16 @@ def test_codec(data_root, corpus, fake, tmp_path):
     assert any((tmp_path / "heard").glob("codec_*.wav"))
 
 
+def test_codec_in_few_and_many_steps(data_root, corpus, fake, monkeypatch):
+    monkeypatch.setattr(reconstruction, "has_whisper", lambda: False)
+    report = evaluate("codec", data="steps", model=fake(), data_root=data_root, corpus=corpus, limit=2)
+    names = ("1 step", "2 steps", "4 steps", "10 steps")
+    off = [report.figure("log_mel_l1", f"sounds: {name}").value for name in names]
+    assert off == sorted(off, reverse=True)
+    assert report.figure("milliseconds for a second of audio", "2 steps").value > 0
+    assert report.figure("sounds, decoded as made ones are, named by a classifier", "1 step").count == 2
+
+
 def test_short_clips_of_one_speaker_are_scored_in_chains():
     waves = {str(i): torch.full((1, 24000), 0.1 * i) for i in range(6)}
     recordings = [reconstruction.Recording(k, "g", "speech", w, "s" if k < "5" else "t") for k, w in waves.items()]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from uniaudio2.errors import CheckpointError
 from uniaudio2.train import TrainConfig, Trainer, TrainingError, batch_rng
 from uniaudio2.train import stage as stage_module
+from uniaudio2.train.report import Reporter
 
 
 class Line:
@@ -279,14 +280,28 @@ def test_bf16_runs_under_autocast(tmp_path: Path) -> None:
 
 
 def test_a_time_budget_ends_the_run_with_its_decay(tmp_path: Path) -> None:
+    lines: list[str] = []
     trainer = Trainer(
         config(tmp_path, steps=10**6, budget_minutes=0.02, log_every=1, save_every=0, eval_every=0),
         Line(),
-        log=lambda line: None,
+        log=lines.append,
     )
     result = trainer.run()
     assert result.finished and result.step < 10**6
     assert rows(trainer)[-2]["lr"] < 0.02  # the last rows: training, then evaluation
+    assert f"/{result.step} loss" in [line for line in lines if "steps/s" in line][-1]
+
+
+def test_the_length_of_a_run_with_a_time_budget_is_not_guessed(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = config(tmp_path, steps=10**6, budget_minutes=5)
+    tmp_path.joinpath("run").mkdir(exist_ok=True)
+    with Reporter(settings, "line", step=0, total=10**6, log=lines.append, active=True) as report:
+        for step, total in ((1, 10**6), (2, 40)):
+            report.advance(step, total, 0.5)
+            report.training({"loss": 0.5, "lr": 0.1})
+    assert lines[0].startswith("line 1 loss") and lines[0].endswith("ends after 5 min")
+    assert lines[1].startswith("line 2/40 loss") and lines[1].endswith("left")
 
 
 @pytest.mark.parametrize(

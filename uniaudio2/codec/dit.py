@@ -44,9 +44,10 @@ class DiT(nn.Module):
         config: Sizes.
         in_channels: Channels of the input frames (noisy latents, in-context latents and condition).
         out_channels: Channels of the velocity.
+        steps: Whether it is also told how far a step goes, and its guidance; at first that changes nothing.
     """
 
-    def __init__(self, config: DiTConfig, *, in_channels: int, out_channels: int) -> None:
+    def __init__(self, config: DiTConfig, *, in_channels: int, out_channels: int, steps: bool = False) -> None:
         super().__init__()
         width = config.width
         self.config = config
@@ -60,6 +61,8 @@ class DiT(nn.Module):
         )
         self.output_modulation = nn.Parameter(torch.zeros(2, width))  # rows: shift, scale
         self.output_projection = ConvProjection(width, out_channels)
+        self.step_embedding = TimeEmbedding(config.num_time_features, width) if steps else None
+        self.guidance_embedding = TimeEmbedding(config.num_time_features, width) if steps else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -76,13 +79,18 @@ class DiT(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.time_modulation.weight)
         nn.init.zeros_(self.output_projection.linear.weight)
+        for embedding in (self.step_embedding, self.guidance_embedding):
+            if embedding is not None:
+                nn.init.zeros_(embedding.output.weight)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, step: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """Predict the velocity.
 
         Args:
             x: Input frames, (B, T, in_channels).
             t: Flow time of each batch element in [0, 1] (0 noise, 1 data), (B,).
+            step: How far each goes from there, (B,), for a network that is told so; None: nowhere.
+            guidance: The guidance above 1 that each step includes, (B,); None: nothing.
 
         Returns:
             Velocity, (B, T, out_channels).
@@ -97,6 +105,9 @@ class DiT(nn.Module):
         h = self.input_projection(x)
         h = h + sinusoidal_positions(h.shape[1], h.shape[2], device=h.device).to(h.dtype)
         time = self.time_embedding(t, dtype=h.dtype)  # (B, D)
+        for embedding, value in ((self.step_embedding, step), (self.guidance_embedding, guidance)):
+            if embedding is not None:
+                time = time + embedding(torch.zeros_like(t) if value is None else value, dtype=h.dtype)
         modulation = self.time_modulation(F.silu(time)).view(len(x), 6, -1)  # (B, 6, D)
         for block in self.blocks:
             h = block(h, modulation)

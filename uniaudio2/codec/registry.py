@@ -113,7 +113,9 @@ AUTOENCODERS: Registry[Autoencoder] = Registry(
     "autoencoder",
     {"sqcodec": "uniaudio2.codec.autoencoder", "convnext": "uniaudio2.codec.autoencoder_convnext"},
 )
-DECODERS: Registry[LatentDecoder] = Registry("decoder", {"flow_matching": "uniaudio2.codec.flow_matching"})
+DECODERS: Registry[LatentDecoder] = Registry(
+    "decoder", {"flow_matching": "uniaudio2.codec.flow_matching", "few_step": "uniaudio2.codec.few_step"}
+)
 REASONING_CODEC = "reasoning_codec"
 CODECS: Registry[Codec] = Registry("codec", {REASONING_CODEC: "uniaudio2.codec.codec"})
 

@@ -97,6 +97,8 @@ EVALUATIONS: tuple[Evaluation, ...] = (
                generation.tta, "classifier trained on the ESC-10 train clips alone"),
     Evaluation("codec", "all", "speech, sounds and music through the codec, beside its autoencoder and peers",
                reconstruction.codec, DISTANCES),
+    Evaluation("codec", "steps", "the same codes by 1, 2, 4 and 10 steps of the decoder", reconstruction.codec_steps,
+               f"{DISTANCES}; Whisper; classifier trained on the ESC-10 train clips alone"),
     Evaluation("reasoning", "all", "text from the reasoning codes alone, beside codes of another clip",
                understanding.reasoning, f"{TEXT}; {WORDS}", True),
     Evaluation("speed", "all", "load time and real-time factors", speed.speed, "clock"),

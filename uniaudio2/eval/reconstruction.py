@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from uniaudio2.eval.audio_metrics import (
     codebook_perplexity,
     reconstruction_scores,
 )
+from uniaudio2.eval.classifier import SoundClassifier
 from uniaudio2.eval.context import Clip, Context, EvaluationError
 from uniaudio2.eval.report import Figure
-from uniaudio2.eval.subject import HasAutoencoder, HasStreams
-from uniaudio2.eval.text_metrics import mean, score_texts, simplified
+from uniaudio2.eval.subject import HasAutoencoder, HasSteps, HasStreams
+from uniaudio2.eval.text_metrics import accuracy, mean, score_texts, simplified
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 
@@ -34,6 +36,10 @@ SHORT_S = 1.5
 """Shorter clips are scored in chains of `CHAIN_S`, since STOI and PESQ need that much; each is coded by itself."""
 
 CHAIN_S = 4.0
+
+STEPS = (1, 2, 4, 10)
+STEP_GROUPS = ("synthetic speech, unseen voices", "read English, LJ", "read English, other voices", "sounds")
+"""Groups of `gather` that are decoded in few and many steps."""
 
 UNITS = {"mcd_db": "dB", "f0_semitones": "semitones", "log_mel_l1": "decades", "log_mel_l1_7k5": "decades"}
 
@@ -50,6 +56,7 @@ class Recording:
         cluster: Speaker, or recording that a sound was cut from; clips of one speaker may be chained.
         peers: Reconstructions by other systems, by name.
         language: What is spoken, where it is known.
+        label: Class of a sound, where it is known.
     """
 
     id: str
@@ -59,6 +66,7 @@ class Recording:
     cluster: str = ""
     peers: dict[str, Tensor] | None = None
     language: str | None = None
+    label: str | None = None
 
 
 def codec(context: Context) -> Result:
@@ -76,7 +84,47 @@ def codec_data(context: Context, data: str) -> Result:
 
 def _recording(clip: Clip, group: str, kind: str) -> Recording:
     own = clip.example
-    return Recording(own.id, group, kind, clip.load(), str(clip.cluster or ""), language=own.language)
+    label = own.label if own.source == "esc10" else None
+    return Recording(own.id, group, kind, clip.load(), str(clip.cluster or ""), language=own.language, label=label)
+
+
+def codec_steps(context: Context) -> Result:
+    """The same codes by 1, 2, 4 and 10 steps of the decoder: speech, sounds (also as made ones are decoded), time.
+
+    Raises:
+        EvaluationError: If the model's decoder takes no steps.
+    """
+    subject = context.subject
+    if not isinstance(subject, HasSteps):
+        raise EvaluationError("this system does not tell how many steps its decoder takes")
+    recordings = [replace(one, peers=None) for one in gather(context, STEP_GROUPS)]
+    codes = [subject.encode([one.audio])[0] for one in context.track(recordings, "coding")]
+    decoded: dict[str, dict[str, Tensor]] = {}
+    figures: list[Figure] = []
+    judge = _sound_judge(context)
+    for steps in STEPS:
+        name = f"{steps} step" + "s" * (steps > 1)
+        began, seconds = time.perf_counter(), 0.0
+        for one, own in zip(context.track(recordings, f"decoding in {name}"), codes, strict=True):
+            wave = subject.decode_in(steps, own, seed=context.seed)
+            decoded.setdefault(name, {})[one.id] = context.written(wave, f"{steps}_{one.id}")
+            seconds += wave.shape[-1] / SAMPLE_RATE
+        taken = (time.perf_counter() - began) / seconds
+        figures.append(Figure("milliseconds for a second of audio", 1000 * taken, unit="ms", group=name))
+        labels = [(one.label, own) for one, own in zip(recordings, codes, strict=True) if one.label]
+        if judge is not None and labels:
+            made = [subject.decode_in(steps, own, seed=context.seed, kind="sound") for _, own in labels]
+            right = [judge.classify([wave])[0] == label for (label, _), wave in zip(labels, made, strict=True)]
+            title = "sounds, decoded as made ones are, named by a classifier"
+            figures.append(Figure.of(title, accuracy(right), unit="%", group=name))
+    found, items = _scored(context, recordings, decoded)
+    return found + figures, items
+
+
+def _sound_judge(context: Context) -> SoundClassifier | None:
+    """A classifier trained on the training sounds alone; None where there are none."""
+    train = [clip.example for clip in context.real("esc10", "train")]
+    return SoundClassifier.trained(train, seed=0) if train else None
 
 
 def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
@@ -94,6 +142,12 @@ def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
             )
         for system, estimate in systems.items():
             decoded.setdefault(system, {})[one.id] = estimate
+    figures, items = _scored(context, recordings, decoded)
+    return figures + _code_figures(context, codes), items
+
+
+def _scored(context: Context, recordings: Sequence[Recording], decoded: Mapping[str, Mapping[str, Tensor]]) -> Result:
+    """Figures of every system's waves."""
     items: list[dict[str, Any]] = []
     for system, waves in decoded.items():
         rows = _chained([one for one in recordings if one.id in waves], waves)
@@ -101,11 +155,10 @@ def _coded(context: Context, recordings: Sequence[Recording]) -> Result:
             scores = reconstruction_scores(one.audio, estimate, kind=one.kind)
             row = {"group": one.group, "system": system, "id": one.id, "kind": one.kind, "cluster": one.cluster}
             items.append({**row, **scores})
-    words = _words_changed(context, recordings, decoded)
-    return _figures(items, context) + words + _code_figures(context, codes), items
+    return _figures(items, context) + _words_changed(context, recordings, decoded), items
 
 
-def gather(context: Context) -> list[Recording]:
+def gather(context: Context, groups: Sequence[str] | None = None) -> list[Recording]:
     """The recordings to be coded, group by group; sets that are missing are an error, except the peers' clips."""
     chosen: list[tuple[str, str, list[Any]]] = [
         ("synthetic speech, unseen voices", "speech", context.head(context.held_out_speech("en"), 60)),
@@ -121,8 +174,10 @@ def gather(context: Context) -> list[Recording]:
         ("sounds", "sound", context.sample(context.real("esc10"), 40)),
         ("music", "music", context.sample(context.real("librosa_clips") + context.real("sonic_pi"), 30)),
     ]
+    if groups is not None:
+        chosen = [one for one in chosen if one[0] in groups]
     recordings = [_recording(clip, group, kind) for group, kind, clips in chosen for clip in clips]
-    return recordings + reference_page(context.root / "seed_demo", context)
+    return recordings if groups is not None else recordings + reference_page(context.root / "seed_demo", context)
 
 
 def reference_page(folder: Path, context: Context | None = None) -> list[Recording]:

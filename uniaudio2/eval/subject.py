@@ -62,6 +62,15 @@ class HasAutoencoder(Protocol):
 
 
 @runtime_checkable
+class HasSteps(Protocol):
+    """A subject whose decoder can be told how many steps to take."""
+
+    def decode_in(self, steps: int, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
+        """As `Subject.decode`, in so many steps."""
+        ...
+
+
+@runtime_checkable
 class HasTextDecoder(Protocol):
     """A subject whose codec can say what its reasoning codes mean."""
 
@@ -196,6 +205,10 @@ class PipelineSubject:
     def decode(self, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
         """See `Subject.decode`."""
         return self.model.decode(codes, seed=seed, kind=kind)
+
+    def decode_in(self, steps: int, codes: AudioCodes, *, seed: int, kind: Kind = "speech") -> Tensor:
+        """See `HasSteps`."""
+        return self.model.decode(codes, seed=seed, kind=kind, steps=steps)
 
     @property
     def streams(self) -> tuple[Stream, ...]:

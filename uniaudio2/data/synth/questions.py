@@ -22,18 +22,23 @@ NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = {
     "dog_bark": "a dog", "rooster": "a rooster", "baby_cry": "a baby", "person_sneeze": "a sneeze", "bell": "a bell",
     "beep": "a beep", "telephone": "a telephone", "car_horn": "a car horn", "bird_chirp": "a bird", "siren": "a siren",
+    "rain": "rain", "sea_waves": "sea waves", "crackling_fire": "a fire", "clock_tick": "a clock",
+    "helicopter": "a helicopter", "chainsaw": "a chainsaw",
 }  # fmt: skip
 LANGUAGES = {"en": "english", "zh": "mandarin", "yue": "cantonese"}
 
 WORDINGS = {
     "count": ("how many {}s are there", "how many {}s do you hear", "count the {}s", "how often do you hear a {}"),
     "first": ("which sound comes first", "what do you hear first", "what is the first sound", "name the first sound"),
+    "sound": ("which sound is this", "what do you hear", "what is this sound", "name the sound"),
     "instrument": ("which instrument is playing", "what instrument is this", "name the instrument"),
     "gender": ("is the speaker a man or a woman", "does a man or a woman speak", "who speaks a man or a woman"),
     "speech": ("is there speech", "does someone speak", "can you hear a voice speaking"),
     "language": ("which language is spoken", "what language is this", "name the language"),
 }
 """Kind of question → its wordings; dev has the same ones, about other recordings."""
+ABOUT_SPEECH = ("gender", "speech", "language")
+"""Kinds that are asked of the same recording of speech: what kind of clip it is must not give the answer away."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class QuestionTask:
     recording: Example | None = None
     piece: music.MusicTask | None = None
     counted: str = ""
+    times: int = 0
     split: str = "train"
 
 
@@ -73,7 +79,7 @@ def _counted(kind: str, rng: np.random.Generator, count: int) -> Wave:
 def _heard(task: QuestionTask, rng: np.random.Generator, seed: int) -> Wave:
     """What a question is about, at most about 4 s."""
     if task.counted:
-        return _counted(task.counted, rng, NUMBERS.index(task.answer) + 1)
+        return _counted(task.counted, rng, task.times)
     if task.piece is not None:
         return music.render_piece(task.piece, seed)
     if task.recording is not None:
@@ -124,6 +130,9 @@ Given = Mapping[str, Sequence[Example]]
 def plan_questions(each: int, recordings: Mapping[str, Given], seed: int, *, dev: int = 0) -> list[QuestionTask]:
     """Questions of every kind in turn, ``each`` of a kind for train, then ``dev`` of a kind for dev.
 
+    Further questions about the same clips follow each of them: without these, a model learns to answer by the kind of
+    clip and not to read the question.
+
     Args:
         each: Training questions of every kind.
         recordings: Split → what recordings it has; a kind of question without recordings is left out.
@@ -140,10 +149,24 @@ def plan_questions(each: int, recordings: Mapping[str, Given], seed: int, *, dev
                 planned = planner.plan(kind, index, len(tasks))
                 if planned is not None:
                     answer, values = planned
-                    question = question.format(values.get("counted"))
-                    name = f"question-{len(tasks):05d}"
-                    tasks.append(QuestionTask(name, kind, question, answer, split=split, **values))
+                    asked = [(kind, question.format(values.get("counted")), answer)]
+                    for other, reply in further(kind, answer, values.get("recording")).items():
+                        asked.append((other, str(rng.choice(WORDINGS[other])), reply))
+                    for which, text, reply in asked:
+                        name = f"question-{len(tasks):05d}"
+                        tasks.append(QuestionTask(name, which, text, reply, split=split, **values))
     return tasks
+
+
+def further(kind: str, answer: str, recording: Example | None) -> dict[str, str]:
+    """Other kinds of question that the clip of a question answers too, with their answers."""
+    known: dict[str, str | None] = {"speech": "no"}
+    if recording is not None and kind in ABOUT_SPEECH and answer != "no":
+        known = {"speech": "yes", "gender": gender(recording)}
+        known["language"] = LANGUAGES.get(recording.language or "")
+    elif recording is not None:
+        known["sound"] = NAMES.get(recording.label or "")
+    return {other: reply for other, reply in known.items() if reply and other != kind}
 
 
 class _Planner:
@@ -159,11 +182,15 @@ class _Planner:
         rng, given = self._rng, self._given
         if kind == "count":
             counted = str(rng.choice(["beep", "knock", "drum hit"]))
-            return NUMBERS[int(rng.integers(5))], {"counted": counted}
+            times = int(rng.integers(1, 6))
+            return NUMBERS[times - 1], {"counted": counted, "times": times}
         if kind == "first":
             chosen = [str(name) for name in rng.choice(self._names, 2, replace=False)]
             sounds = tuple(Sound(name, self._one(self._sounds.get(name, ()))) for name in chosen)
             return NAMES[chosen[0]], {"sounds": sounds}
+        if kind == "sound":
+            name = str(rng.choice(self._names))
+            return NAMES[name], {"sounds": (Sound(name, self._one(self._sounds.get(name, ()))),)}
         if kind == "instrument":
             piece = music.plan_music(1, self._seed + 1 + number, prefix=f"q{number}")[0]
             answer = list(music.INSTRUMENTS)[index % len(music.INSTRUMENTS)]
@@ -210,7 +237,7 @@ class Questions:
             recordings[split] = {
                 "sounds": read("esc10"),
                 "speakers": read("speechocean", "librispeech_voices"),
-                "languages": read("speechocean", "librispeech_text", "aishell_pair", "read_chinese"),
+                "languages": read("speechocean", "librispeech_text", "aishell_pair", "read_chinese", "keywords"),
             }
         return {"question": Group(plan_questions(self.each, recordings, seed, dev=self.dev), 90)}
 
