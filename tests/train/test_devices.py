@@ -57,6 +57,9 @@ def test_codec_stages_train_on_any_device(
     stage: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more: dict[str, Any] = {"anchor": 0.5, "anchor_engines": ("tone",)} if stage == "speech_expert" else {}
+    if stage == "reasoning_grpo":
+        run_stage(config("reasoning", corpus, tmp_path), log=lambda line: None)
+        more["text_decoder"] = str(tmp_path / "reasoning" / "export" / "text_decoder.safetensors")
 
     def make(name: str, steps: int) -> StageConfig:
         """On a device of that name."""

@@ -15,7 +15,8 @@ from uniaudio2.config import load_config, preset_path
 from uniaudio2.data.prepare import prepare
 from uniaudio2.train import Trainer, TrainingError
 from uniaudio2.train.lm import LMStage, LMTrainConfig
-from uniaudio2.train.post import PostStage, PostTrainConfig, advantages, answer_log_probs, grpo_loss, reward
+from uniaudio2.train.policy import advantages, grpo_loss, reward
+from uniaudio2.train.post import PostStage, PostTrainConfig, answer_log_probs
 
 
 @pytest.fixture(scope="module")

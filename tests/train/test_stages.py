@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,9 @@ def test_the_stages_in_order_make_a_codec(corpus: Path, tmp_path: Path) -> None:
     )
     parts = [str(finished / "codec-whisper.safetensors")]
     for stage in CODEC_STAGES:
-        result = run_stage(config(stage, corpus, tmp_path, parts=tuple(parts)), log=lambda line: None)
+        text = str(tmp_path / "reasoning" / "export" / "text_decoder.safetensors")
+        more: dict[str, Any] = {"text_decoder": text} if stage == "reasoning_grpo" else {}
+        result = run_stage(config(stage, corpus, tmp_path, parts=tuple(parts), **more), log=lambda line: None)
         assert result.finished
         parts.append(str(tmp_path / stage / "export" / f"{stage}.safetensors"))
     with pytest.raises(ValueError, match="no part holds"):

@@ -130,12 +130,23 @@ class TextDecoder(nn.Module):
         return self.ctc_head(memory).unflatten(-1, (self.config.sub_frames, -1)).flatten(1, 2)
 
     @torch.inference_mode()
-    def generate(self, reasoning: Tensor, num_frames: Tensor | None = None) -> list[list[int]]:
-        """Greedy text for each row.
+    def generate(
+        self,
+        reasoning: Tensor,
+        num_frames: Tensor | None = None,
+        *,
+        temperature: float = 0.0,
+        max_tokens: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[list[int]]:
+        """Text for each row.
 
         Args:
             reasoning: Quantised reasoning vectors (B, T, condition_dim).
             num_frames: Valid frames per row (B,).
+            temperature: Of the draws; 0 takes the likeliest token.
+            max_tokens: Longest text; that of the config when None.
+            generator: Of the draws, of the CPU; the global one when None.
 
         Returns:
             Token ids of each row, without ``bos_id`` and ``eos_id``.
@@ -143,8 +154,13 @@ class TextDecoder(nn.Module):
         memory, mask = self.read(reasoning, num_frames)
         tokens = torch.full((reasoning.shape[0], 1), self.config.bos_id, device=reasoning.device)
         done = torch.zeros(reasoning.shape[0], dtype=torch.bool, device=reasoning.device)
-        for _ in range(self.config.max_tokens):
-            following = self.logits(tokens, memory, mask)[:, -1].argmax(-1)
+        for _ in range(max_tokens or self.config.max_tokens):
+            logits = self.logits(tokens, memory, mask)[:, -1]
+            if temperature > 0:
+                chances = (logits.float() / temperature).softmax(-1).cpu()  # a seed draws the same on every device
+                following = torch.multinomial(chances, 1, generator=generator)[:, 0].to(tokens.device)
+            else:
+                following = logits.argmax(-1)
             tokens = torch.cat((tokens, following[:, None]), 1)
             done |= following == self.config.eos_id
             if bool(done.all()):

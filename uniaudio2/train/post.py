@@ -28,10 +28,10 @@ from uniaudio2.engine.request import GenerationRequest
 from uniaudio2.engine.sampling import SamplingConfig, derive_seed
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import SequenceBuilder, TokenSequence
-from uniaudio2.tasks import Form, Score, Task, Text
-from uniaudio2.text import edit_distance
+from uniaudio2.tasks import Form, Task, Text
 from uniaudio2.train.config import TrainingError
 from uniaudio2.train.lm import LMStage, LMTrainConfig
+from uniaudio2.train.policy import advantages, grpo_loss, reward
 
 
 @dataclass(frozen=True)
@@ -73,33 +73,6 @@ class Question:
     right: tuple[str, ...]  # any of these
 
 
-def reward(score: Score, right: Sequence[str], found: str) -> float:
-    """How good an answer is, 0 to 1.
-
-    Choice: a whole answer counts in full only when it is equal, and a fifth of its words otherwise, so that there is
-    something to climb; transcripts and captions by the share of words (in Chinese of characters) that are right,
-    a caption by the phrasing that it is nearest to.
-    """
-    shares = [_share_right(_units(one), _units(found)) for one in right]
-    best = max(shares)
-    return best if score != "exact" or best == 1.0 else 0.2 * best
-
-
-def _units(text: str) -> list[str]:
-    words = text.lower().split()
-    return words if len(words) > 1 or text.isascii() else list(text)
-
-
-def _share_right(right: list[str], found: list[str]) -> float:
-    return 1.0 - min(1.0, edit_distance(right, found) / max(1, len(right)))
-
-
-def advantages(rewards: Tensor) -> Tensor:
-    """Rewards (questions, answers) less the mean of their question's, over its deviation; 0 where all are alike."""
-    spread = rewards.std(dim=1, keepdim=True, correction=0)
-    return torch.where(spread > 1e-6, (rewards - rewards.mean(dim=1, keepdim=True)) / spread.clamp(min=1e-6), 0.0)
-
-
 def answer_log_probs(
     lm: AudioLM, builder: SequenceBuilder, sequences: Sequence[TokenSequence]
 ) -> tuple[Tensor, Tensor]:
@@ -114,27 +87,6 @@ def answer_log_probs(
     output = lm(batch.tokens, batch.mask, audio_targets=places[:0], text_targets=places)
     chosen = output.text_logits.float().log_softmax(-1).gather(1, output.text_labels[:, None]).squeeze(1)
     return chosen.new_zeros(targets.shape).masked_scatter(targets, chosen), targets
-
-
-def grpo_loss(now: Tensor, start: Tensor, targets: Tensor, advantage: Tensor, kl: float) -> tuple[Tensor, Tensor]:
-    """GRPO's loss for answers that the present weights drew.
-
-    Args:
-        now: Log-probabilities of the ids by the model that learns, (n, S).
-        start: The same by the model it began as.
-        targets: Which are answers, bool (n, S).
-        advantage: Of each answer, (n,).
-        kl: Weight of the KL term.
-
-    Returns:
-        The loss and the KL divergence in nats an id; both are means over all ids of all answers.
-    """
-    apart = start - now
-    divergence = apart.exp() - apart - 1  # of the drawn ids: never negative, right on average
-    gain = (now - now.detach()).exp() * advantage[:, None]
-    count = targets.sum().clamp(min=1)
-    distance = (divergence * targets).sum() / count
-    return -(gain * targets).sum() / count + kl * distance, distance.detach()
 
 
 class PostStage(LMStage):

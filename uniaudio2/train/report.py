@@ -169,9 +169,7 @@ class Reporter:
         hidden = ("loss", "loss_now", "steps_per_s", "units_per_s", "lr")
         detail = " ".join(f"{key} {value:.4g}" for key, value in figures.items() if key not in hidden)
         speed = f"{rate:.2f} steps/s" + (f" {figures['units_per_s']:.0f} units/s" if "units_per_s" in figures else "")
-        self.say(
-            f"{self.name} {place} loss {figures['loss']:.4f} lr {figures['lr']:.2e} {detail} | {speed}, {end}"
-        )
+        self.say(f"{self.name} {place} loss {figures['loss']:.4f} lr {figures['lr']:.2e} {detail} | {speed}, {end}")
 
     def evaluation(self, figures: Mapping[str, float]) -> None:
         """Log held-out figures."""

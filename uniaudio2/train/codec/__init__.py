@@ -14,6 +14,7 @@ from uniaudio2.config import load_config, preset_path
 from uniaudio2.train.codec.autoencoder import AutoencoderConfig, AutoencoderStage
 from uniaudio2.train.codec.base import CodecStage, CodecStageConfig, load_finished, load_parts
 from uniaudio2.train.codec.reasoning import ReasoningStage, ReasoningStageConfig
+from uniaudio2.train.codec.reasoning_grpo import ReasoningGRPOConfig, ReasoningGRPOStage
 from uniaudio2.train.codec.reconstruction import ReconstructionStage, ReconstructionStageConfig
 from uniaudio2.train.codec.sound_expert import SoundExpertConfig, SoundExpertStage
 from uniaudio2.train.codec.speech_expert import SpeechExpertConfig, SpeechExpertStage
@@ -25,6 +26,7 @@ CODEC_STAGES: dict[str, tuple[type[CodecStageConfig], Callable[[Any, ReasoningCo
     "sound_expert": (SoundExpertConfig, SoundExpertStage),
     "autoencoder": (AutoencoderConfig, AutoencoderStage),
     "reasoning": (ReasoningStageConfig, ReasoningStage),
+    "reasoning_grpo": (ReasoningGRPOConfig, ReasoningGRPOStage),
     "reconstruction": (ReconstructionStageConfig, ReconstructionStage),
 }
 """Config and stage by name, in the order in which a codec is made."""

@@ -88,7 +88,7 @@ class ReasoningStage(CodecStage):
         return bool(example.text if example.kind == "speech" else example.caption)
 
     def batch(self, step: int, seed: int) -> dict[str, Any]:
-        """Waves, reasoning frames per row, text tokens with begin and end, phones of speech where they are known."""
+        """Waves, numbers of their examples, reasoning frames, text tokens with begin and end, phones where known."""
         rng = batch_rng(seed, step)
         rows, waves, lengths = self.sampler.draw(rng)
         examples = [self.train_corpus.examples[i] for i in rows]
@@ -96,6 +96,7 @@ class ReasoningStage(CodecStage):
         spoken = [known_phones(e, self.phone_ids) for e in examples]
         return {
             "audio": torch.from_numpy(waves)[:, None],
+            "rows": torch.tensor(rows),
             "frames": torch.tensor([n // REASONING_HOP + 1 for n in lengths]),
             **self._targets(texts, spoken),
         }
@@ -118,8 +119,8 @@ class ReasoningStage(CodecStage):
             "num_phones": torch.tensor([len(p) for p in spoken]),
         }
 
-    def losses(self, batch: dict[str, Any], *, shuffle: bool = False, quantize: bool = True) -> dict[str, Tensor]:
-        """Cross-entropy per token, CTC per phone, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
+    def vectors(self, batch: dict[str, Any], *, quantize: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Reasoning vectors (B, T, D), commitment loss and perplexities."""
         with torch.no_grad():
             features = self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
         part: Any = self.model["part"]
@@ -127,11 +128,21 @@ class ReasoningStage(CodecStage):
             part.quantizer.levels.eval()  # codebooks learn by running means in training mode
         if quantize:
             out = part(features)
-            quantized, commitment, perplexity = out.quantized, out.commitment_loss, out.perplexity
-        else:
-            projections = part.quantizer
-            quantized = projections.project_out(projections.project_in(part.encode_queries(features)))
-            commitment, perplexity = quantized.new_zeros(()), quantized.new_zeros(len(projections.levels))
+            return out.quantized, out.commitment_loss, out.perplexity
+        projections = part.quantizer
+        quantized = projections.project_out(projections.project_in(part.encode_queries(features)))
+        return quantized, quantized.new_zeros(()), quantized.new_zeros(len(projections.levels))
+
+    def losses(
+        self,
+        batch: dict[str, Any],
+        *,
+        shuffle: bool = False,
+        quantize: bool = True,
+        vectors: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Cross-entropy per token, CTC per phone, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
+        quantized, commitment, perplexity = vectors or self.vectors(batch, quantize=quantize)
         frames = batch["frames"].clamp(max=quantized.shape[1])
         if shuffle:
             quantized, frames = quantized.roll(1, 0), frames.roll(1, 0)
@@ -154,7 +165,13 @@ class ReasoningStage(CodecStage):
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Text + CTC + commitment."""
-        parts = self.losses(batch, quantize=step >= self.quantize_after)
+        return self.supervised(batch, self.vectors(batch, quantize=step >= self.quantize_after))
+
+    def supervised(
+        self, batch: dict[str, Any], vectors: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The loss of what :meth:`vectors` gave, and its parts."""
+        parts = self.losses(batch, vectors=vectors)
         loss = parts["text"] + self.ctc_weight * parts["ctc"] + self.commitment_weight * parts["commitment"]
         logs: dict[str, float | Tensor] = {k: parts[k].detach() for k in ("text", "ctc", "commitment")}
         logs |= {f"perplexity/{k}": v for k, v in enumerate(parts["perplexity"].tolist())}
