@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.train.codec.toy import config
-from uniaudio2.tensors import load_tensors
+from uniaudio2.tensors import load_tensors, save_tensors
 from uniaudio2.train.codec import build_stage
 from uniaudio2.train.config import TrainingError
 from uniaudio2.train.stages import run_stage
@@ -54,6 +54,19 @@ def test_frozen_codes_stay(corpus: Path, tmp_path: Path, supervised: Path) -> No
         assert all(torch.equal(before[key], after[key]) for key in before) == frozen
         old, new = (load_tensors(each / "text_decoder.safetensors") for each in (supervised, export))
         assert not torch.equal(old["norm.weight"], new["norm.weight"])
+
+
+def test_a_decoder_without_its_training_head_goes_on_without_it(corpus: Path, tmp_path: Path, supervised: Path) -> None:
+    """The text decoder of a model folder; and without a policy loss nothing is drawn."""
+    slim = tmp_path / "text_decoder.safetensors"
+    tensors = load_tensors(supervised / "text_decoder.safetensors")
+    save_tensors(slim, {name: value for name, value in tensors.items() if not name.startswith("ctc_head.")})
+    settings = config("reasoning_grpo", corpus, tmp_path, text_decoder=str(slim), policy=0.0, freeze_codes=True)
+    stage: Any = build_stage(settings)
+    loss, logs = stage.loss(stage.batch(0, 0), 0)
+    wanted = 0.3 * (float(logs["text"]) + 0.5 * float(logs["commitment"]))
+    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    assert "reward" not in logs
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ class ReasoningStage(CodecStage):
         decoder = TextDecoder(self.text_config)
         self.phones = phone_inventory(self.train_corpus, limit=CTC_SIZE - 1)
         if config.text_decoder is not None:
-            load_parts(decoder, [config.text_decoder])
+            loaded = load_parts(decoder, [config.text_decoder])
+            if not any(name.startswith("ctc_head.") for name in loaded):
+                self.ctc_weight = 0.0  # a model folder's decoder: a new head would disturb it
             # Its CTC head says the phones of its own corpus, in their order.
             listed = Path(config.text_decoder).parent / "phones.json"
             self.phones = json.loads(listed.read_text()) if listed.is_file() else self.phones

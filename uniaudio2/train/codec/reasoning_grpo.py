@@ -68,6 +68,8 @@ class ReasoningGRPOStage(ReasoningStage):
             self.model["part"].eval()
         vectors = self.vectors(batch)
         total, logs = self.supervised(batch, vectors)
+        if config.policy == 0:  # supervised training alone, to compare with
+            return config.supervised * total, logs
         frames = batch["frames"].clamp(max=vectors[0].shape[1])
         rows, rewards = self.draw(batch["rows"].tolist(), vectors[0].detach(), frames, config.answers, step)
         tokens = padded(rows, -100).to(self.device)

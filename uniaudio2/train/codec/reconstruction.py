@@ -51,7 +51,10 @@ class ReconstructionStage(CodecStage):
         self.spectral = SpectralLoss()
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Flow, regression, semantic and commitment losses; half of the clips decode with the reasoning sum."""
+        """Flow, regression, semantic and commitment losses; half of the clips decode with the reasoning sum.
+
+        Where codes are frozen, the flow decoder's loss alone.
+        """
         audio = batch["audio"]
         part: Any = self.model["part"]
         decoder: Any = self.model["decoder"]
@@ -67,17 +70,14 @@ class ReconstructionStage(CodecStage):
         )
         total = out.quantized + with_reasoning * part.reasoning_condition(reasoning, out.quantized.shape[1])
         condition = decoder.condition(total)
-        flow = decoder.loss(latents, condition)
-        regression = (self._mean_latents(condition).float() - latents).abs().mean()
-        semantic = part.semantic_loss(out, features)
-        loss = (
-            flow
-            + self.regression_weight * regression
-            + self.semantic_weight * semantic
-            + self.commitment_weight * out.commitment_loss
-        )
-        parts = {"flow": flow, "regression": regression, "semantic": semantic, "commitment": out.commitment_loss}
-        logs: dict[str, float | Tensor] = {k: v.detach() for k, v in parts.items()}
+        parts = {"flow": (1.0, decoder.loss(latents, condition))}
+        if not self.freeze_codes:  # the others shape the codes
+            regression = (self._mean_latents(condition).float() - latents).abs().mean()
+            parts["regression"] = (self.regression_weight, regression)
+            parts["semantic"] = (self.semantic_weight, part.semantic_loss(out, features))
+            parts["commitment"] = (self.commitment_weight, out.commitment_loss)
+        loss = sum((weight * value for weight, value in parts.values()), audio.new_zeros(()))
+        logs: dict[str, float | Tensor] = {name: value.detach() for name, (_, value) in parts.items()}
         logs |= {f"perplexity/{k}": v for k, v in enumerate(out.perplexity.tolist())}
         return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
 
@@ -95,7 +95,7 @@ class ReconstructionStage(CodecStage):
         """STOI and spectral distance of decoded dev clips: oracle latents, regressed mean, flow."""
         part: Any = self.model["part"]
         decoder: Any = self.model["decoder"]
-        results: dict[str, list[tuple[Example, Tensor, Tensor]]] = {"oracle": [], "mean": [], "flow": []}
+        results: dict[str, list[tuple[Example, Tensor, Tensor]]] = {}
         for example, audio in self.dev_waves(24, crop_s=3.2):
             features = self.codec.extract_features(audio)
             out = part(features, self._reasoning(features))
@@ -103,11 +103,12 @@ class ReconstructionStage(CodecStage):
             generator = torch.Generator().manual_seed(0)
             latents = {
                 "oracle": self.codec.autoencoder.encode(audio),
-                "mean": self._mean_latents(condition),
                 "flow": decoder.sample(condition, steps=8, guidance_scale=1.0, generator=generator),
             }
+            if not self.freeze_codes:
+                latents["mean"] = self._mean_latents(condition)
             for name, value in latents.items():
-                results[name].append((example, audio, self.codec.autoencoder.decode(value).float()))
+                results.setdefault(name, []).append((example, audio, self.codec.autoencoder.decode(value).float()))
         return {f"{n}/{k}": v for n, items in results.items() for k, v in score_waves(items, self.spectral).items()}
 
     def export(self, out_dir: Path) -> None:
