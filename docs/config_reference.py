@@ -67,7 +67,7 @@ def _comments(lines: list[str], first: int, last: int) -> str:
             break
         above.insert(0, line.strip()[2:])
     behind = re.search(r"  # (.*)$", lines[last])
-    if behind:
+    if behind and not behind[1].startswith("pyright:"):
         below.append(behind[1])
     return " ".join(above + below)
 

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 
 from uniaudio2.data.manifest import Example, read_manifest, validate
+from uniaudio2.data.sources import CAPTIONS
 from uniaudio2.data.synth import facts, music, presets, questions, replies, run, scenes, songs, soundfont, turns
+from uniaudio2.data.synth.recipes import CLASSES
 from uniaudio2.data.synth.vocoder import world
 from uniaudio2.data.synth.voices import SynthesiserMissing, Voice
 from uniaudio2.eval.diarization import diarization_error, read_turns
@@ -148,7 +150,8 @@ def test_one_recording_is_asked_several_questions(tmp_path: Path, player: None) 
             about.setdefault(task.recording.id, {})[task.kind] = task.answer
     assert {"speech": "yes", "language": "english", "gender": "a woman"} in about.values()
     assert {"speech": "no", "sound": "a dog"} in about.values()
-    assert all(e["speech"] == ("no" if "sound" in e else "yes") for e in about.values())
+    assert all(e["speech"] == ("no" if "sound" in e else "yes") for e in about.values() if "speech" in e)
+    assert set(questions.NAMES) <= CLASSES.keys() | CAPTIONS.keys()  # every name has recordings or a recipe
 
 
 def test_dev_asks_known_facts_in_unseen_words_by_unseen_voices() -> None:

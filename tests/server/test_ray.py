@@ -70,7 +70,7 @@ def test_both_copies_answer_alike(url: str) -> None:
         return heard.json()["text"], spoken.content
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, range(16)))
+        answers = list(pool.map(ask, range(17)))  # an odd number: no two copies answer equally many
     assert len(set(answers)) == 1 and len(answers[0][1]) > 1000
     bad = httpx.post(f"{url}/v1/audio/transcriptions", files={"file": ("a.wav", b"")}, timeout=60)
     assert bad.status_code == 400 and "error" in bad.json()
@@ -81,4 +81,4 @@ def test_both_copies_answer_alike(url: str) -> None:
         heard.add(float(line.split()[1]))
         if len(heard) == 2:
             break
-    assert len(heard) == 2 and sum(heard) == pytest.approx(16.0)
+    assert len(heard) == 2 and min(heard) > 0 and sum(heard) == pytest.approx(17.0)

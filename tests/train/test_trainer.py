@@ -300,7 +300,7 @@ def test_the_length_of_a_run_with_a_time_budget_is_not_guessed(tmp_path: Path) -
         for step, total in ((1, 10**6), (2, 40)):
             report.advance(step, total, 0.5)
             report.training({"loss": 0.5, "lr": 0.1})
-    assert lines[0].startswith("line 1 loss") and lines[0].endswith("ends after 5 min")
+    assert lines[0].startswith("line 1 loss") and lines[0].endswith("at most 5 min")
     assert lines[1].startswith("line 2/40 loss") and lines[1].endswith("left")
 
 

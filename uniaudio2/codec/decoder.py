@@ -197,7 +197,7 @@ class LatentDecoder(nn.Module, ABC):
             context: Known latents of the first frames, (B, T_context, C); they are returned unchanged.
             num_frames: Frames from here on get the empty condition, one number or (B,); None means all are real.
             steps: Of the sampler; one costs one network evaluation with "euler", two with "midpoint".
-            guidance_scale: w in ``v_u + w (v_c - v_u)``; 1 turns guidance off and halves the work.
+            guidance_scale: w in ``v_u + w (v_c - v_u)``; 1 turns guidance off, which halves the work of a flow decoder.
             solver: One of `solvers`.
             generator: Source of the noise. A list holds one per example, so that an example's result does not
                 depend on its batch; the global generator of the CPU if None.

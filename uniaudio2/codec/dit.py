@@ -1,6 +1,6 @@
 """The velocity network of the flow decoder: a 1-D diffusion transformer over latent frames.
 
-Knows nothing of noise, guidance or audio; `flow_matching.py` does. Source: the published network
+Knows nothing of noise or audio, nor how guidance is made; `flow_matching.py` does. Source: the published network
 (``cfm_wrapper.estimator``), which the UniAudio 2.0 paper describes as a diffusion transformer.
 
 Shapes: B batch, T latent frames, D width, H heads.
@@ -188,7 +188,7 @@ class TimeEmbedding(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, t: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Embed times ``t`` (B,) in [0, 1] as (B, D)."""
+        """Embed times, or other small numbers, ``t`` (B,) as (B, D)."""
         features = time_features(t, self.num_features).to(dtype)
         return self.output(F.silu(self.hidden(features)))
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from uniaudio2.codec.decoder import Hold, Solver, draw_uniform
-from uniaudio2.codec.dit import DiT, DiTConfig
+from uniaudio2.codec.dit import DiTConfig
 from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder
 from uniaudio2.codec.registry import DECODERS
 from uniaudio2.errors import UserError
@@ -35,10 +35,11 @@ from uniaudio2.errors import UserError
 class FewStepConfig(FlowConfig):
     """The path, and how steps along it are learned."""
 
-    objective: Literal["consistency", "mean_flow"] = "consistency"
+    objective: Literal["consistency", "mean_flow"] = "consistency"  # what a step is compared with
     jump_share: float = 0.5  # share of the examples that learn a step; the others learn the velocity
     most_steps: int = 8  # shortest step is 1 / this; with more steps than this the velocity is followed
     max_guidance: float = 3.0  # largest guidance that steps are learned for; 1: without guidance
+    least_noise: float = 0.1  # least share of the noise that sampling may begin with (consistency alone)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +49,8 @@ class FewStepConfig(FlowConfig):
             raise UserError(f"jump_share of the decoder must be between 0 and 1, got {self.jump_share}")
         if self.most_steps < 1 or self.most_steps & (self.most_steps - 1):
             raise UserError(f"most_steps of the decoder must be 1, 2, 4, 8, …, got {self.most_steps}")
+        if not 0 <= self.least_noise <= 1:
+            raise UserError(f"least_noise of the decoder must be in [0, 1], got {self.least_noise}")
         if not self.max_guidance >= 1:
             raise UserError(f"max_guidance of the decoder must be at least 1, got {self.max_guidance}")
 
@@ -56,7 +59,7 @@ class FewStepConfig(FlowConfig):
 class FewStepDecoderConfig:
     """A few-step decoder in a preset."""
 
-    dit: DiTConfig  # of the network; always told the step
+    dit: DiTConfig  # the network, which is told the length of a step and its guidance as well
     flow: FewStepConfig = field(default_factory=FewStepConfig)
 
 
@@ -73,45 +76,51 @@ class FewStepDecoder(FlowDecoder):
 
     config: FewStepConfig
     solvers = ("euler",)
-
-    def __init__(self, flow: FewStepConfig, dit: DiTConfig, *, latent_dim: int, condition_dim: int) -> None:
-        super().__init__(flow, dit, latent_dim=latent_dim, condition_dim=condition_dim)
-        self.dit = DiT(dit, in_channels=2 * latent_dim + condition_dim, out_channels=latent_dim, steps=True)
+    told_steps = True
 
     def draw_times(self, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Time, length of the step (0: its velocity) and guidance, (B, 3).
+        """Time, length of the step (0: its velocity), guidance and share of the noise, (B, 4).
 
         Choice: ``consistency`` learns the steps that sampling takes, of 1/n, n = 1, 2, 4, …, from a multiple of their
-        length on; a derivative needs all of them.
+        length on, also from less noise than the path begins with; a derivative needs all lengths, and the path itself.
         """
         times = super().draw_times(batch, generator, device)
-        jumps, powers, places, scales = draw_uniform((4, batch), generator, device)
+        jumps, powers, places, scales, shares = draw_uniform((5, batch), generator, device)
         jumps = jumps < self.config.jump_share
         if self.config.objective == "consistency":
             counts = 2.0 ** (powers * self.config.most_steps.bit_length()).floor()
             times = torch.where(jumps, (places * counts).floor() / counts, times)
             lengths = 1 / counts
+            shares = 1 - (1 - self.config.least_noise) * shares
         else:
-            lengths = (1 - times) * places
-        # Half of the steps without guidance: it is what nothing but the shortest step must agree on.
+            lengths, shares = (1 - times) * places, torch.ones_like(shares)
+        # Half of the steps are without guidance, which recordings are decoded with.
         scales = 1 + (self.config.max_guidance - 1) * (2 * scales - 1).clamp(min=0)
-        return torch.stack([times, jumps * lengths, torch.where(jumps, scales, 1.0)], dim=1)
+        plain = torch.ones_like(times)
+        scales, shares = (torch.where(jumps, drawn, plain) for drawn in (scales, shares))
+        return torch.stack([times, jumps * lengths, scales, shares], dim=1)
 
     def errors(self, target: Tensor, noise: Tensor, times: Tensor, known: Tensor, condition: Tensor) -> Tensor:
         """Squared errors (B, T, C) of the velocity, and of the mean velocity where a step is drawn."""
-        t, length, scale = times.unbind(1)
+        t, length, scale, share = times.unbind(1)
+        noise = noise * share[:, None, None].to(noise.dtype)
         x = self._path(noise, target, t[:, None, None])
         velocity = target - (1 - self.config.sigma_min) * noise
         predicted, wanted = self._step(x, t, length, scale, known, condition), velocity.clone()
         jumps = (length > 0).nonzero()[:, 0]
         if len(jumps):
             one = (x[jumps], t[jumps], length[jumps], scale[jumps], known[jumps], condition[jumps])
-            target_of = self._two_halves if self.config.objective == "consistency" else self._identity
-            wanted[jumps] = target_of(*one, noise[jumps], velocity[jumps]).to(wanted.dtype)
+            if self.config.objective == "consistency":
+                found = self._two_halves(*one, noise[jumps])
+            else:
+                found = self._mean_flow(*one, velocity[jumps])
+            wanted[jumps] = found.to(wanted.dtype)
         errors = F.mse_loss(predicted.float(), wanted.float(), reduction="none")
         if self.config.objective == "mean_flow" and len(jumps):  # derivatives can be large: as MeanFlow weighs them
+            free = ~known[jumps].any(2, keepdim=True)  # in-context frames are not learned from
+            mean = (errors[jumps].detach() * free).sum((1, 2)) / (free.sum((1, 2)) * errors.shape[2]).clamp(min=1)
             weight = errors.new_ones(len(t))
-            weight[jumps] = 1 / (errors[jumps].detach().mean((1, 2)) + 0.1)
+            weight[jumps] = 1 / (mean + 0.1)
             errors = errors * weight[:, None, None]
         return errors
 
@@ -130,6 +139,11 @@ class FewStepDecoder(FlowDecoder):
         if steps > self.config.most_steps:
             return super().integrate(
                 noise, known, condition, hold_context, steps=steps, guidance_scale=guidance_scale, solver=solver
+            )
+        if not 1 <= guidance_scale <= self.config.max_guidance:
+            raise UserError(
+                f"this decoder's steps know guidance from 1 to {self.config.max_guidance:g}, got {guidance_scale:g}; "
+                f"change guidance_scale, or take more than {self.config.most_steps} steps"
             )
         x = noise.clone()
         length, scale = (x.new_full((len(x),), value) for value in (1 / steps, guidance_scale))
@@ -171,20 +185,19 @@ class FewStepDecoder(FlowDecoder):
         known: Tensor,
         condition: Tensor,
         noise: Tensor,
-        velocity: Tensor,
     ) -> Tensor:
         """Mean velocity of two steps of half the length; in-context frames stay on their path."""
         half = length / 2
-        told = torch.where(length * self.config.most_steps > 1.5, half, 0.0)  # the shortest are made of velocities
+        part = torch.where(length * self.config.most_steps > 1.5, half, 0.0)  # the shortest are made of velocities
         scale = torch.where(condition.flatten(1).any(1), scale, 1.0)  # nothing to guide away from
-        first = self._along(x, t, told, scale, known, condition)
+        first = self._along(x, t, part, scale, known, condition)
         middle = x + half[:, None, None] * first
         on_path = self._path(noise, known, (t + half)[:, None, None])
         middle = torch.where(known.any(2, keepdim=True), on_path, middle)
-        return (first + self._along(middle, t + half, told, scale, known, condition)) / 2
+        return (first + self._along(middle, t + half, part, scale, known, condition)) / 2
 
     @torch.no_grad()
-    def _identity(
+    def _mean_flow(
         self,
         x: Tensor,
         t: Tensor,
@@ -192,7 +205,6 @@ class FewStepDecoder(FlowDecoder):
         scale: Tensor,
         known: Tensor,
         condition: Tensor,
-        noise: Tensor,
         velocity: Tensor,
     ) -> Tensor:
         """MeanFlow's mean velocity: the velocity and the step's length times the change along the path."""

@@ -63,10 +63,12 @@ class FlowDecoder(LatentDecoder):
 
     config: FlowConfig
     solvers = ("euler", "midpoint")
+    told_steps = False  # whether the network is also told how far a step goes
 
     def __init__(self, flow: FlowConfig, dit: DiTConfig, *, latent_dim: int, condition_dim: int) -> None:
         super().__init__(flow, latent_dim=latent_dim, condition_dim=condition_dim)
-        self.dit = DiT(dit, in_channels=2 * latent_dim + condition_dim, out_channels=latent_dim)
+        channels = {"in_channels": 2 * latent_dim + condition_dim, "out_channels": latent_dim}
+        self.dit = DiT(dit, **channels, steps=self.told_steps)
 
     @classmethod
     def from_config(cls, config: FlowDecoderConfig, *, latent_dim: int, condition_dim: int) -> FlowDecoder:

@@ -74,9 +74,9 @@ class Question:
 
 
 def answer_log_probs(
-    lm: AudioLM, builder: SequenceBuilder, sequences: Sequence[TokenSequence]
+    lm: AudioLM, builder: SequenceBuilder, sequences: Sequence[TokenSequence], temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the target texts of sequences that end in text.
+    """Log-probabilities of the target texts of sequences that end in text, as drawn at a temperature.
 
     Returns:
         (n, longest - 1) float32, 0 outside of the targets, and which are targets, bool of the same shape.
@@ -85,7 +85,8 @@ def answer_log_probs(
     targets = batch.loss_mask[:, 1:, -1]
     places = targets.reshape(-1).nonzero().squeeze(1)
     output = lm(batch.tokens, batch.mask, audio_targets=places[:0], text_targets=places)
-    chosen = output.text_logits.float().log_softmax(-1).gather(1, output.text_labels[:, None]).squeeze(1)
+    log_probs = (output.text_logits.float() / temperature).log_softmax(-1)
+    chosen = log_probs.gather(1, output.text_labels[:, None]).squeeze(1)
     return chosen.new_zeros(targets.shape).masked_scatter(targets, chosen), targets
 
 
@@ -141,8 +142,8 @@ class PostStage(LMStage):
             sequences, rewards = self.answer(questions, config.answers, config.temperature, batch.seed)
             builder = self.dataset.builder
             with torch.no_grad():
-                start, _ = answer_log_probs(self.start, builder, sequences)
-            now, targets = answer_log_probs(self.model.lm, builder, sequences)
+                start, _ = answer_log_probs(self.start, builder, sequences, config.temperature)
+            now, targets = answer_log_probs(self.model.lm, builder, sequences, config.temperature)
             loss, distance = grpo_loss(now, start, targets, advantages(rewards).flatten().to(now.device), config.kl)
             total = total + config.policy * loss
             metrics |= {"reward": rewards.mean(), "best_reward": rewards.amax(1).mean(), "kl": distance}

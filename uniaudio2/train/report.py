@@ -165,7 +165,7 @@ class Reporter:
         left = (self.total - self.step) / rate if rate > 0 else 0.0
         place, end = f"{self.step}/{self.total}", f"{_duration(left)} left"
         if self.config.budget_minutes > 0 and self.total == self.config.steps:  # its length is not planned yet
-            place, end = str(self.step), f"ends after {self.config.budget_minutes:g} min"
+            place, end = str(self.step), f"at most {self.config.budget_minutes:g} min"
         hidden = ("loss", "loss_now", "steps_per_s", "units_per_s", "lr")
         detail = " ".join(f"{key} {value:.4g}" for key, value in figures.items() if key not in hidden)
         speed = f"{rate:.2f} steps/s" + (f" {figures['units_per_s']:.0f} units/s" if "units_per_s" in figures else "")

@@ -22,7 +22,7 @@ NUMBERS = ("one", "two", "three", "four", "five")
 NAMES = {
     "dog_bark": "a dog", "rooster": "a rooster", "baby_cry": "a baby", "person_sneeze": "a sneeze", "bell": "a bell",
     "beep": "a beep", "telephone": "a telephone", "car_horn": "a car horn", "bird_chirp": "a bird", "siren": "a siren",
-    "rain": "rain", "sea_waves": "sea waves", "crackling_fire": "a fire", "clock_tick": "a clock",
+    "rain": "rain", "sea_waves": "sea waves", "fire_crackling": "a fire", "clock_tick": "a clock",
     "helicopter": "a helicopter", "chainsaw": "a chainsaw",
 }  # fmt: skip
 LANGUAGES = {"en": "english", "zh": "mandarin", "yue": "cantonese"}
@@ -130,8 +130,8 @@ Given = Mapping[str, Sequence[Example]]
 def plan_questions(each: int, recordings: Mapping[str, Given], seed: int, *, dev: int = 0) -> list[QuestionTask]:
     """Questions of every kind in turn, ``each`` of a kind for train, then ``dev`` of a kind for dev.
 
-    Further questions about the same clips follow each of them: without these, a model learns to answer by the kind of
-    clip and not to read the question.
+    Further questions about the same recordings follow each of them (:func:`further`): without these, a model learns to
+    answer by the kind of clip and not to read the question.
 
     Args:
         each: Training questions of every kind.
@@ -151,6 +151,8 @@ def plan_questions(each: int, recordings: Mapping[str, Given], seed: int, *, dev
                     answer, values = planned
                     asked = [(kind, question.format(values.get("counted")), answer)]
                     for other, reply in further(kind, answer, values.get("recording")).items():
+                        if (other, reply) == ("speech", "no") and rng.random() < 0.6:
+                            continue  # else "no" would be the answer to most questions about speech
                         asked.append((other, str(rng.choice(WORDINGS[other])), reply))
                     for which, text, reply in asked:
                         name = f"question-{len(tasks):05d}"

@@ -121,10 +121,13 @@ class ReasoningStage(CodecStage):
             "num_phones": torch.tensor([len(p) for p in spoken]),
         }
 
-    def vectors(self, batch: dict[str, Any], *, quantize: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the reasoning branch reads."""
+        return self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
+
+    def vectors(self, features: dict[str, Tensor], *, quantize: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Reasoning vectors (B, T, D), commitment loss and perplexities."""
-        with torch.no_grad():
-            features = self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
         part: Any = self.model["part"]
         if self.freeze_codebooks:
             part.quantizer.levels.eval()  # codebooks learn by running means in training mode
@@ -144,7 +147,7 @@ class ReasoningStage(CodecStage):
         vectors: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Cross-entropy per token, CTC per phone, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
-        quantized, commitment, perplexity = vectors or self.vectors(batch, quantize=quantize)
+        quantized, commitment, perplexity = vectors or self.vectors(self.features(batch), quantize=quantize)
         frames = batch["frames"].clamp(max=quantized.shape[1])
         if shuffle:
             quantized, frames = quantized.roll(1, 0), frames.roll(1, 0)
@@ -167,7 +170,7 @@ class ReasoningStage(CodecStage):
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Text + CTC + commitment."""
-        return self.supervised(batch, self.vectors(batch, quantize=step >= self.quantize_after))
+        return self.supervised(batch, self.vectors(self.features(batch), quantize=step >= self.quantize_after))
 
     def supervised(
         self, batch: dict[str, Any], vectors: tuple[Tensor, Tensor, Tensor]
@@ -204,6 +207,9 @@ class ReasoningStage(CodecStage):
     def export(self, out_dir: Path) -> None:
         """The reasoning branch, and the text decoder beside it."""
         self.export_part(out_dir, self.model["part"], "reasoning.")
-        save_tensors(out_dir / "text_decoder.safetensors", self.model["text"].state_dict())
+        text = self.model["text"].state_dict()
+        if self.ctc_weight == 0:  # the head was never trained
+            text = {name: value for name, value in text.items() if not name.startswith("ctc_head.")}
+        save_tensors(out_dir / "text_decoder.safetensors", text)
         dump_config(self.text_config, out_dir / "text_decoder.yaml")
         (out_dir / "phones.json").write_text(json.dumps(self.phones, ensure_ascii=False))

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder
 from uniaudio2.train.codec.base import padded
 from uniaudio2.train.codec.reasoning import ReasoningStage, ReasoningStageConfig
 from uniaudio2.train.config import TrainingError
+from uniaudio2.train.identity import fingerprint
 from uniaudio2.train.policy import advantages, grpo_loss, reward
 
 
@@ -41,6 +42,8 @@ class ReasoningGRPOConfig(ReasoningStageConfig):
             raise TrainingError(f"answers must be at least 2, got {self.answers}: they are compared with each other")
         if min(self.policy, self.kl, self.supervised) < 0 or self.temperature <= 0:
             raise TrainingError("policy, kl and supervised must not be negative, temperature must be above 0")
+        if self.quantize_after:
+            raise TrainingError("GRPO reads codes from its first step on: leave quantize_after at 0")
         if self.text_decoder is None:
             raise TrainingError("GRPO needs weights to start from: set text_decoder to the export of stage reasoning")
 
@@ -59,33 +62,40 @@ class ReasoningGRPOStage(ReasoningStage):
         if config.freeze_codes:
             codec.reasoning.requires_grad_(False)
             self.freeze_codebooks = True
+        for module in codec.reasoning.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # what is drawn, and how likely it was at the start, is compared without noise
         self.start = copy.deepcopy(self.model).eval().requires_grad_(False)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights that the KL term holds on to belong to it: they are read again when a run goes on."""
+        files = [str(one) for one in (*self.config.parts, self.config.text_decoder) if one]
+        return {**super().identity(), "start": fingerprint(files, ())}
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The supervised loss and GRPO's."""
         config = self.config
         if config.freeze_codes:
             self.model["part"].eval()
-        vectors = self.vectors(batch)
+        features = self.features(batch)
+        vectors = self.vectors(features)
         total, logs = self.supervised(batch, vectors)
         if config.policy == 0:  # supervised training alone, to compare with
             return config.supervised * total, logs
         frames = batch["frames"].clamp(max=vectors[0].shape[1])
-        rows, rewards = self.draw(batch["rows"].tolist(), vectors[0].detach(), frames, config.answers, step)
+        rows, rewards = self.draw(batch["rows"].tolist(), vectors[0].detach(), frames)
         tokens = padded(rows, -100).to(self.device)
-        now = _log_probs(self.model["text"], vectors[0], frames, tokens)
+        now = _log_probs(self.model["text"], vectors[0], frames, tokens, config.temperature)
         with torch.no_grad():
-            before = vectors[0] if config.freeze_codes else self._vectors_before(batch)
-            start = _log_probs(self.start["text"], before, frames, tokens)
+            before = vectors[0] if config.freeze_codes else self.start["part"](features).quantized
+            start = _log_probs(self.start["text"], before, frames, tokens, config.temperature)
         advantage = advantages(rewards).flatten().to(self.device)
         policy, distance = grpo_loss(now, start, tokens[:, 1:] >= 0, advantage, config.kl)
         logs |= {"reward": rewards.mean(), "best_reward": rewards.amax(1).mean(), "kl": distance}
         return config.supervised * total + config.policy * policy, logs
 
-    def draw(
-        self, examples: list[int], vectors: Tensor, frames: Tensor, answers: int, seed: int
-    ) -> tuple[list[list[int]], Tensor]:
-        """Draw texts of training clips.
+    def draw(self, examples: list[int], vectors: Tensor, frames: Tensor) -> tuple[list[list[int]], Tensor]:
+        """Draw texts of training clips, by the global generator, which the trainer seeds for every micro-batch.
 
         Returns:
             Ids of each text with begin and end, those of a clip next to each other, and rewards (B, answers); a text
@@ -96,35 +106,30 @@ class ReasoningGRPOStage(ReasoningStage):
         longest = max(len(self.tokenizer.encode(text, special=False)) for texts in right for text in texts)
         most = min(self.text_config.max_tokens, 2 * longest + 8)
         decoder: Any = self.model["text"]
-        training = decoder.training
+        answers, training = self.config.answers, decoder.training
         drawn = decoder.eval().generate(
             *(each.repeat_interleave(answers, 0) for each in (vectors, frames)),
             temperature=self.config.temperature,
             max_tokens=most,
-            generator=torch.Generator().manual_seed(seed),
         )
         decoder.train(training)
-        config = self.text_config
+        begin, end = self.text_config.bos_id, self.text_config.eos_id
         rewards = [
             reward("wer", right[i // answers], self.tokenizer.decode(ids).strip()) if len(ids) < most else 0.0
             for i, ids in enumerate(drawn)
         ]
-        rows = [[config.bos_id, *ids, *([config.eos_id] if len(ids) < most else [])] for ids in drawn]
+        rows = [[begin, *ids, *([end] if len(ids) < most else [])] for ids in drawn]
         return rows, torch.tensor(rewards).view(-1, answers)
 
-    def _vectors_before(self, batch: dict[str, Any]) -> Tensor:
-        features = self.codec.extract_features(batch["audio"], roles=self.codec.config.reasoning.inputs)
-        return self.start["part"](features).quantized
 
-
-def _log_probs(decoder: Any, vectors: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities of drawn texts (n, L), -100 behind their ends, as drawn: (n, L - 1) without dropout."""
+def _log_probs(decoder: Any, vectors: Tensor, frames: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities (n, L - 1) of texts (n, L), -100 behind their ends, as they are drawn: without dropout."""
     assert isinstance(decoder, TextDecoder)
     training = decoder.training
     decoder.eval()
     memory, mask = decoder.read(vectors, frames)
     answers = len(tokens) // len(vectors)
     memory, mask = (each.repeat_interleave(answers, 0) for each in (memory, mask))
-    logits = decoder.logits(tokens[:, :-1].clamp(min=0), memory, mask).float()
+    logits = decoder.logits(tokens[:, :-1].clamp(min=0), memory, mask).float() / temperature
     decoder.train(training)
     return logits.log_softmax(-1).gather(2, tokens[:, 1:].clamp(min=0)[..., None])[..., 0]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
+from uniaudio2.codec.few_step import FewStepDecoder
 from uniaudio2.codec.loss import SpectralLoss
 from uniaudio2.codes import SAMPLE_RATE
 from uniaudio2.data.manifest import Example
@@ -105,6 +106,9 @@ class ReconstructionStage(CodecStage):
                 "oracle": self.codec.autoencoder.encode(audio),
                 "flow": decoder.sample(condition, steps=8, guidance_scale=1.0, generator=generator),
             }
+            if isinstance(decoder, FewStepDecoder):
+                steps = {"steps": self.codec.config.sampling.steps, "guidance_scale": 1.0}
+                latents["few_steps"] = decoder.sample(condition, generator=torch.Generator().manual_seed(0), **steps)
             if not self.freeze_codes:
                 latents["mean"] = self._mean_latents(condition)
             for name, value in latents.items():
