@@ -1,4 +1,4 @@
-"""Stage 3: the waveform autoencoder, by its spectral distance.
+"""Stage 3: the waveform autoencoder, by its spectral distance, and by critics that tell it from real audio.
 
 Shapes: ``B`` batch, ``N`` samples.
 """
@@ -12,9 +12,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
+from uniaudio2.codec.critic import Critics
 from uniaudio2.codec.loss import SpectralLoss
 from uniaudio2.codes import SAMPLE_RATE
 from uniaudio2.train.codec.base import CodecStage, CodecStageConfig, score_waves
+from uniaudio2.train.config import TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +26,35 @@ class AutoencoderConfig(CodecStageConfig):
     stage: Literal["autoencoder"] = "autoencoder"
     # Choice: the decoder may learn on after codes are made, because the latents they stand for stay the same.
     freeze_encoder: bool = False
+    critic: float = 0.0  # weight of deceiving the critics; 0: no critics
+    critic_features: float = 2.0  # weight of the distance of what the critics' layers say
+    critic_width: int = 16  # channels of the critics' first layers
+    critic_after: int = 0  # steps before the critics count (they learn from the first step on)
+
+    def __post_init__(self) -> None:
+        if min(self.critic, self.critic_features) < 0:
+            raise TrainingError("critic and critic_features must not be negative")
+        if self.critic_width < 1 or self.critic_after < 0:
+            raise TrainingError("critic_width must be at least 1, critic_after not negative")
 
 
 class AutoencoderStage(CodecStage):
-    """Spectral distance at four resolutions, with noise on the latents."""
+    """Spectral distance at four resolutions, with noise on the latents; critics where they have a weight.
+
+    Choice: critics and autoencoder learn in the same step, each from its own part of the loss, which needs no second
+    optimiser; with a frozen encoder critics sharpen a decoder whose latents are in use.
+    """
 
     name = "autoencoder"
+    config: AutoencoderConfig
     packages = ("pystoi",)
 
     def __init__(self, config: AutoencoderConfig, codec: ReasoningCodec) -> None:
         super().__init__(config)
         autoencoder: Any = codec.autoencoder.requires_grad_(True)
         self.model = nn.ModuleDict({"part": autoencoder})
+        if config.critic > 0:
+            self.model["critics"] = Critics(config.critic_width)
         if config.freeze_encoder:
             for name in autoencoder.encoding_parts:
                 autoencoder.get_submodule(name).requires_grad_(False)
@@ -46,9 +65,16 @@ class AutoencoderStage(CodecStage):
         audio = batch["audio"]
         autoencoder: Any = self.model["part"]
         latents = autoencoder.encode(audio)
-        loss = self.spectral(autoencoder.decode(latents), audio)
-        spread = latents.detach().float().std()
-        return loss, {"spectral": loss.detach(), "latent_std": spread, "units": audio.numel() / SAMPLE_RATE}
+        made = autoencoder.decode(latents)
+        loss = self.spectral(made, audio)
+        logs: dict[str, float | Tensor] = {"spectral": loss.detach(), "latent_std": latents.detach().float().std()}
+        if "critics" in self.model:
+            critics: Any = self.model["critics"]
+            own, deceiving, features = critics.losses(made.float(), audio.float())
+            weight = self.config.critic if step >= self.config.critic_after else 0.0
+            loss = loss + own + weight * (deceiving + self.config.critic_features * features)
+            logs |= {"critics": own.detach(), "deceiving": deceiving.detach(), "features": features.detach()}
+        return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """STOI and spectral distance on dev clips, synthetic and real speech apart."""
