@@ -170,7 +170,7 @@ _MAKERS = {
     "one.wav": _recording("digit_nine.opus"),
     "two.wav": _recording("digit_seven.opus"),
     "new.wav": _recording("digit_zero.opus"),
-    "recordings": _folder(nine="digit_nine.opus", seven="digit_seven.opus"),
+    "recordings": _folder(nine="digit_nine.opus", zero="digit_zero.opus"),
     "my_clips": _twenty_clips,
     "recipes": lambda path: shutil.copytree(REPOSITORY / "recipes", path),
 }

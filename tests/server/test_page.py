@@ -277,7 +277,7 @@ def test_nano_speaks_and_hears_what_was_said(page: Page):
         assert "noise removal" in page.find("#changes").text.lower()  # named, as it was not trained
         cards = "[...document.querySelectorAll('#changes .card')]"
         rows = page.run(f"return {cards}.map(each => each.dataset.row ?? each.id)")
-        assert set(rows) == {"few-shot", "d_asr", "lyric_recognition"}
+        assert set(rows) == {"few-shot", "d_asr", "lyric_recognition", "audio_understanding", "speech_s2t"}
         page.run(KEEP_RECORDING)
         page.click("#listen .field button")
         time.sleep(2.5)  # which is one word, and a part of it again

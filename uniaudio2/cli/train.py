@@ -67,8 +67,8 @@ def assemble(
 
     OUT is made or extended.
     """
-    if not parts and not language_models:
-        raise InputError("nothing to join: give --part for every codec stage, or --language-model")
+    if not parts and not language_models and text_decoder is None:
+        raise InputError("nothing to join: give --part for every codec stage, --language-model or --text-decoder")
     check_output_folder(out)
     from uniaudio2.checkpoint import DEFAULT_FOLDER, TOKENIZER_FILE
     from uniaudio2.train.stages import assemble as join
