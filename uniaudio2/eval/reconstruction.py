@@ -214,7 +214,7 @@ def read_unlimited(path: Path) -> Tensor:
     return torch.from_numpy(wave.astype("float32"))[None]
 
 
-def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[tuple[Recording, Tensor]]:
+def _chained(recordings: Sequence[Recording], waves: Mapping[str, Tensor]) -> list[tuple[Recording, Tensor]]:
     """Pairs to score, a recording and its estimate; short ones of one speaker joined to chains."""
     rows: list[tuple[Recording, Tensor]] = []
     chains: dict[tuple[str, str], list[Recording]] = {}
@@ -235,7 +235,7 @@ def _chained(recordings: Sequence[Recording], waves: dict[str, Tensor]) -> list[
     return rows
 
 
-def _chain(part: Sequence[Recording], waves: dict[str, Tensor]) -> tuple[Recording, Tensor]:
+def _chain(part: Sequence[Recording], waves: Mapping[str, Tensor]) -> tuple[Recording, Tensor]:
     estimates = [
         torch.nn.functional.pad(waves[one.id], (0, one.audio.shape[-1]))[:, : one.audio.shape[-1]] for one in part
     ]

@@ -77,7 +77,7 @@ class ReconstructionStage(CodecStage):
             parts["regression"] = (self.regression_weight, regression)
             parts["semantic"] = (self.semantic_weight, part.semantic_loss(out, features))
             parts["commitment"] = (self.commitment_weight, out.commitment_loss)
-        loss = sum((weight * value for weight, value in parts.values()), audio.new_zeros(()))
+        loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
         logs: dict[str, float | Tensor] = {name: value.detach() for name, (_, value) in parts.items()}
         logs |= {f"perplexity/{k}": v for k, v in enumerate(out.perplexity.tolist())}
         return loss, {**logs, "units": audio.numel() / SAMPLE_RATE}
