@@ -123,13 +123,13 @@ uniaudio2 assemble "$model" "${before[@]}"
 
 # More rows of the task table, beside the old ones, from that mean. What they took from the old ones comes back where three
 # parts of these weights and one of those before are taken: six to two.
-LAUNCH=$pair RUN=lm_rows stage lm_3 52 "${lm[@]}" train.accumulate=4 train.lr=6e-4 train.warmup_steps=20 \
-  train.ema_decay=0.98 train.min_lr_ratio=0.02 mixture.positions=2200 data.joined=0.15 \
+LAUNCH=$pair RUN=lm_rows stage lm_3 68 "${lm[@]}" train.accumulate=4 train.lr=8e-4 train.warmup_steps=30 \
+  train.ema_decay=0.985 train.min_lr_ratio=0.02 mixture.positions=2200 data.joined=0.15 \
   losses.ctc=0.2 losses.reading=0.15 losses.foresight=0.5 \
-  "mixture.weights={asr: 0.25, tts: 0.26, tts_voice: 0.03, audio_caption: 0.05, tta: 0.03, text_only: 0.02,
-    audio_understanding: 0.05, speech_s2t: 0.08, speech_s2s: 0.03, d_asr: 0.02, speech_with_sound: 0.02, music_caption: 0.025,
-    diarization: 0.03, classify: 0.04, instruct_tts: 0.03, speech_edit: 0.02, ttm: 0.02, lyric_recognition: 0.01}" \
-  "mixture.source_repeats={recorded: 2.0, esc10: 1, music: 1.5, kokoro: 2, speechocean: 0.6, keywords: 0.5,
+  "mixture.weights={asr: 0.24, tts: 0.33, tts_voice: 0.03, audio_caption: 0.05, tta: 0.05, text_only: 0.015,
+    audio_understanding: 0.05, speech_s2t: 0.06, speech_s2s: 0.025, d_asr: 0.02, speech_with_sound: 0.015,
+    music_caption: 0.02, diarization: 0.025, instruct_tts: 0.03, speech_edit: 0.015, ttm: 0.02, lyric_recognition: 0.01}" \
+  "mixture.source_repeats={recorded: 2.0, esc10: 1, music: 1.5, kokoro: 4, speechocean: 0.6, keywords: 0.5,
     librispeech_text: 2, synth_scene: 2}" \
   init_from="$model"
 rows=()
