@@ -1,9 +1,9 @@
 """Critics of waveforms: small networks that tell decoded audio from real audio, for training the autoencoder.
 
-A spectral distance is satisfied with a blurred spectrum; a critic is not, so what is above 8 kHz comes back. Two kinds
-look at a wave: folded by a period (multi-period discriminators of HiFi-GAN, arXiv:2010.05646) and as a complex
-spectrogram (as EnCodec's, arXiv:2210.13438). Source of the losses: least squares and feature matching, as HiFi-GAN.
-They are not part of a model folder.
+A spectral distance is satisfied with a blurred spectrum; a critic is not. Two kinds look at a wave: folded by a period
+(multi-period discriminators of HiFi-GAN, arXiv:2010.05646) and as a complex spectrogram (as EnCodec's,
+arXiv:2210.13438). Source of the losses: least squares and feature matching, as HiFi-GAN. They are not part of a model
+folder.
 
 Shapes: B batch, N samples.
 """

@@ -17,16 +17,16 @@ Shapes: B batch, T latent frames (25 Hz), C latent channels, D channels of the c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from uniaudio2.codec.decoder import Hold, Solver, draw_uniform
+from uniaudio2.codec.decoder import draw_uniform
 from uniaudio2.codec.dit import DiTConfig
-from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder
+from uniaudio2.codec.flow_matching import FlowConfig, FlowDecoder, Velocity
 from uniaudio2.codec.registry import DECODERS
 from uniaudio2.errors import UserError
 
@@ -61,6 +61,26 @@ class FewStepDecoderConfig:
 
     dit: DiTConfig  # the network, which is told the length of a step and its guidance as well
     flow: FewStepConfig = field(default_factory=FewStepConfig)
+
+
+class Steps(NamedTuple):
+    """Steps of a batch: where each begins, how far it goes, and under what."""
+
+    x: Tensor  # (B, T, C)
+    t: Tensor  # (B,)
+    length: Tensor  # (B,), 0: no step, its velocity
+    guidance: Tensor  # (B,), 1: none
+    known: Tensor  # in-context latents, zero elsewhere, (B, T, C)
+    condition: Tensor  # (B, T, D)
+
+    def rows(self, chosen: Tensor) -> Steps:
+        """Some of them."""
+        return Steps(*(each[chosen] for each in self))
+
+    @property
+    def in_context(self) -> Tensor:
+        """Which frames are known, (B, T, 1)."""
+        return self.known.any(2, keepdim=True)
 
 
 @DECODERS.register("few_step", FewStepDecoderConfig)
@@ -102,55 +122,45 @@ class FewStepDecoder(FlowDecoder):
 
     def errors(self, target: Tensor, noise: Tensor, times: Tensor, known: Tensor, condition: Tensor) -> Tensor:
         """Squared errors (B, T, C) of the velocity, and of the mean velocity where a step is drawn."""
-        t, length, scale, share = times.unbind(1)
+        t, length, guidance, share = times.unbind(1)
         noise = noise * share[:, None, None].to(noise.dtype)
-        x = self._path(noise, target, t[:, None, None])
         velocity = target - (1 - self.config.sigma_min) * noise
-        predicted, wanted = self._step(x, t, length, scale, known, condition), velocity.clone()
-        jumps = (length > 0).nonzero()[:, 0]
-        if len(jumps):
-            one = (x[jumps], t[jumps], length[jumps], scale[jumps], known[jumps], condition[jumps])
+        every = Steps(self._path(noise, target, t[:, None, None]), t, length, guidance, known, condition)
+        wanted, chosen = velocity.clone(), (length > 0).nonzero()[:, 0]
+        if len(chosen):
+            steps = every.rows(chosen)
+            # Where the condition is dropped there is nothing to guide away from.
+            steps = steps._replace(guidance=torch.where(steps.condition.flatten(1).any(1), steps.guidance, 1.0))
             if self.config.objective == "consistency":
-                found = self._two_halves(*one, noise[jumps])
+                found = self._two_halves(steps, noise[chosen])
             else:
-                found = self._mean_flow(*one, velocity[jumps])
-            wanted[jumps] = found.to(wanted.dtype)
-        errors = F.mse_loss(predicted.float(), wanted.float(), reduction="none")
-        if self.config.objective == "mean_flow" and len(jumps):  # derivatives can be large: as MeanFlow weighs them
-            free = ~known[jumps].any(2, keepdim=True)  # in-context frames are not learned from
-            mean = (errors[jumps].detach() * free).sum((1, 2)) / (free.sum((1, 2)) * errors.shape[2]).clamp(min=1)
+                found = self._mean_flow(steps, velocity[chosen])
+            wanted[chosen] = found.to(wanted.dtype)
+        errors = F.mse_loss(self._mean_velocity(every).float(), wanted.float(), reduction="none")
+        if self.config.objective == "mean_flow" and len(chosen):  # derivatives can be large: as MeanFlow weighs them
+            free = ~every.in_context[chosen]  # in-context frames are not learned from
+            mean = (errors[chosen].detach() * free).sum((1, 2)) / (free.sum((1, 2)) * errors.shape[2]).clamp(min=1)
             weight = errors.new_ones(len(t))
-            weight[jumps] = 1 / (mean + 0.1)
+            weight[chosen] = 1 / (mean + 0.1)
             errors = errors * weight[:, None, None]
         return errors
 
-    def integrate(
-        self,
-        noise: Tensor,
-        known: Tensor,
-        condition: Tensor,
-        hold_context: Hold,
-        *,
-        steps: int,
-        guidance_scale: float,
-        solver: Solver,
-    ) -> Tensor:
-        """Steps as they were learned; above ``most_steps`` along the velocity, as a plain flow decoder."""
+    def velocity(self, known: Tensor, condition: Tensor, guidance_scale: float, steps: int) -> Velocity:
+        """The mean velocity of a step from (x, t) on; above ``most_steps`` the velocity, as of a plain flow decoder."""
         if steps > self.config.most_steps:
-            return super().integrate(
-                noise, known, condition, hold_context, steps=steps, guidance_scale=guidance_scale, solver=solver
-            )
+            return super().velocity(known, condition, guidance_scale, steps)
         if not 1 <= guidance_scale <= self.config.max_guidance:
             raise UserError(
                 f"this decoder's steps know guidance from 1 to {self.config.max_guidance:g}, got {guidance_scale:g}; "
                 f"change guidance_scale, or take more than {self.config.most_steps} steps"
             )
-        x = noise.clone()
-        length, scale = (x.new_full((len(x),), value) for value in (1 / steps, guidance_scale))
-        for i in range(steps):
-            x = hold_context(x, i / steps)
-            x = x + self._step(x, x.new_full((len(x),), i / steps), length, scale, known, condition) / steps
-        return x
+
+        def mean(x: Tensor, t: float) -> Tensor:
+            """Of one step in one evaluation."""
+            start, length, guidance = (x.new_full((len(x),), value) for value in (t, 1 / steps, guidance_scale))
+            return self._mean_velocity(Steps(x, start, length, guidance, known, condition))
+
+        return mean
 
     def check_sampler(self, steps: int, solver: str) -> None:
         """As for every decoder; few steps must be as many as were learned."""
@@ -160,65 +170,50 @@ class FewStepDecoder(FlowDecoder):
 
     # ---------------------------------------------------------------- what steps must agree with
 
-    def _step(self, x: Tensor, t: Tensor, length: Tensor, scale: Tensor, known: Tensor, condition: Tensor) -> Tensor:
-        """The network's mean velocity (B, T, C) over steps of a length (B,), as far as guidance (B,) is learned."""
-        return self.dit(torch.cat([x, known, condition], dim=2), t, length, scale - 1)
+    def _mean_velocity(self, steps: Steps) -> Tensor:
+        """The network's mean velocity, (B, T, C)."""
+        inputs = torch.cat([steps.x, steps.known, steps.condition], dim=2)
+        return self.dit(inputs, steps.t, steps.length, steps.guidance - 1)
 
-    def _along(self, x: Tensor, t: Tensor, length: Tensor, scale: Tensor, known: Tensor, condition: Tensor) -> Tensor:
-        """The same, but steps of no length are guided by a second evaluation."""
-        found = self._step(x, t, length, torch.where(length > 0, scale, 1.0), known, condition)
-        guided = ((length == 0) & (scale > 1)).nonzero()[:, 0]
-        if len(guided):
-            nothing = torch.zeros_like(condition[guided])
-            plain = torch.zeros_like(length[guided])
-            without = self._step(x[guided], t[guided], plain, plain + 1, known[guided], nothing)
-            found[guided] = without + scale[guided, None, None] * (found[guided] - without)
+    def _unguided_velocity(self, steps: Steps) -> Tensor:
+        """The velocity where steps begin, without their condition, (B, T, C)."""
+        nothing, one = torch.zeros_like(steps.condition), torch.ones_like(steps.t)
+        return self._mean_velocity(steps._replace(length=0 * one, guidance=one, condition=nothing))
+
+    def _guided_mean_velocity(self, steps: Steps) -> Tensor:
+        """The mean velocity, where guidance of steps of no length takes a second evaluation."""
+        moving = steps.length > 0
+        found = self._mean_velocity(steps._replace(guidance=torch.where(moving, steps.guidance, 1.0)))
+        chosen = (~moving & (steps.guidance > 1)).nonzero()[:, 0]
+        if len(chosen):
+            still = steps.rows(chosen)
+            without = self._unguided_velocity(still)
+            found[chosen] = without + still.guidance[:, None, None] * (found[chosen] - without)
         return found
 
     @torch.no_grad()
-    def _two_halves(
-        self,
-        x: Tensor,
-        t: Tensor,
-        length: Tensor,
-        scale: Tensor,
-        known: Tensor,
-        condition: Tensor,
-        noise: Tensor,
-    ) -> Tensor:
-        """Mean velocity of two steps of half the length; in-context frames stay on their path."""
-        half = length / 2
-        part = torch.where(length * self.config.most_steps > 1.5, half, 0.0)  # the shortest are made of velocities
-        scale = torch.where(condition.flatten(1).any(1), scale, 1.0)  # nothing to guide away from
-        first = self._along(x, t, part, scale, known, condition)
-        middle = x + half[:, None, None] * first
-        on_path = self._path(noise, known, (t + half)[:, None, None])
-        middle = torch.where(known.any(2, keepdim=True), on_path, middle)
-        return (first + self._along(middle, t + half, part, scale, known, condition)) / 2
+    def _two_halves(self, steps: Steps, noise: Tensor) -> Tensor:
+        """Mean velocity of two steps of half the length; in-context frames stay on their path from the noise."""
+        half = steps.length / 2
+        shortest = steps.length * self.config.most_steps < 1.5  # made of velocities
+        first = steps._replace(length=torch.where(shortest, 0.0, half))
+        before = self._guided_mean_velocity(first)
+        on_path = self._path(noise, steps.known, (steps.t + half)[:, None, None])
+        middle = torch.where(steps.in_context, on_path, steps.x + half[:, None, None] * before)
+        return (before + self._guided_mean_velocity(first._replace(x=middle, t=steps.t + half))) / 2
 
     @torch.no_grad()
-    def _mean_flow(
-        self,
-        x: Tensor,
-        t: Tensor,
-        length: Tensor,
-        scale: Tensor,
-        known: Tensor,
-        condition: Tensor,
-        velocity: Tensor,
-    ) -> Tensor:
+    def _mean_flow(self, steps: Steps, velocity: Tensor) -> Tensor:
         """MeanFlow's mean velocity: the velocity and the step's length times the change along the path."""
-        scale = torch.where(condition.flatten(1).any(1), scale, 1.0)
-        zero, nothing = torch.zeros_like(length), torch.zeros_like(condition)
-        without = self._step(x, t, zero, zero + 1, known, nothing)
-        guided = without + scale[:, None, None] * (velocity - without)
-        guided = torch.where(known.any(2, keepdim=True), velocity, guided).to(x.dtype)
+        without = self._unguided_velocity(steps)
+        guided = without + steps.guidance[:, None, None] * (velocity - without)
+        guided = torch.where(steps.in_context, velocity, guided).to(steps.x.dtype)
 
-        def step(x: Tensor, t: Tensor, length: Tensor) -> Tensor:
+        def mean(x: Tensor, t: Tensor, length: Tensor) -> Tensor:
             """Of what moves along the path; the end of the step stays where it is."""
-            return self._step(x, t, length, scale, known, condition)
+            return self._mean_velocity(steps._replace(x=x, t=t, length=length))
 
         with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a forward-mode derivative
-            tangents = (guided, torch.ones_like(t), -torch.ones_like(length))
-            change = torch.func.jvp(step, (x, t, length), tangents)[1]
-        return guided + length[:, None, None] * change
+            tangents = (guided, torch.ones_like(steps.t), -torch.ones_like(steps.length))
+            change = torch.func.jvp(mean, (steps.x, steps.t, steps.length), tangents)[1]
+        return guided + steps.length[:, None, None] * change

@@ -104,7 +104,7 @@ class FlowDecoder(LatentDecoder):
         solver: Solver,
     ) -> Tensor:
         """Integrate from t = 0 to 1 in equal steps. In-context frames are set before every evaluation."""
-        velocity = self._guided_velocity(known, condition, guidance_scale)
+        velocity = self.velocity(known, condition, guidance_scale, steps)
         x = noise.clone()
         dt = 1.0 / steps
         for i in range(steps):
@@ -117,8 +117,15 @@ class FlowDecoder(LatentDecoder):
             x = x + dt * v
         return x
 
-    def _guided_velocity(self, known: Tensor, condition: Tensor, guidance_scale: float) -> Velocity:
-        """The velocity at (x, t) with guidance, which keeps the in-context latents and drops the condition."""
+    def velocity(self, known: Tensor, condition: Tensor, guidance_scale: float, steps: int) -> Velocity:
+        """What a step from (x, t) on follows; guidance keeps the in-context latents and drops the condition.
+
+        Args:
+            known: In-context latents, zero elsewhere, (B, T, C).
+            condition: (B, T, D).
+            guidance_scale: 1 turns guidance off.
+            steps: Of the whole way; of no matter here, but to a decoder that knows its steps.
+        """
         batch = len(condition)
         if guidance_scale == 1:
 

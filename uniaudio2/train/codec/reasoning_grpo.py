@@ -1,7 +1,8 @@
 """Stage 4b: the reasoning branch and its text decoder, by texts that they draw themselves and a rule rewards.
 
 Source: UniAudio 2.0 aligns its reasoning codes with text first by supervised training, then by GRPO. Choice: rewards by
-rule alone (the share of words or characters that are right), no second model as a judge.
+rule alone (the share of words or characters that are right; of captions whether they are one of the phrasings), no second
+model as a judge.
 
 Shapes: ``B`` batch, ``n`` texts drawn of it, ``T`` reasoning frames (5 Hz), ``L`` text tokens.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from uniaudio2.codec.codec import ReasoningCodec
 from uniaudio2.codec.text_decoder import TextDecoder
+from uniaudio2.tasks import Score
 from uniaudio2.train.codec.base import padded
 from uniaudio2.train.codec.reasoning import ReasoningStage, ReasoningStageConfig
 from uniaudio2.train.config import TrainingError
@@ -103,6 +105,8 @@ class ReasoningGRPOStage(ReasoningStage):
         """
         clips = [self.train_corpus.examples[i] for i in examples]
         right = [(e.text or "",) if e.kind == "speech" else (e.caption or "", *e.captions) for e in clips]
+        # A caption is right when it is one of the phrasings: single words of it name no sound.
+        rules: list[Score] = ["wer" if e.kind == "speech" else "exact" for e in clips]
         longest = max(len(self.tokenizer.encode(text, special=False)) for texts in right for text in texts)
         most = min(self.text_config.max_tokens, 2 * longest + 8)
         decoder: Any = self.model["text"]
@@ -114,10 +118,10 @@ class ReasoningGRPOStage(ReasoningStage):
         )
         decoder.train(training)
         begin, end = self.text_config.bos_id, self.text_config.eos_id
-        rewards = [
-            reward("wer", right[i // answers], self.tokenizer.decode(ids).strip()) if len(ids) < most else 0.0
-            for i, ids in enumerate(drawn)
-        ]
+        rewards = []
+        for number, ids in enumerate(drawn):
+            clip, text = number // answers, self.tokenizer.decode(ids).strip()
+            rewards.append(reward(rules[clip], right[clip], text) if len(ids) < most else 0.0)
         rows = [[begin, *ids, *([end] if len(ids) < most else [])] for ids in drawn]
         return rows, torch.tensor(rewards).view(-1, answers)
 
