@@ -1,8 +1,8 @@
 """Stage 4b: the reasoning branch and its text decoder, by texts that they draw themselves and a rule rewards.
 
 Source: UniAudio 2.0 aligns its reasoning codes with text first by supervised training, then by GRPO. Choice: rewards by
-rule alone (the share of words or characters that are right; of captions whether they are one of the phrasings), no second
-model as a judge.
+rule alone (the share of words or characters that are right; of captions whether they are one of the phrasings), no
+second model as a judge.
 
 Shapes: ``B`` batch, ``n`` texts drawn of it, ``T`` reasoning frames (5 Hz), ``L`` text tokens.
 """
