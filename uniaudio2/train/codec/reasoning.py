@@ -138,26 +138,28 @@ class ReasoningStage(CodecStage):
         quantized = projections.project_out(projections.project_in(part.encode_queries(features)))
         return quantized, quantized.new_zeros(()), quantized.new_zeros(len(projections.levels))
 
-    def losses(
-        self,
-        batch: dict[str, Any],
-        *,
-        shuffle: bool = False,
-        quantize: bool = True,
-        vectors: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Cross-entropy per token, CTC per phone, commitment, perplexity; ``shuffle`` swaps the codes between clips."""
-        quantized, commitment, perplexity = vectors or self.vectors(self.features(batch), quantize=quantize)
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Text + CTC + commitment."""
+        return self.supervised(batch, self.vectors(self.features(batch), quantize=step >= self.quantize_after))
+
+    def supervised(
+        self, batch: dict[str, Any], vectors: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Cross-entropy per token + CTC per phone + commitment, of what :meth:`vectors` gave."""
+        quantized, commitment, perplexity = vectors
         frames = batch["frames"].clamp(max=quantized.shape[1])
-        if shuffle:
-            quantized, frames = quantized.roll(1, 0), frames.roll(1, 0)
         text: Any = self.model["text"]
         memory, mask = text.read(quantized, frames)
         tokens = batch["tokens"]
         logits = text.logits(tokens[:, :-1].clamp(min=0), memory, mask)
         cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=-100)
-        ctc = self._ctc(text.ctc_logits(memory).float().log_softmax(-1), frames, batch)
-        return {"text": cross_entropy, "ctc": ctc, "commitment": commitment, "perplexity": perplexity}
+        logs: dict[str, float | Tensor] = {"text": cross_entropy.detach(), "commitment": commitment.detach()}
+        loss = cross_entropy + self.commitment_weight * commitment
+        if self.ctc_weight > 0:
+            ctc = self._ctc(text.ctc_logits(memory).float().log_softmax(-1), frames, batch)
+            logs["ctc"], loss = ctc.detach(), loss + self.ctc_weight * ctc
+        logs |= {f"perplexity/{k}": v for k, v in enumerate(perplexity.tolist())}
+        return loss, {**logs, "units": batch["audio"].numel() / SAMPLE_RATE}
 
     def _ctc(self, log_probs: Tensor, frames: Tensor, batch: dict[str, Any]) -> Tensor:
         """CTC loss per phone of log-probabilities (B, sub_frames T, V), over clips whose phones are known."""
@@ -167,20 +169,6 @@ class ReasoningStage(CodecStage):
         steps = (frames * self.text_config.sub_frames)[spoken]
         inputs = (log_probs[spoken].transpose(0, 1), batch["phones"][spoken], steps, counts[spoken])
         return F.ctc_loss(*inputs, zero_infinity=True, reduction="sum") / counts.sum().clamp(min=1)
-
-    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Text + CTC + commitment."""
-        return self.supervised(batch, self.vectors(self.features(batch), quantize=step >= self.quantize_after))
-
-    def supervised(
-        self, batch: dict[str, Any], vectors: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The loss of what :meth:`vectors` gave, and its parts."""
-        parts = self.losses(batch, vectors=vectors)
-        loss = parts["text"] + self.ctc_weight * parts["ctc"] + self.commitment_weight * parts["commitment"]
-        logs: dict[str, float | Tensor] = {k: parts[k].detach() for k in ("text", "ctc", "commitment")}
-        logs |= {f"perplexity/{k}": v for k, v in enumerate(parts["perplexity"].tolist())}
-        return loss, {**logs, "units": batch["audio"].numel() / SAMPLE_RATE}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Word or character errors of speech and caption hits of sounds, right and with codes of another clip."""
