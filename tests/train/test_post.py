@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.data.spelled import LETTERS, Spelled, Speller
+from tests.data.spelled import LETTERS, Spelled, Speller, spell
 from uniaudio2.checkpoint import load_lm
+from uniaudio2.codes import REASONING_HOP, RECONSTRUCTION_HOP, AudioCodes, Stream
 from uniaudio2.config import load_config, preset_path
 from uniaudio2.data.prepare import prepare
+from uniaudio2.hearing import LENGTH_WEIGHT
+from uniaudio2.sequence import Span, TokenSequence
 from uniaudio2.train import Trainer, TrainingError
 from uniaudio2.train.lm import LMStage, LMTrainConfig
 from uniaudio2.train.policy import advantages, grpo_loss, reward
 from uniaudio2.train.post import PostStage, PostTrainConfig, answer_log_probs
+from uniaudio2.train.spoken import Listener, local_advantages
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +83,14 @@ def test_advantages_compare_answers_to_one_question() -> None:
 def test_the_loss_moves_probability_towards_better_answers_and_back_to_the_start() -> None:
     now = torch.tensor([[-1.0, -1.0], [-1.0, -1.0]], requires_grad=True)
     targets = torch.tensor([[True, True], [True, False]])
-    loss, distance = grpo_loss(now, now.detach(), targets, torch.tensor([1.0, -1.0]), kl=0.5)
+    loss, distance = grpo_loss(now, now.detach(), targets, torch.tensor([[1.0], [-1.0]]), kl=0.5)
     assert float(distance) == 0 and float(loss.detach()) == pytest.approx(-(2 - 1) / 3)
     loss.backward()
     assert now.grad is not None
     assert torch.allclose(now.grad, torch.tensor([[-1 / 3, -1 / 3], [1 / 3, 0.0]]))
     now.grad = None
     start = torch.full((2, 2), -1.5)
-    loss, distance = grpo_loss(now, start, targets, torch.zeros(2), kl=0.5)
+    loss, distance = grpo_loss(now, start, targets, torch.zeros(2, 1), kl=0.5)
     assert float(distance) == pytest.approx(math.exp(-0.5) + 0.5 - 1)
     loss.backward()
     assert bool((now.grad[targets] > 0).all())  # lower again, where it began
@@ -101,7 +106,8 @@ def test_answers_are_scored_and_their_log_probabilities_are_the_engines(
     questions = [stage.question(stage.dataset, form, item, rng, training=False) for item in items]
     sequences, rewards = stage.answer(questions, 3, 1.0, seed=5)
     again, same = stage.answer(questions, 3, 1.0, seed=5)
-    assert rewards.shape == (2, 3) and torch.equal(rewards, same)
+    assert [one.shape for one in rewards] == [(3, 1)] * 2
+    assert all(torch.equal(a, b) for a, b in zip(rewards, same, strict=True))
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(sequences, again, strict=True))
     assert len({tuple(one.tokens[:, -1].tolist()) for one in sequences[:3]}) > 1
     with torch.no_grad():
@@ -112,6 +118,7 @@ def test_answers_are_scored_and_their_log_probabilities_are_the_engines(
             wanted = sequence.loss_mask[1:, -1]
             alone = logits.gather(1, sequence.tokens[1:, -1:])[wanted, 0]
             assert torch.allclose(log_probs[row][targets[row]], alone, atol=1e-4)
+        assert not targets[..., :-1].any() and not log_probs[~targets].any()
     assert [question.right[0] for question in questions] == [stage.dataset.store.clips[item].text for item in items]
 
 
@@ -132,9 +139,93 @@ def test_rewards_rise_and_what_was_learned_is_handed_on(
     _, then = stage.answer(questions, 8, 1.0, seed=9)
     result = Trainer(stage.config.train, stage, log=lambda line: None).run()
     _, now = stage.answer(questions, 8, 1.0, seed=9)
-    assert float(now.mean()) > float(then.mean()) + 0.05, (then.mean(), now.mean())
+    assert float(torch.stack(now).mean()) > float(torch.stack(then).mean()) + 0.05, (then, now)
     assert '"reward"' in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert result.export_dir is not None and load_lm(result.export_dir).config == stage.start.config
+
+
+class SmallSpeller(Speller):
+    """The codec that the tiny model's vocabulary is for."""
+
+    streams = (Stream("reasoning", REASONING_HOP, 8, 16), Stream("reconstruction", RECONSTRUCTION_HOP, 8, 32))
+
+
+SPEAKS = ("mixture.weights={tts: 1.0}", "speech_temperature=1.0")
+
+
+@pytest.fixture
+def spoken(codes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PostStage:
+    monkeypatch.setattr("uniaudio2.train.post.load_codec", lambda source, device: SmallSpeller().to(device))
+    more = ["train.steps=12", "train.lr=6e-3", "answers=8", "prompts=4", "supervised=0", "kl=0", "train.eval_every=0"]
+    return PostStage(config(codes, start, tmp_path / "run", *SPEAKS, *more))
+
+
+def questions_of(stage: PostStage, row: str, count: int) -> list[Any]:
+    form, rng = stage.dataset.forms[row], np.random.default_rng(1)
+    items = [int(item) for item in stage.dataset.planner.pools[row].items[:count]]
+    return [stage.question(stage.dataset, form, item, rng, training=False) for item in items]
+
+
+def test_credit_goes_to_the_frames_where_a_token_is_said() -> None:
+    frames = 20
+    tokens = torch.zeros(frames + 5, 9, dtype=torch.int64)
+    spans = (Span("text", "transcription", 0, 3, False), Span("reasoning", "audio", 3, 3 + frames, True))
+    answers = [TokenSequence(tokens, tokens > 0, tokens > 0, spans)] * 2
+    rewards = torch.tensor([[0.0, -1.0, -1.0, -3.0], [-2.0, -1.0, -1.0, -1.0]])
+    found = local_advantages(rewards, answers, length=30)
+    assert found.shape == (2, 29)
+    said = slice(2, 2 + frames)
+    assert not found[:, :2].any() and not found[:, 2 + frames :].any()
+    assert bool((found[0, 2:6] > 0.5).all()) and bool((found[0, frames : frames + 2] < -0.5).all())
+    assert torch.allclose(found[0], -found[1], atol=1e-6)
+    assert float(found[:, said].std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert not local_advantages(torch.ones(2, 4), answers, length=30).any()
+
+
+def test_a_listener_hears_waves_and_counts_their_length(spoken: PostStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    def nats(lm: Any, builder: Any, clips: list[AudioCodes], words: str, language: str | None) -> list[torch.Tensor]:
+        heard.extend(clips)
+        return [torch.tensor([1.0, 50.0])] * len(clips)
+
+    monkeypatch.setattr("uniaudio2.train.spoken.heard_nats", nats)
+    codec = SmallSpeller()
+    one = codec.encode(torch.from_numpy(spell("abcde" * 2))[None, None])
+    two = codec.encode(torch.from_numpy(spell("abcde" * 4))[None, None])
+    assert spoken.listener is not None
+    listener = Listener(codec, spoken.start, spoken.dataset.builder)
+    rewards = listener.rewards([one, two], "abcde", "en", one.covered_samples / 24000, seed=0)
+    assert torch.allclose(rewards[0], torch.tensor([-1.0, -6.0]))  # an unheard token costs no more than six nats
+    assert torch.allclose(rewards[1] - rewards[0], torch.full((2,), -LENGTH_WEIGHT * math.log(2)))
+    assert torch.equal(heard[0].reconstruction, one.reconstruction)
+
+
+def test_speech_is_drawn_scored_and_learned(spoken: PostStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speech of few different codes is rewarded, which any model can learn in few steps."""
+
+    def low(self: Listener, answers: list[AudioCodes], words: str, *_: Any) -> torch.Tensor:
+        assert words and isinstance(words, str)
+        return torch.tensor([[float((one.reconstruction < 8).float().mean())] * 3 for one in answers])
+
+    questions = questions_of(spoken, "tts", 6)
+    sequences, rewards = spoken.answer(questions[:2], 3, 1.0, seed=4)
+    assert [one.shape[0] for one in rewards] == [3, 3] and all(bool((one <= 0).all()) for one in rewards)
+    with torch.no_grad():
+        log_probs, targets = answer_log_probs(spoken.model.lm, spoken.dataset.builder, sequences)
+        one = sequences[4]
+        rows = one.loss_mask[1:, 0]
+        output = spoken.model.lm(one.tokens[None], one.mask[None], audio_targets=rows.nonzero().squeeze(1))
+        alone = output.audio_logits.log_softmax(-1).gather(-1, one.tokens[1:, :-1][rows][..., None]).squeeze(-1)
+        assert torch.allclose(log_probs[4][targets[4]].view(alone.shape), alone, atol=1e-4)
+    monkeypatch.setattr(Listener, "rewards", low)
+    with torch.no_grad():
+        assert {"tts_en/reward", "tts_en/nats"} <= spoken.evaluate(0).keys()
+    before = torch.stack(spoken.answer(questions, 8, 1.0, seed=9)[1]).mean()
+    Trainer(spoken.config.train, spoken, log=lambda line: None).run()
+    after = torch.stack(spoken.answer(questions, 8, 1.0, seed=9)[1]).mean()
+    assert float(after) > float(before) + 0.05, (before, after)
+    assert '"speech_reward"' in (Path(spoken.config.train.out_dir) / "metrics.jsonl").read_text()
 
 
 def test_what_makes_no_sense_is_refused(codes: Path, start: Path, tmp_path: Path) -> None:
@@ -142,5 +233,9 @@ def test_what_makes_no_sense_is_refused(codes: Path, start: Path, tmp_path: Path
         config(codes, start, tmp_path, "answers=1")
     with pytest.raises(ValueError, match="set init_from"):
         config(codes, start, tmp_path, "init_from=null")
-    with pytest.raises(TrainingError, match="no row there ends in a text"):
-        PostStage(config(codes, start, tmp_path, "mixture.weights={tts: 1.0}"))
+    with pytest.raises(ValueError, match="must be above 0: answers must differ"):
+        config(codes, start, tmp_path, "speech_temperature=0")
+    with pytest.raises(TrainingError, match="rows: 'tta' is no row"):
+        PostStage(config(codes, start, tmp_path, "rows=[tta]"))
+    with pytest.raises(TrainingError, match="no row there has answers that can be rewarded"):
+        PostStage(config(codes, start, tmp_path, "mixture.weights={tta: 1.0}"))

@@ -36,7 +36,7 @@ from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_sp
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
-from uniaudio2.lm.loss import text_nats
+from uniaudio2.hearing import LENGTH_WEIGHT, heard_nats
 from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
 from uniaudio2.text import TextError, normalise_text
@@ -44,7 +44,6 @@ from uniaudio2.text import TextError, normalise_text
 logger = logging.getLogger(__name__)
 
 MIN_SOUND_S = 0.2
-LENGTH_WEIGHT = 2.0  # nats a token for a length that is off by a factor of e; chosen on training sentences
 FADE_S = 0.005
 # Choice: frames of the finest codes after which a sentence begins to be heard; half of them are look-ahead. What is
 # heard then lasts until the next window is there, as long as a frame takes at most a third of its time.
@@ -203,26 +202,14 @@ def _ask(core: Core, sentence: Sentence, how: Speaking) -> Ask:
 
 
 def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
-    """Which of several attempts at one sentence is best: the model hears its text in it, and its length is usual.
-
-    Choice: it listens to the waves, not to the codes that it has just made, which it hears too well; the
-    log-likelihood tells more than the errors of a transcript. The length is a judge that shares none of the
-    recogniser's errors: words that were left out or drawn out show in it.
-    """
+    """Which of several attempts at a sentence is best: the model hears its text in it, and its length is usual."""
     if len(waves) == 1:
         return 0
-    words, task = ask.values["transcription"], "yue_asr" if ask.language == "yue" else "asr"
-    lm, builder = core.parts[0], core.sequences
-    batch = builder.collate(
-        [
-            builder.example(task, {"audio": codes, "transcription": words}, language=ask.language)
-            for codes in core.encode_many(waves)
-        ]
-    ).to(lm.device)
-    each = text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
+    words = ask.values["transcription"]
+    each = heard_nats(core.parts[0], core.sequences, core.encode_many(waves), words, ask.language)
     usual = speaking_time_s(words) * SAMPLE_RATE
     lengths = [abs(math.log(max(wave.shape[-1], 1) / usual)) for wave in waves]
-    return min(range(len(waves)), key=lambda attempt: each[attempt] + LENGTH_WEIGHT * lengths[attempt])
+    return min(range(len(waves)), key=lambda attempt: float(each[attempt].mean()) + LENGTH_WEIGHT * lengths[attempt])
 
 
 def generate_sound(

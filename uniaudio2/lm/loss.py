@@ -210,7 +210,7 @@ def lm_losses(
 
 
 @torch.inference_mode()
-def text_nats(model: AudioLM, tokens: Tensor, mask: Tensor, loss_mask: Tensor) -> list[float]:
+def text_nats(model: AudioLM, tokens: Tensor, mask: Tensor, loss_mask: Tensor) -> list[Tensor]:
     """How surprised the model is by the text targets of each sequence.
 
     Args:
@@ -220,13 +220,13 @@ def text_nats(model: AudioLM, tokens: Tensor, mask: Tensor, loss_mask: Tensor) -
         loss_mask: Bool, (B, S, K+1): the entries whose text counts.
 
     Returns:
-        Mean nats a text token, sequence by sequence; nan where a sequence has no text target.
+        Nats of every text target, sequence by sequence; empty where a sequence has none.
     """
     targets = loss_mask[:, 1:, -1].reshape(-1).nonzero().squeeze(1)
     output = model(tokens, mask, audio_targets=targets[:0], text_targets=targets)
     nats = _nats(output.text_logits, output.text_labels, 0.0)
     rows = targets // (tokens.shape[1] - 1)
-    return [float(nats[rows == row].mean()) for row in range(len(tokens))]
+    return [nats[rows == row] for row in range(len(tokens))]
 
 
 def _nats(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

@@ -46,10 +46,10 @@ def grpo_loss(now: Tensor, start: Tensor, targets: Tensor, advantage: Tensor, kl
     """GRPO's loss for answers that the present weights drew.
 
     Args:
-        now: Log-probabilities of the ids by the model that learns, (n, S).
+        now: Log-probabilities of the ids by the model that learns, (n, …).
         start: The same by the model it began as.
-        targets: Which are answers, bool (n, S).
-        advantage: Of each answer, (n,).
+        targets: Which are answers, bool, in the same shape.
+        advantage: Of each answer, or of each of its ids, in a shape that fits: (n, 1) beside (n, S).
         kl: Weight of the KL term.
 
     Returns:
@@ -57,7 +57,7 @@ def grpo_loss(now: Tensor, start: Tensor, targets: Tensor, advantage: Tensor, kl
     """
     apart = start - now
     divergence = apart.exp() - apart - 1  # of the drawn ids: never negative, right on average
-    gain = (now - now.detach()).exp() * advantage[:, None]
+    gain = (now - now.detach()).exp() * advantage
     count = targets.sum().clamp(min=1)
     distance = (divergence * targets).sum() / count
     return -(gain * targets).sum() / count + kl * distance, distance.detach()

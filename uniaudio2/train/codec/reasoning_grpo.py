@@ -91,7 +91,7 @@ class ReasoningGRPOStage(ReasoningStage):
         with torch.no_grad():
             before = vectors[0] if config.freeze_codes else self.start["part"](features).quantized
             start = _log_probs(self.start["text"], before, frames, tokens, config.temperature)
-        advantage = advantages(rewards).flatten().to(self.device)
+        advantage = advantages(rewards).view(-1, 1).to(self.device)
         policy, distance = grpo_loss(now, start, tokens[:, 1:] >= 0, advantage, config.kl)
         logs |= {"reward": rewards.mean(), "best_reward": rewards.amax(1).mean(), "kl": distance}
         return config.supervised * total + config.policy * policy, logs

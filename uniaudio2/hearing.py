@@ -1,0 +1,40 @@
+"""How well a language model hears a text in speech: the judge of spoken attempts, in use and in post-training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from uniaudio2.codes import AudioCodes
+from uniaudio2.lm import AudioLM
+from uniaudio2.lm.loss import text_nats
+from uniaudio2.sequence import SequenceBuilder
+
+LENGTH_WEIGHT = 2.0
+"""Nats a token for a length that is off by a factor of e; chosen on training sentences. The length is a judge that
+shares none of the recogniser's errors: words that were left out or drawn out show in it."""
+
+
+def heard_nats(
+    lm: AudioLM, builder: SequenceBuilder, clips: Sequence[AudioCodes], words: str, language: str | None
+) -> list[Tensor]:
+    """How surprised the model is to be told what is said in each clip.
+
+    Choice: the log-likelihood of the text, which tells more than the errors of a transcript. The clips should be codes
+    of waveforms, not codes that the model made itself: those it hears too well.
+
+    Args:
+        lm: The language model.
+        builder: Its sequences.
+        clips: Codes of one clip each.
+        words: What is said in all of them, in the form that the model learned.
+        language: ``en``, ``zh``, ``yue`` or None.
+
+    Returns:
+        Of every clip the nats of each text token, the special ones around it included.
+    """
+    task = "yue_asr" if language == "yue" else "asr"
+    examples = [builder.example(task, {"audio": codes, "transcription": words}, language=language) for codes in clips]
+    batch = builder.collate(examples).to(lm.device)
+    return text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
