@@ -2,7 +2,8 @@
 
     UNIAUDIO2_SOAK_MINUTES=120 pytest -m slow tests/server/test_soak.py
 
-One line at the end says what came of it.
+Sixty-four users ask without a pause, unless `UNIAUDIO2_SOAK_PAUSE_S` gives them one. One line at the end says what came
+of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from uniaudio2 import UniAudio2
 
 MINUTES = float(os.environ.get("UNIAUDIO2_SOAK_MINUTES", "0"))
 USERS = int(os.environ.get("UNIAUDIO2_SOAK_USERS", "64"))
+PAUSE_S = float(os.environ.get("UNIAUDIO2_SOAK_PAUSE_S", "0"))  # mean time between two requests of a user
 
 
 class User(threading.Thread):
@@ -44,6 +46,8 @@ class User(threading.Thread):
                 except (TimeoutError, httpx.TimeoutException):
                     status = "hang"
                 self.tally.statuses[status] += 1
+                if PAUSE_S:
+                    time.sleep(min(self.chance.expovariate(1 / PAUSE_S), max(until - time.monotonic(), 0)))
 
     def ask(self, client: httpx.Client) -> int | str:
         """Once; how it ended."""
