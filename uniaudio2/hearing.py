@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -32,9 +33,16 @@ def heard_nats(
         language: ``en``, ``zh``, ``yue`` or None.
 
     Returns:
-        Of every clip the nats of each text token, the special ones around it included.
+        Of every clip the nats of each text token, (J,) on the model's device, the special ones around it included;
+        made in inference mode.
     """
     task = "yue_asr" if language == "yue" else "asr"
-    examples = [builder.example(task, {"audio": codes, "transcription": words}, language=language) for codes in clips]
+    values = [{"audio": codes.to("cpu"), "transcription": words} for codes in clips]
+    examples = [builder.example(task, each, language=language) for each in values]
     batch = builder.collate(examples).to(lm.device)
     return text_nats(lm, batch.tokens, batch.mask, batch.loss_mask)
+
+
+def length_cost(samples: int, usual: float) -> float:
+    """What a length of so many samples costs, in nats a token, where ``usual`` many are right."""
+    return LENGTH_WEIGHT * abs(math.log(max(samples, 1) / usual))

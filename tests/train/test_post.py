@@ -155,7 +155,7 @@ SPEAKS = ("mixture.weights={tts: 1.0}", "speech_temperature=1.0")
 
 @pytest.fixture
 def spoken(codes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PostStage:
-    monkeypatch.setattr("uniaudio2.train.post.load_codec", lambda source, device: SmallSpeller().to(device))
+    monkeypatch.setattr("uniaudio2.train.post.load_codec", lambda source: SmallSpeller())
     more = ["train.steps=12", "train.lr=6e-3", "answers=8", "prompts=4", "supervised=0", "kl=0", "train.eval_every=0"]
     return PostStage(config(codes, start, tmp_path / "run", *SPEAKS, *more))
 
@@ -167,19 +167,32 @@ def questions_of(stage: PostStage, row: str, count: int) -> list[Any]:
 
 
 def test_credit_goes_to_the_frames_where_a_token_is_said() -> None:
-    frames = 20
-    tokens = torch.zeros(frames + 5, 9, dtype=torch.int64)
-    spans = (Span("text", "transcription", 0, 3, False), Span("reasoning", "audio", 3, 3 + frames, True))
-    answers = [TokenSequence(tokens, tokens > 0, tokens > 0, spans)] * 2
+    tokens = torch.zeros(80, 9, dtype=torch.int64)
+
+    def answer(coarse: int, fine: int) -> TokenSequence:
+        """Rows 3 … of a first and a second stream, begin and end frames around them."""
+        first, second = 3 + coarse + 2, 3 + coarse + 2 + fine + 2
+        spans = (Span("reasoning", "audio", 3, first, True), Span("reconstruction", "audio", first, second, True))
+        return TokenSequence(tokens, tokens > 0, tokens > 0, (Span("text", "transcription", 0, 3, False), *spans))
+
+    answers = [answer(20, 40), answer(10, 30)]
     rewards = torch.tensor([[0.0, -1.0, -1.0, -3.0], [-2.0, -1.0, -1.0, -1.0]])
-    found = local_advantages(rewards, answers, length=30)
-    assert found.shape == (2, 29)
-    said = slice(2, 2 + frames)
-    assert not found[:, :2].any() and not found[:, 2 + frames :].any()
-    assert bool((found[0, 2:6] > 0.5).all()) and bool((found[0, frames : frames + 2] < -0.5).all())
-    assert torch.allclose(found[0], -found[1], atol=1e-6)
-    assert float(found[:, said].std(correction=0)) == pytest.approx(1, abs=1e-4)
-    assert not local_advantages(torch.ones(2, 4), answers, length=30).any()
+    found = local_advantages(rewards, answers, length=80)
+    assert found.shape == (2, 79)
+    # Entry p belongs to row p + 1: begin frames and the end of the second stream are nobody's choice.
+    drawn = [(slice(3, 24), slice(25, 65)), (slice(3, 14), slice(15, 45))]
+    for each, parts in zip(found, drawn, strict=True):
+        outside = torch.ones(79, dtype=torch.bool)
+        for part in parts:
+            outside[part] = False
+            assert bool((each[part] != 0).any())
+        assert not each[outside].any()
+    assert bool((found[0, 3:7] > 0.5).all()) and bool((found[0, 20:24] < -0.5).all())
+    assert bool((found[0, 25:32] > 0.5).all()) and bool((found[0, 58:65] < -0.5).all())
+    assert bool((found[1, 3:5] < -0.5).all()) and bool((found[1, 42:45] > 0.5).all())
+    assert not local_advantages(torch.ones(2, 4), answers, length=80).any()
+    close = local_advantages(rewards * 1e-3, answers, length=80)
+    assert float(close.abs().max()) < 0.02  # what hardly differs hardly pulls
 
 
 def test_a_listener_hears_waves_and_counts_their_length(spoken: PostStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +200,8 @@ def test_a_listener_hears_waves_and_counts_their_length(spoken: PostStage, monke
 
     def nats(lm: Any, builder: Any, clips: list[AudioCodes], words: str, language: str | None) -> list[torch.Tensor]:
         heard.extend(clips)
-        return [torch.tensor([1.0, 50.0])] * len(clips)
+        content = len(builder.text_ids(words)) - 2
+        return [torch.tensor([9.0, 9.0, *[1.0] * (content - 1), 50.0, 9.0, 9.0])] * len(clips)  # special ones around
 
     monkeypatch.setattr("uniaudio2.train.spoken.heard_nats", nats)
     codec = SmallSpeller()
@@ -195,9 +209,9 @@ def test_a_listener_hears_waves_and_counts_their_length(spoken: PostStage, monke
     two = codec.encode(torch.from_numpy(spell("abcde" * 4))[None, None])
     assert spoken.listener is not None
     listener = Listener(codec, spoken.start, spoken.dataset.builder)
-    rewards = listener.rewards([one, two], "abcde", "en", one.covered_samples / 24000, seed=0)
-    assert torch.allclose(rewards[0], torch.tensor([-1.0, -6.0]))  # an unheard token costs no more than six nats
-    assert torch.allclose(rewards[1] - rewards[0], torch.full((2,), -LENGTH_WEIGHT * math.log(2)))
+    rewards = listener.rewards([one, two], "a b c d e", "en", one.covered_samples / 24000, seed=0)
+    assert rewards[0].tolist() == [-1.0] * (rewards.shape[1] - 1) + [-6.0]  # no more than six nats for a token
+    assert torch.allclose(rewards[1] - rewards[0], torch.tensor(-LENGTH_WEIGHT * math.log(2)))
     assert torch.equal(heard[0].reconstruction, one.reconstruction)
 
 
@@ -205,12 +219,15 @@ def test_speech_is_drawn_scored_and_learned(spoken: PostStage, monkeypatch: pyte
     """Speech of few different codes is rewarded, which any model can learn in few steps."""
 
     def low(self: Listener, answers: list[AudioCodes], words: str, *_: Any) -> torch.Tensor:
-        assert words and isinstance(words, str)
+        assert len(words.split()) > 2
         return torch.tensor([[float((one.reconstruction < 8).float().mean())] * 3 for one in answers])
 
     questions = questions_of(spoken, "tts", 6)
     sequences, rewards = spoken.answer(questions[:2], 3, 1.0, seed=4)
-    assert [one.shape[0] for one in rewards] == [3, 3] and all(bool((one <= 0).all()) for one in rewards)
+    ids = spoken.dataset.builder.text_ids
+    for question, one in zip(questions, rewards, strict=False):
+        (words,) = question.right
+        assert words in spoken.dataset.texts and one.shape == (3, len(ids(words)) - 2) and bool((one <= 0).all())
     with torch.no_grad():
         log_probs, targets = answer_log_probs(spoken.model.lm, spoken.dataset.builder, sequences)
         one = sequences[4]
@@ -237,5 +254,7 @@ def test_what_makes_no_sense_is_refused(codes: Path, start: Path, tmp_path: Path
         config(codes, start, tmp_path, "speech_temperature=0")
     with pytest.raises(TrainingError, match="rows: 'tta' is no row"):
         PostStage(config(codes, start, tmp_path, "rows=[tta]"))
+    with pytest.raises(TrainingError, match="codec: the codes were not made by the codec of the shipped model"):
+        PostStage(config(codes, start, tmp_path, *SPEAKS))
     with pytest.raises(TrainingError, match="no row there has answers that can be rewarded"):
         PostStage(config(codes, start, tmp_path, "mixture.weights={tta: 1.0}"))

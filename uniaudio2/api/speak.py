@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from uniaudio2.audio import FASTEST, SAMPLE_RATE, SLOWEST, AudioError, change_sp
 from uniaudio2.checks import check_number, check_optional
 from uniaudio2.codes import AudioCodes
 from uniaudio2.engine import derive_seed
-from uniaudio2.hearing import LENGTH_WEIGHT, heard_nats
+from uniaudio2.hearing import heard_nats, length_cost
 from uniaudio2.sequence import voice_codes
 from uniaudio2.speech_text import Sentence, check_description, plan_speech, speaking_time_s
 from uniaudio2.text import TextError, normalise_text
@@ -208,8 +207,8 @@ def best_heard(core: Core, waves: Sequence[Tensor], ask: Ask) -> int:
     words = ask.values["transcription"]
     each = heard_nats(core.parts[0], core.sequences, core.encode_many(waves), words, ask.language)
     usual = speaking_time_s(words) * SAMPLE_RATE
-    lengths = [abs(math.log(max(wave.shape[-1], 1) / usual)) for wave in waves]
-    return min(range(len(waves)), key=lambda attempt: float(each[attempt].mean()) + LENGTH_WEIGHT * lengths[attempt])
+    costs = [float(n.mean()) + length_cost(wave.shape[-1], usual) for n, wave in zip(each, waves, strict=True)]
+    return costs.index(min(costs))
 
 
 def generate_sound(

@@ -49,7 +49,7 @@ def grpo_loss(now: Tensor, start: Tensor, targets: Tensor, advantage: Tensor, kl
         now: Log-probabilities of the ids by the model that learns, (n, …).
         start: The same by the model it began as.
         targets: Which are answers, bool, in the same shape.
-        advantage: Of each answer, or of each of its ids, in a shape that fits: (n, 1) beside (n, S).
+        advantage: Of each answer, or of each of its ids, in a shape that fits, such as (n, 1) or (n, S, 1).
         kl: Weight of the KL term.
 
     Returns:

@@ -12,6 +12,7 @@ Shapes: n answers, S positions, K codebooks, V text ids, J text tokens of a sent
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +22,21 @@ import torch
 from torch import Tensor
 
 from uniaudio2.checkpoint import load_codec
-from uniaudio2.codes import SAMPLE_RATE
+from uniaudio2.codes import AudioCodes
 from uniaudio2.data.collate import LMBatch
 from uniaudio2.data.dataset import Filled, LMDataset
 from uniaudio2.data.prefetch import batch_rng
+from uniaudio2.data.prepare import codec_fingerprint
 from uniaudio2.engine.engine import Engine
 from uniaudio2.engine.request import GenerationRequest, GenerationResult
 from uniaudio2.engine.sampling import SamplingConfig, derive_seed
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import SequenceBuilder, TokenSequence, Value
-from uniaudio2.tasks import Audio, Form, Task, Text
+from uniaudio2.tasks import Audio, Form, Task, Text, get_form
 from uniaudio2.train.config import TrainingError
+from uniaudio2.train.identity import fingerprint
 from uniaudio2.train.lm import LMStage, LMTrainConfig
+from uniaudio2.train.lm_start import folders_of
 from uniaudio2.train.policy import advantages, grpo_loss, reward
 from uniaudio2.train.spoken import Listener, local_advantages
 
@@ -119,7 +123,8 @@ class PostStage(LMStage):
         config: The stage.
 
     Raises:
-        TrainingError: If no row of the mixture, or one of those that are named, has answers that can be rewarded.
+        TrainingError: If no row of the mixture, or one of those that are named, has answers that can be rewarded, or
+            the codec is not the one that made the codes.
     """
 
     config: PostTrainConfig
@@ -127,19 +132,28 @@ class PostStage(LMStage):
     def __init__(self, config: PostTrainConfig) -> None:
         super().__init__(config)
         forms = self.dataset.forms
-        for name in config.rows:
+        named = [get_form(name).name for name in config.rows]
+        for name in named:
             if name not in forms or not _rewarded(forms[name]):
                 raise TrainingError(f"rows: {name!r} is no row of the mixture whose answers can be rewarded")
-        self.asked = set(config.rows or (name for name, form in forms.items() if _rewarded(form)))
+        self.asked = set(named or (name for name, form in forms.items() if _rewarded(form)))
         if not self.asked:
             raise TrainingError("mixture.weights: no row there has answers that can be rewarded, such as asr or tts")
         self.start = copy.deepcopy(self.model.lm).eval().requires_grad_(False)
         self.engine = Engine(self.model.lm, self.dataset.builder, max_batch=ROLLOUT_ROWS)
-        self.listener = None
+        self.codec = None  # an attribute, so that it moves to the device with the rest
         if any(forms[name].task.makes_audio for name in self.asked):
-            codec = load_codec(config.codec, device=self.start.device).requires_grad_(False)
-            self.start.config.audio.check_codec(codec.streams)
-            self.listener = Listener(codec, self.start, self.dataset.builder)
+            self.codec = load_codec(config.codec).requires_grad_(False)
+            if codec_fingerprint(self.codec) != self.dataset.store.codec:
+                raise TrainingError(
+                    f"codec: the codes were not made by the codec of {config.codec or 'the shipped model'}; set it to "
+                    "the model folder that `uniaudio2 prepare` was given"
+                )
+            self.listener = Listener(self.codec, self.start, self.dataset.builder)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights that it began with, which judge, belong to it: they are read again when it goes on."""
+        return {**super().identity(), "start": fingerprint(folders_of(self.config.init_from or ""), ("lm*",))}
 
     def batch(self, step: int, seed: int) -> PostBatch:  # type: ignore[override]
         """A batch of the mixture, and some of its draws to be answered."""
@@ -156,9 +170,11 @@ class PostStage(LMStage):
         filled = dataset.fill(form, item, rng, training=training)
         (output,) = form.task.outputs
         source, clip = form.sources[output.value], dataset.store.clips[item]
-        if isinstance(source, Audio):
-            return Question(form.task, filled, (clip.texts[source.says or "text"][0],), clip.duration_s)
         wanted = filled.values[output.value]
+        if isinstance(source, Audio):
+            assert isinstance(wanted, AudioCodes) and source.says is not None
+            length_s = wanted.covered_samples / wanted.sample_rate
+            return Question(form.task, filled, (clip.texts[source.says],), length_s)
         assert isinstance(wanted, Sequence)
         text = wanted if isinstance(wanted, str) else dataset.builder.ids_to_text(wanted)  # pyright: ignore[reportArgumentType]
         others = clip.phrasings(source.name) if isinstance(source, Text) else ()
@@ -188,9 +204,10 @@ class PostStage(LMStage):
         temperature = config.speech_temperature if spoken else config.temperature
         sequences, rewards = self.answer(questions, config.answers, temperature, seed)
         if spoken:
-            longest, groups = max(map(len, sequences)), zip(*[iter(sequences)] * config.answers, strict=True)
+            longest, count = max(map(len, sequences)), config.answers
+            groups = [sequences[first : first + count] for first in range(0, len(sequences), count)]
             advantage = torch.cat([local_advantages(r, g, longest) for r, g in zip(rewards, groups, strict=True)])
-            means = torch.stack([reward.mean(1) for reward in rewards])
+            means = torch.stack([one.mean(1) for one in rewards])
         else:
             means = torch.cat(rewards, 1).T
             advantage = advantages(means).reshape(-1, 1)
@@ -211,15 +228,14 @@ class PostStage(LMStage):
             Sequences with the answers as targets, those of a question next to each other, and for every question the
             rewards: of each answer in text (answers, 1), of speech for each token of the text (answers, J).
         """
-        builder, rates = self.dataset.builder, self.dataset.store.hops
+        builder, hops = self.dataset.builder, self.dataset.store.hops.items()
         requests = []
         for number, question in enumerate(questions):
             filled, task = question.filled, question.task
             prompt = builder.prompt(task, filled.values, shots=filled.shots, language=filled.language)
             if task.makes_audio:
-                first = next(iter(rates))
-                frames = question.length_s * SAMPLE_RATE / rates[first]
-                limits = {first: (max(1, round(frames * 0.5)), round(frames * 1.6) + 3)}
+                usual = question.length_s * self.dataset.store.sample_rate
+                limits = {k: (max(1, int(0.5 * usual / hop)), math.ceil(1.6 * usual / hop) + 3) for k, hop in hops}
             else:
                 longest = max(len(builder.text_ids(one)) for one in question.right)
                 limits = {"text": (1, 2 * longest + 8)}
@@ -255,7 +271,6 @@ class PostStage(LMStage):
 
     def _heard(self, question: Question, answers: Sequence[GenerationResult], seed: int) -> tuple[list[Value], Tensor]:
         """Speech as values of a sequence, and its rewards (n, J)."""
-        assert self.listener is not None
         codes, language = [answer.codes() for answer in answers], question.filled.language
         return list(codes), self.listener.rewards(codes, question.right[0], language, question.length_s, seed)
 

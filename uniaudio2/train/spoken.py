@@ -5,12 +5,11 @@ their own. It hears the decoded waveform (see `uniaudio2.hearing`). Credit is lo
 tokens, so every token of an answer is compared with that token of the others, and what it gains or loses goes to the
 frames about there. A sentence is spoken in order and at an even pace, nearly.
 
-Shapes: n answers, J text tokens, S rows of a sequence, F rows of a stream.
+Shapes: n answers, J text tokens without the special ones, S rows of a sequence, F rows of a stream.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,14 +18,16 @@ from torch import Tensor
 
 from uniaudio2.codec.contract import Codec
 from uniaudio2.codes import AudioCodes
-from uniaudio2.hearing import LENGTH_WEIGHT, heard_nats
+from uniaudio2.hearing import heard_nats, length_cost
 from uniaudio2.lm import AudioLM
 from uniaudio2.sequence import SequenceBuilder, TokenSequence
 
 MOST_NATS = 6.0
-"""A token that is not heard at all counts no more than this."""
+"""Choice: a token that is not heard at all costs no more than a chance of 1 in 400, so that none outweighs the rest."""
 CREDIT_WIDTH = 0.1
-"""Deviation of the places of a token in its sentence, as a share of the length."""
+"""Choice: deviation of the places of a token in its sentence, as a share of the length: half a second in five."""
+LEAST_SPREAD = 0.2
+"""Choice: answers that differ by less, in nats, pull less: what is left is noise."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,11 @@ class Listener:
         codec: Makes codes audible, and encodes what is heard.
         lm: The judge, frozen.
         builder: Its sequences.
-        steps: Of the flow decoder.
     """
 
     codec: Codec
     lm: AudioLM
     builder: SequenceBuilder
-    steps: int = 2
 
     @torch.no_grad()
     def rewards(
@@ -52,25 +51,24 @@ class Listener:
         """How well each token of a text is heard in each answer.
 
         Args:
-            answers: Codes, one clip each.
+            answers: Codes, one clip each, of at least one frame.
             words: The text.
             language: Of the text.
             length_s: How long it should take.
-            seed: Of the decoder's noise.
+            seed: Of the decoder's noise, the same for all.
 
         Returns:
-            (n, J): minus the nats of a token, and minus the cost of a wrong length; 0 is best.
+            (n, J) on the CPU: minus the nats of a token, at most `MOST_NATS`, and minus the cost of a wrong length.
         """
-        noise = torch.Generator().manual_seed(seed)
-        waves = [
-            torch.cat(list(self.codec.decode_stream(codes, steps=self.steps, generator=noise)), dim=-1)[0]
-            for codes in answers
-        ]
-        heard = heard_nats(self.lm, self.builder, self.codec.encode_clips(waves), words, language)
-        nats = torch.stack([one.float().cpu() for one in heard]).clamp(max=MOST_NATS)
-        seconds = [max(wave.shape[-1], 1) / self.codec.sample_rate for wave in waves]
-        off = torch.tensor([abs(math.log(found / length_s)) for found in seconds])
-        return -nats - LENGTH_WEIGHT * off[:, None]
+        device = self.codec.device
+        with torch.autocast(device.type, enabled=False):  # codes are to be those of use
+            waves = [self.codec.decode(one, generator=torch.Generator().manual_seed(seed))[0].cpu() for one in answers]
+            heard = heard_nats(self.lm, self.builder, self.codec.encode_clips(waves), words, language)
+        content = len(self.builder.text_ids(words)) - 2  # without begin and end of text
+        edge = (len(heard[0]) - content) // 2
+        nats = torch.stack([one.float().cpu() for one in heard])[:, edge : edge + content].clamp(max=MOST_NATS)
+        usual = length_s * self.codec.sample_rate
+        return -nats - torch.tensor([length_cost(wave.shape[-1], usual) for wave in waves])[:, None]
 
 
 def local_advantages(rewards: Tensor, sequences: Sequence[TokenSequence], length: int) -> Tensor:
@@ -82,18 +80,18 @@ def local_advantages(rewards: Tensor, sequences: Sequence[TokenSequence], length
         length: S of the batch.
 
     Returns:
-        (n, S - 1): of the row behind each; 0 outside of what was made. Their mean is about 0, their deviation 1.
+        (n, S - 1): entry p is the advantage of row p + 1, which position p predicts. 0 for what was not drawn: rows of
+        the prompt, begin frames, and the end of streams that are as long as the first one tells.
     """
     better = rewards - rewards.mean(0)
     found = torch.zeros(len(sequences), length - 1, dtype=torch.float32, device="cpu")
-    made = torch.zeros_like(found, dtype=torch.bool)
-    tokens = torch.linspace(0, 1, rewards.shape[1])
+    drawn = torch.zeros_like(found, dtype=torch.bool)
+    tokens = (torch.arange(rewards.shape[1]) + 0.5) / rewards.shape[1]
     for answer, sequence in enumerate(sequences):
-        for span in (span for span in sequence.spans if span.target):
-            rows = torch.linspace(0, 1, span.stop - span.start)
-            near = (-0.5 * ((rows[:, None] - tokens) / CREDIT_WIDTH) ** 2).softmax(-1)  # (F, J)
-            places = slice(max(span.start - 1, 0), span.stop - 1)
-            found[answer, places] = (near @ better[answer])[-(places.stop - places.start) :]
-            made[answer, places] = True
-    spread = found[made].std(correction=0)
-    return found / spread if spread > 1e-6 else torch.zeros_like(found)
+        for number, span in enumerate(span for span in sequence.spans if span.target):
+            start, stop = span.codes.start, span.codes.stop + (number == 0)
+            frames = (torch.arange(stop - start) + 0.5) / max(span.codes.stop - start, 1)
+            near = (-0.5 * ((frames[:, None] - tokens) / CREDIT_WIDTH) ** 2).softmax(-1)  # (F, J)
+            found[answer, start - 1 : stop - 1] = near @ better[answer]
+            drawn[answer, start - 1 : stop - 1] = True
+    return found / found[drawn].std(correction=0).clamp(min=LEAST_SPREAD)
