@@ -245,6 +245,24 @@ def test_speech_is_drawn_scored_and_learned(spoken: PostStage, monkeypatch: pyte
     assert '"speech_reward"' in (Path(spoken.config.train.out_dir) / "metrics.jsonl").read_text()
 
 
+def test_text_and_speech_are_answered_in_one_batch(
+    codes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniaudio2.train.post.load_codec", lambda source: SmallSpeller())
+    both = ["mixture.weights={asr: 0.5, tts: 0.5}", "prompts=6", "answers=2", "supervised=0", "kl=0"]
+    stage = PostStage(config(codes, start, tmp_path / "both", *both))
+    assert stage.asked == {"asr", "tts"}
+    batch = next(b for b in (stage.batch(step, 0) for step in range(20)) if len({name for name, _ in b.asked}) == 2)
+    losses = {True: 2.0, False: 5.0}
+    monkeypatch.setattr(PostStage, "policy_loss", lambda self, asked, seed, spoken: (torch.tensor(losses[spoken]), {}))
+    total, _ = stage.loss(batch, 0)
+    spoken = sum(name == "tts" for name, _ in batch.asked)
+    assert float(total.detach()) == pytest.approx((2 * spoken + 5 * (len(batch.asked) - spoken)) / len(batch.asked))
+    alone = PostStage(config(codes, start, tmp_path / "alone", *both, "rows=[asr]"))
+    assert alone.asked == {"asr"} and alone.codec is None
+    assert {name for step in range(5) for name, _ in alone.batch(step, 0).asked} == {"asr"}
+
+
 def test_what_makes_no_sense_is_refused(codes: Path, start: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="answers must be at least 2"):
         config(codes, start, tmp_path, "answers=1")
