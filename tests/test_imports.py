@@ -21,7 +21,7 @@ LEVELS = [
     | {"checks", "codes_file", "vocabulary", "tokenizer", "tasks"},
     {"storage"},
     {"codec", "lm", "sequence_types", "sequence", "voice_activity", "soundcard"},
-    {"engine", "checkpoint", "published", "data"},
+    {"engine", "hearing", "checkpoint", "published", "data"},
     {"api", "train", "batch", "speech_text"},
     {"eval", "server", "doctor", "bench", "page", "systems", "compare"},
     {"cli"},
