@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -94,12 +96,25 @@ class Server:
 
 
 def _warm_up(model: UniAudio2) -> None:
-    """Use what the first requests will need."""
+    """Use what the first requests will need, and where frames are compiled what requests side by side will."""
     trained = model.facts.trained_tasks
     if model.lm is not None and (trained is None or "tts" in trained):
-        with closing(cast("Generator[object]", model.stream("Yes.", best_of=1))) as pieces:
-            next(pieces, None)
+        _say(model, WARM_UP[0])
+        if model.engine.compiled:
+            for texts in (WARM_UP[:1] * 2, WARM_UP[:2], WARM_UP):
+                with ThreadPoolExecutor(len(texts)) as pool:
+                    list(pool.map(functools.partial(_say, model), texts))
     load_detector()
+
+
+WARM_UP = ("Yes.", "Yes, it is.", "The door is open and the window is not.", "No, thank you.")
+"""Sentences of different lengths, so that requests stand at different places of a batch; first two at the same one."""
+
+
+def _say(model: UniAudio2, text: str) -> None:
+    with closing(cast("Generator[object]", model.stream(text, best_of=1))) as pieces:
+        for _ in pieces:
+            pass
 
 
 def server_of(connection: HTTPConnection) -> Server:
