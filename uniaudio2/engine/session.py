@@ -228,8 +228,8 @@ class Generation:
         rows = sorted(row for each in self._running.values() for row in each.rows)
         if runner.fixed_shapes:
             rows = list(range(min(_power_of_two(rows[-1] + 1), board.slots)))
-        elif runner.compiled:  # idle rows cost less than code for every pattern of gaps
-            rows = list(range(rows[0], rows[-1] + 1))
+        elif runner.compiled:  # idle rows cost less than code for every pattern of gaps, those in front included
+            rows = list(range(rows[-1] + 1))
         audio, text = self._group(rows, text=False), self._group(rows, text=True)
         kind = tuple((each.needs, each.pair is None) if each is not None else None for each in (audio, text))
         owner = (

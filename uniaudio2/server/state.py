@@ -101,7 +101,7 @@ def _warm_up(model: UniAudio2) -> None:
     if model.lm is not None and (trained is None or "tts" in trained):
         _say(model, WARM_UP[0])
         if model.engine.compiled:
-            for texts in (WARM_UP[:1] * 2, WARM_UP[:2], WARM_UP):
+            for texts in (WARM_UP[:1] * 2, WARM_UP, WARM_UP[:2]):  # the last ones are short in caches that have grown
                 with ThreadPoolExecutor(len(texts)) as pool:
                     list(pool.map(functools.partial(_say, model), texts))
     load_detector()
