@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,6 +16,7 @@ from uniaudio2.devices import threads_for
 from uniaudio2.engine import Engine, GenerationError, GenerationRequest, SamplingConfig, StreamEvent
 from uniaudio2.engine.session import Generation
 from uniaudio2.lm import AudioLM
+from uniaudio2.lm.model import LMCache
 from uniaudio2.lm.quantize import quantize_weights
 from uniaudio2.tasks import TASKS
 
@@ -57,6 +59,25 @@ def test_looking_at_the_device_less_often_changes_nothing() -> None:
     plain = [ids_of(result) for result in Engine(model(), builder()).generate(mixed_requests())]
     rarely = Engine(model(), builder(), sync_every=4)  # cannot tell parts apart: works out the logits of all ids
     assert [ids_of(result) for result in rarely.generate(mixed_requests())] == plain
+
+
+def test_frames_that_are_compiled_begin_at_the_first_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that begins elsewhere would be other code, made while somebody waits."""
+    views, pick = [], LMCache.pick
+
+    def noted(self: LMCache, slots: Sequence[int]) -> LMCache:
+        views.append(list(slots))
+        return pick(self, slots)
+
+    monkeypatch.setattr(LMCache, "pick", noted)
+    requests = [request("asr", 2, limits={"text": (n, n)}) for n in (3, 12, 6)]
+    plain = [ids_of(result) for result in Engine(model(), builder()).generate(requests)]
+    assert any(slots[0] > 0 for slots in views)
+    views.clear()
+    engine = Engine(model(), builder())
+    engine.compiled = True  # the batches are those of compiled code, which is not made
+    assert [ids_of(result) for result in engine.generate(requests)] == plain
+    assert views and all(slots == list(range(len(slots))) for slots in views)
 
 
 @pytest.mark.slow

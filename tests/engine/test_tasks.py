@@ -202,12 +202,12 @@ def recorded(compile: bool) -> tuple[dict[tuple[str, int, bool], GenerationResul
     engine, found = Engine(model(), builder(), max_batch=2 * len(CASES), compile=compile), []
 
     def keep(work: Callable[..., Tensor], head: Callable[[Tensor], Tensor], *, idle: bool) -> Callable[..., Tensor]:
-        """``idle``: compiled code also steps the idle rows between those of the batch; they are left out."""
+        """``idle``: compiled code also steps the idle rows before and between those of the batch; they are left out."""
 
         def call(*arguments: Any, **options: Any) -> Tensor:
             made = work(*arguments, **options)
             rows = sorted(row for each in engine._session._running.values() for row in each.rows)
-            active = made[[row - rows[0] for row in rows]] if idle and len(made) > len(rows) else made
+            active = made[rows] if idle and len(made) > len(rows) else made
             found.append(head(active).clone())
             return made
 
