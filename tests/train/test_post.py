@@ -170,10 +170,12 @@ def test_credit_goes_to_the_frames_where_a_token_is_said() -> None:
     tokens = torch.zeros(80, 9, dtype=torch.int64)
 
     def answer(coarse: int, fine: int) -> TokenSequence:
-        """Rows 3 … of a first and a second stream, begin and end frames around them."""
+        """Rows 3 … of two streams between begin and end frames, of which the first end was drawn."""
         first, second = 3 + coarse + 2, 3 + coarse + 2 + fine + 2
         spans = (Span("reasoning", "audio", 3, first, True), Span("reconstruction", "audio", first, second, True))
-        return TokenSequence(tokens, tokens > 0, tokens > 0, (Span("text", "transcription", 0, 3, False), *spans))
+        drawn = torch.zeros(80, 9, dtype=torch.bool)
+        drawn[4:first, :-1] = drawn[first + 1 : second - 1, :-1] = True
+        return TokenSequence(tokens, tokens > 0, drawn, (Span("text", "transcription", 0, 3, False), *spans))
 
     answers = [answer(20, 40), answer(10, 30)]
     rewards = torch.tensor([[0.0, -1.0, -1.0, -3.0], [-2.0, -1.0, -1.0, -1.0]])
@@ -193,6 +195,29 @@ def test_credit_goes_to_the_frames_where_a_token_is_said() -> None:
     assert not local_advantages(torch.ones(2, 4), answers, length=80).any()
     close = local_advantages(rewards * 1e-3, answers, length=80)
     assert float(close.abs().max()) < 0.02  # what hardly differs hardly pulls
+
+
+@pytest.mark.parametrize("row", ["asr", "tts"])
+def test_only_what_was_drawn_is_a_target(row: str, spoken: PostStage, codes: Path, start: Path, tmp_path: Path) -> None:
+    stage = spoken if row == "tts" else PostStage(config(codes, start, tmp_path / "asr"))
+    made: list[Any] = []
+    generate = stage.engine.generate
+
+    def noted(requests: Any) -> Any:
+        made.extend(zip(requests, generate(requests), strict=True))
+        return [result for _, result in made]
+
+    stage.engine.generate = noted  # type: ignore[method-assign]
+    sequences, _ = stage.answer(questions_of(stage, row, 4), 4, 1.0 if row == "tts" else 3.0, seed=1)
+    ends = {result.parts[0].end for _, result in made}
+    for sequence, (request, result) in zip(sequences, made, strict=True):
+        column = 0 if row == "tts" else -1
+        found = sequence.tokens[sequence.loss_mask[:, column], column].tolist()
+        drawn = [part.ids[:, 0] if row == "tts" else part.ids for part in result.parts]
+        first, rest = drawn[0].tolist(), [int(i) for ids in drawn[1:] for i in ids]
+        end = [request.prompt.phases[0].eos] if result.parts[0].end == "end" else []
+        assert found == [*first, *end, *rest]
+    assert len(ends) > 1, ends  # some by themselves, some by a limit
 
 
 def test_a_listener_hears_waves_and_counts_their_length(spoken: PostStage, monkeypatch: pytest.MonkeyPatch) -> None:

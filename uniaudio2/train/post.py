@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,23 @@ def answer_log_probs(
         (words, torch.full_like(words, flat.shape[1] - 1)), chosen(output.text_logits, output.text_labels)
     )
     return log_probs.view(targets.shape), targets
+
+
+def only_drawn(sequence: TokenSequence, request: GenerationRequest, result: GenerationResult) -> TokenSequence:
+    """The answer as a target without what the engine did not draw: begin frames and tags, and ends that a limit set.
+
+    Args:
+        sequence: The prompt of the request and what came of it.
+        request: What was asked.
+        result: What was drawn.
+    """
+    drawn = torch.zeros(len(sequence), 1, dtype=torch.bool, device="cpu")
+    start = len(request.prompt)
+    for index, (part, phase) in enumerate(zip(result.parts, request.prompt.phases, strict=True)):
+        stop = start + len(part.ids)
+        drawn[start : stop + (part.end == "end" and not request.frame_ratio(index))] = True
+        start = stop + len(phase.link_tokens)
+    return replace(sequence, loss_mask=sequence.loss_mask & drawn)
 
 
 class PostStage(LMStage):
@@ -255,10 +272,10 @@ class PostStage(LMStage):
             values, found = judge(question, own, derive_seed(seed, number))
             rewards.append(found)
             name = task.outputs[0].value
-            sequences += [
-                builder.example(task, {**filled.values, name: value}, shots=filled.shots, language=filled.language)
-                for value in values
-            ]
+            for value, asked, result in zip(values, requests[number * answers :], own, strict=False):
+                given = {**filled.values, name: value}
+                sequence = builder.example(task, given, shots=filled.shots, language=filled.language)
+                sequences.append(only_drawn(sequence, asked, result))
         return sequences, rewards
 
     def _scored(self, question: Question, answers: Sequence[GenerationResult], seed: int) -> tuple[list[Value], Tensor]:

@@ -80,18 +80,17 @@ def local_advantages(rewards: Tensor, sequences: Sequence[TokenSequence], length
         length: S of the batch.
 
     Returns:
-        (n, S - 1): entry p is the advantage of row p + 1, which position p predicts. 0 for what was not drawn: rows of
-        the prompt, begin frames, and the end of streams that are as long as the first one tells.
+        (n, S - 1): entry p is the advantage of row p + 1, which position p predicts; 0 where that is no target.
     """
     better = rewards - rewards.mean(0)
-    found = torch.zeros(len(sequences), length - 1, dtype=torch.float32, device="cpu")
+    found = torch.zeros(len(sequences), length, dtype=torch.float32, device="cpu")
     drawn = torch.zeros_like(found, dtype=torch.bool)
     tokens = (torch.arange(rewards.shape[1]) + 0.5) / rewards.shape[1]
     for answer, sequence in enumerate(sequences):
-        for number, span in enumerate(span for span in sequence.spans if span.target):
-            start, stop = span.codes.start, span.codes.stop + (number == 0)
-            frames = (torch.arange(stop - start) + 0.5) / max(span.codes.stop - start, 1)
+        for span in (span for span in sequence.spans if span.target):
+            rows = span.start + sequence.loss_mask[span.start : span.stop, 0].nonzero().squeeze(1)
+            frames = (rows - span.codes.start + 0.5) / max(span.codes.stop - span.codes.start, 1)
             near = (-0.5 * ((frames[:, None] - tokens) / CREDIT_WIDTH) ** 2).softmax(-1)  # (F, J)
-            found[answer, start - 1 : stop - 1] = near @ better[answer]
-            drawn[answer, start - 1 : stop - 1] = True
-    return found / found[drawn].std(correction=0).clamp(min=LEAST_SPREAD)
+            found[answer, rows] = near @ better[answer]
+            drawn[answer, rows] = True
+    return (found / found[drawn].std(correction=0).clamp(min=LEAST_SPREAD))[:, 1:]
